@@ -1,0 +1,45 @@
+#include "api/api.hpp"
+
+#include <utility>
+
+#include "api/context.hpp"
+#include "api/endpoints.hpp"
+
+namespace penstock::api {
+
+namespace {
+
+std::unique_ptr<context> make_context(asio::any_io_executor control, scheduler::supervisor& supervisor,
+                                      runtime::services& services, const runtime::registry& components) {
+  return std::unique_ptr<context>(new context{.control = control,
+                                              .supervisor = supervisor,
+                                              .topics = services.topics,
+                                              .webhooks = services.webhooks,
+                                              .blocking = services.blocking,
+                                              .components = components,
+                                              .logs = log_watch(control)});
+}
+
+}  // namespace
+
+api::api(asio::any_io_executor control, scheduler::supervisor& supervisor, runtime::services& services,
+         const runtime::registry& components, server_options options)
+    : context_(make_context(control, supervisor, services, components)),
+      server_(control, make_routes(*context_), options) {
+  context_->http = &server_;
+}
+
+api::~api() = default;
+
+std::uint16_t api::listen(const std::string& host, std::uint16_t port) { return server_.listen(host, port); }
+
+void api::set_ready() { context_->now = phase::ready; }
+
+void api::announce_stop() { context_->now = phase::stopping; }
+
+asio::awaitable<std::size_t> api::stop(std::chrono::nanoseconds limit) {
+  announce_stop();
+  co_return co_await server_.stop(limit);
+}
+
+}  // namespace penstock::api

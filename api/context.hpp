@@ -1,0 +1,29 @@
+// What handlers serve from: the domain behind REST. Made by api, lives as long as it; control thread.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+
+#include "api/log_watch.hpp"
+#include "runtime/component.hpp"
+#include "runtime/registry.hpp"
+#include "scheduler/supervisor.hpp"
+
+namespace penstock::api {
+
+class server;
+
+enum class phase { starting, ready, stopping };
+
+struct context {
+  asio::any_io_executor control;
+  scheduler::supervisor& supervisor;
+  runtime::topics& topics;
+  runtime::webhooks& webhooks;
+  runtime::blocking_pool& blocking;
+  const runtime::registry& components;
+  log_watch logs;
+  phase now = phase::starting;
+  const server* http = nullptr;  // for its counters; set once it is made
+};
+
+}  // namespace penstock::api

@@ -1,0 +1,155 @@
+#include "api/endpoints.hpp"
+
+#include <memory>
+
+#include "api/handlers.hpp"
+
+namespace penstock::api {
+
+namespace {
+
+struct endpoint {
+  endpoint_rules rules;
+  asio::awaitable<response> (*handle)(request&, context&);
+};
+
+using enum http_method;
+
+const std::vector<endpoint>& table() {
+  static const std::vector<endpoint> all{
+      {{.method = get,
+        .path = "/v1/pipelines",
+        .summary = "all pipelines, and definition files that are broken",
+        .query = {"limit", "cursor"}},
+       list_pipelines},
+      {{.method = post,
+        .path = "/v1/pipelines",
+        .summary = "register a new pipeline (YAML or JSON)",
+        .query = {"dry_run"},
+        .body_required = true},
+       post_pipeline},
+      {{.method = put,
+        .path = "/v1/pipelines/{name}",
+        .summary = "register or replace a pipeline (YAML or JSON); dry_run says what would change",
+        .query = {"dry_run"},
+        .body_required = true},
+       put_pipeline},
+      {{.method = get,
+        .path = "/v1/pipelines/{name}",
+        .summary = "one pipeline; with Accept: application/yaml its definition as written"},
+       get_pipeline},
+      {{.method = del, .path = "/v1/pipelines/{name}", .summary = "stop, drain and remove a pipeline"},
+       delete_pipeline},
+      {{.method = post,
+        .path = "/v1/pipelines/{name}/pause",
+        .summary = "stop flows and triggers until resumed"},
+       pause_pipeline},
+      {{.method = post, .path = "/v1/pipelines/{name}/resume", .summary = "go on after a pause"},
+       resume_pipeline},
+      {{.method = get, .path = "/v1/pipelines/{name}/flows/{flow}", .summary = "one flow"}, get_flow},
+      {{.method = post,
+        .path = "/v1/pipelines/{name}/jobs/{job}/runs",
+        .summary = "start a run with {\"params\":{},\"events\":[]}; wait=30s answers when it has ended",
+        .query = {"wait"},
+        .takes_events = true},
+       trigger_run},
+      {{.method = get,
+        .path = "/v1/runs",
+        .summary = "runs, newest first",
+        .query = {"pipeline", "job", "state", "since", "until", "limit", "cursor"}},
+       list_runs},
+      {{.method = get, .path = "/v1/runs/{id}", .summary = "one run with its tasks", .query = {"wait"}},
+       get_run},
+      {{.method = post, .path = "/v1/runs/{id}/cancel", .summary = "end a run, gracefully"}, cancel_run},
+      {{.method = post,
+        .path = "/v1/runs/{id}/retry",
+        .summary = "a new run with the same input",
+        .query = {"wait"}},
+       retry_run},
+      {{.method = get,
+        .path = "/v1/runs/{id}/logs",
+        .summary = "what the tasks printed; follow=true streams until the run ends",
+        .query = {"task", "follow", "timestamps"}},
+       get_run_logs},
+      {{.method = get, .path = "/v1/topics", .summary = "all topics", .query = {"limit", "cursor"}},
+       list_topics},
+      {{.method = get, .path = "/v1/topics/{topic}", .summary = "one topic, its consumers and their lag"},
+       get_topic},
+      {{.method = post,
+        .path = "/v1/topics/{topic}/events",
+        .summary = "append events (JSON, NDJSON, CloudEvents); answered once they are durable",
+        .body_required = true,
+        .takes_events = true},
+       post_events},
+      {{.method = get,
+        .path = "/v1/topics/{topic}/events",
+        .summary = "read events without moving a cursor; follow=true streams NDJSON, or SSE when accepted",
+        .query = {"after", "limit", "cursor", "follow"}},
+       get_events},
+      {{.method = post,
+        .path = "/hooks/{path...}",
+        .summary = "webhook intake",
+        .any_query = true,
+        .takes_events = true},
+       post_hook},
+      {{.method = get,
+        .path = "/v1/dead-letters",
+        .summary = "what failed and why, oldest first",
+        .query = {"pipeline", "limit", "cursor"}},
+       list_dead_letters},
+      {{.method = post,
+        .path = "/v1/dead-letters/replay",
+        .summary = "process again: {\"ids\":[]}, {\"pipeline\":\"\"} or {\"all\":true}",
+        .body_required = true},
+       replay_dead_letters},
+      {{.method = post,
+        .path = "/v1/dead-letters/discard",
+        .summary = "drop: {\"ids\":[]}, {\"pipeline\":\"\"} or {\"all\":true}",
+        .body_required = true},
+       discard_dead_letters},
+      {{.method = get,
+        .path = "/v1/schema/pipeline",
+        .summary = "JSON Schema of definitions",
+        .always = true},
+       get_schema},
+      {{.method = get, .path = "/healthz", .summary = "the process is up", .always = true}, get_health},
+      {{.method = get, .path = "/readyz", .summary = "200 when serving, else 503", .always = true},
+       get_readiness},
+      {{.method = get, .path = "/metrics", .summary = "figures for Prometheus"}, get_metrics},
+  };
+  return all;
+}
+
+// While the daemon drains, what only reads is still answered.
+bool serves(const endpoint_rules& rules, phase now) {
+  return rules.always || now == phase::ready || (now == phase::stopping && rules.method == get);
+}
+
+// Made once, from the table itself and this entry.
+asio::awaitable<response> send_index(std::shared_ptr<const std::string> text) {
+  co_return response{.body = *text};
+}
+
+route index_route(std::vector<endpoint_rules> rules) {
+  const endpoint_rules own{.method = get, .path = "/", .summary = "this index", .always = true};
+  rules.push_back(own);
+  const auto text = std::make_shared<const std::string>(index_text(rules));
+  return {own, [text](request&) { return send_index(text); }};
+}
+
+}  // namespace
+
+std::vector<route> make_routes(context& c) {
+  std::vector<route> routes;
+  std::vector<endpoint_rules> rules;
+  for (const endpoint& e : table()) {
+    rules.push_back(e.rules);
+    routes.push_back({e.rules, [&c, &e](request& r) {
+                        return serves(e.rules, c.now) ? e.handle(r, c) : not_ready(r, c);
+                      }});
+  }
+  routes.push_back(index_route(std::move(rules)));
+  return routes;
+}
+
+}  // namespace penstock::api

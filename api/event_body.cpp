@@ -1,0 +1,186 @@
+#include "api/event_body.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+#include <simdjson.h>
+
+#include "api/json.hpp"
+#include "config/in_quotes.hpp"
+
+namespace penstock::api {
+
+namespace {
+
+using runtime::intake_format;
+namespace ondemand = simdjson::ondemand;
+
+std::string media_type(std::string_view content_type) {
+  std::string type = lower(content_type.substr(0, content_type.find(';')));
+  while (!type.empty() && type.back() == ' ') type.pop_back();
+  return type;
+}
+
+// ---- CloudEvents in headers (HTTP protocol binding 1.0.2, section 3.1) ----
+
+result<runtime::batch> read_binary(const request& r, std::shared_ptr<const runtime::buffer> body,
+                                   timestamp now) {
+  runtime::batch events;
+  const std::string_view data = body->text();
+  events.adopt(std::move(body));
+  // Section 3.1.3.2: values are percent-encoded; one that is not properly so is taken as it stands.
+  const auto attribute = [&](std::string_view name) {
+    const std::string_view text = r.header_value(name);
+    return events.keep(percent_decode(text).value_or(std::string(text)));
+  };
+  runtime::event e{.id = attribute("ce-id"),
+                   .source = attribute("ce-source"),
+                   .type = attribute("ce-type"),
+                   .subject = attribute("ce-subject"),
+                   .datacontenttype = events.keep(r.header_value("content-type")),
+                   .key = attribute("ce-partitionkey"),
+                   .data = data,
+                   .time = now};
+  if (r.header_value("ce-specversion") != "1.0") return error{errc::malformed, "ce-specversion must be 1.0"};
+  if (e.id.empty() || e.source.empty() || e.type.empty()) {
+    return error{errc::malformed, "a CloudEvent has ce-id, ce-source and ce-type"};
+  }
+  if (const std::string_view time = attribute("ce-time"); !time.empty()) {
+    const auto parsed = parse_time(time);
+    if (!parsed)
+      return error{errc::malformed, "ce-time " + config::in_quotes(time) + " is not an RFC 3339 time"};
+    e.time = *parsed;
+  }
+  if (e.is_json() && e.data.empty()) e.data = events.keep("null");
+  if (e.is_json()) {
+    if (const std::string wrong = runtime::check_json(e.data); !wrong.empty()) {
+      return error{errc::malformed, "the event's data is not JSON: " + wrong};
+    }
+  }
+  events.events.push_back(e);
+  return events;
+}
+
+// ---- triggers ----
+
+// The parts of a trigger's body as they were written.
+struct trigger_text {
+  std::string_view params, events;  // empty: not given
+};
+
+// Nothing when simdjson dislikes the text; the caller then finds out where.
+std::optional<result<trigger_text>> split_trigger(ondemand::parser& parser, std::string_view text) {
+  ondemand::document document;
+  const simdjson::padded_string_view padded(text.data(), text.size(), text.size() + runtime::padding);
+  if (parser.iterate(padded).get(document)) return std::nullopt;
+  ondemand::object object;
+  if (const auto failure = document.get_object().get(object)) {
+    if (failure != simdjson::INCORRECT_TYPE) return std::nullopt;
+    return error{errc::invalid, "the body must be an object such as {\"params\": {}, \"events\": []}"};
+  }
+  trigger_text out;
+  for (auto entry : object) {
+    std::string_view key;
+    ondemand::value value;
+    ondemand::json_type type{};
+    if (entry.unescaped_key().get(key) || entry.value().get(value) || value.type().get(type))
+      return std::nullopt;
+    if (key == "params") {
+      if (type != ondemand::json_type::object) return error{errc::invalid, "params must be an object"};
+      ondemand::object params;
+      if (value.get_object().get(params) || params.raw_json().get(out.params)) return std::nullopt;
+    } else if (key == "events") {
+      if (type != ondemand::json_type::array) return error{errc::invalid, "events must be an array"};
+      ondemand::array events;
+      if (value.get_array().get(events) || events.raw_json().get(out.events)) return std::nullopt;
+    } else {
+      return error{
+          errc::invalid,
+          "unknown key " + config::in_quotes(key) + "; " + config::suggestion(key, {"params", "events"}),
+          {{"/" + std::string(key), 0, 0, "unknown key"}}};
+    }
+  }
+  // Something behind the object: then there is a place to point at, and otherwise not.
+  if (document.current_location().error() != simdjson::OUT_OF_BOUNDS) return std::nullopt;
+  return out;
+}
+
+error not_json(std::string_view text) {
+  const auto parsed = parse_json(text);
+  return parsed ? error{errc::malformed, "the body is not one JSON document"} : parsed.error();
+}
+
+result<void> add_events(scheduler::trigger_request& out, std::string_view array, timestamp now) {
+  // The ids made here are not kept: those of a run's events derive from the run's id.
+  const runtime::event_defaults defaults{.source = "/runs", .now = now};
+  auto events = runtime::read_events(std::make_shared<runtime::buffer>(std::string(array)),
+                                     intake_format::json, defaults);
+  if (!events) {
+    error wrong = events.error();
+    wrong.detail = "events: " + wrong.detail;
+    for (problem& p : wrong.problems) p.pointer = "/events" + p.pointer;
+    return wrong;
+  }
+  out.ndjson.reserve(array.size());
+  for (const runtime::event& e : events->events) runtime::append_ndjson(out.ndjson, e);
+  out.events = static_cast<std::int64_t>(events->size());
+  return {};
+}
+
+}  // namespace
+
+event_format format_of(const request& r) {
+  const std::string type = media_type(r.header_value("content-type"));
+  if (type == "application/cloudevents+json") return {.format = intake_format::cloudevent};
+  if (type == "application/cloudevents-batch+json") return {.format = intake_format::cloudevents_batch};
+  if (!r.header_value("ce-specversion").empty()) return {.binary = true};
+  if (type == "application/x-ndjson" || type == "application/ndjson" || type == "application/jsonl" ||
+      type == "application/x-jsonlines") {
+    return {.format = intake_format::ndjson};
+  }
+  if (type == "application/json" || type == "text/json" || type.ends_with("+json")) return {};
+  const bool says_nothing = type.empty() || type == "application/x-www-form-urlencoded" ||
+                            type == "text/plain" || type == "application/octet-stream";
+  return {.certain = false, .known = says_nothing};
+}
+
+result<runtime::batch> read_event_body(const request& r, std::shared_ptr<const runtime::buffer> body,
+                                       const event_format& format, const runtime::event_defaults& defaults) {
+  if (format.binary) return read_binary(r, std::move(body), defaults.now);
+  auto events = runtime::read_events(body, format.format, defaults);
+  if (events || format.certain || events.error().code != errc::malformed) return events;
+  const bool lines = body->text().find('\n') != std::string_view::npos;
+  if (lines) {
+    auto as_lines = runtime::read_events(body, intake_format::ndjson, defaults);
+    // More than one line, or it is the same failure told worse.
+    if (as_lines) return as_lines;
+  }
+  if (format.known) return events;
+  return error{errc::unsupported_media,
+               "content type " + config::in_quotes(r.header_value("content-type")) +
+                   " is not read here; known: application/json, application/x-ndjson, "
+                   "application/cloudevents+json, application/cloudevents-batch+json, or ce-* headers"};
+}
+
+result<scheduler::trigger_request> read_trigger(const runtime::buffer& body, timestamp now) {
+  scheduler::trigger_request out;
+  const std::string_view text = body.text();
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) return out;
+  thread_local ondemand::parser parser;
+  const auto parts = split_trigger(parser, text);
+  if (!parts) return not_json(text);
+  if (!*parts) return parts->error();
+  if (!(*parts)->params.empty()) {
+    const auto params = parse_json((*parts)->params);
+    if (!params) return not_json(text);
+    out.params = to_text(*params);
+  }
+  if (!(*parts)->events.empty()) {
+    const auto added = add_events(out, (*parts)->events, now);
+    if (!added) return added.error();
+  }
+  return out;
+}
+
+}  // namespace penstock::api

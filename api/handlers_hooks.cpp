@@ -1,0 +1,23 @@
+// Webhooks: what is posted to /hooks/PATH goes to the flow that claims the path, raw, and is answered once it
+// is safe.
+#include <utility>
+
+#include "api/handlers.hpp"
+#include "api/problem.hpp"
+#include "runtime/webhooks.hpp"
+
+namespace penstock::api {
+
+asio::awaitable<response> post_hook(request& r, context& c) {
+  runtime::delivery d;
+  for (const header& h : r.headers) {
+    const auto [at, added] = d.headers.emplace(lower(h.name), h.value);
+    if (!added) at->second.append(", ").append(h.value);  // RFC 9110 section 5.3
+  }
+  d.body = std::make_shared<const runtime::buffer>(std::move(r.body));
+  const auto done = co_await c.webhooks.deliver("/" + r.parameter("path"), std::move(d));
+  if (!done) co_return problem_response(done.error());
+  co_return response{.status = 202, .body = "{\"accepted\":" + std::to_string(done->accepted) + "}\n"};
+}
+
+}  // namespace penstock::api

@@ -1,0 +1,74 @@
+// What operators and their tools ask: alive, ready, metrics, the definitions' schema, the index.
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "api/handlers.hpp"
+#include "api/json.hpp"
+#include "api/metrics.hpp"
+#include "api/problem.hpp"
+#include "config/json_schema.hpp"
+#include "runtime/blocking_pool.hpp"
+
+namespace penstock::api {
+
+namespace {
+
+error not_now(phase now) {
+  return {errc::unavailable, now == phase::stopping ? "the daemon stops" : "the daemon starts", {}, 1};
+}
+
+std::vector<runtime::topic_status> read_topics(const std::vector<std::shared_ptr<runtime::topic>>& topics) {
+  std::vector<runtime::topic_status> out;
+  for (const auto& t : topics) out.push_back(t->status());
+  return out;
+}
+
+}  // namespace
+
+asio::awaitable<response> get_health(request&, context&) {
+  co_return response{.body = "{\"status\":\"up\"}\n"};
+}
+
+asio::awaitable<response> get_readiness(request&, context& c) {
+  if (c.now != phase::ready) co_return problem_response(not_now(c.now));
+  co_return response{.body = "{\"status\":\"ready\"}\n"};
+}
+
+asio::awaitable<response> not_ready(request&, context& c) { co_return problem_response(not_now(c.now)); }
+
+asio::awaitable<response> get_metrics(request&, context& c) {
+  figures all;
+  all.pipelines = c.supervisor.pipelines();
+  all.dead_letters = c.supervisor.count_dead_letters();
+  all.broken_files = static_cast<std::int64_t>(c.supervisor.broken_files().size());
+  all.requests = c.http->requests();
+  all.connections = static_cast<std::int64_t>(c.http->connections());
+  all.refused_connections = c.http->refused_connections();
+  auto work = [topics = c.topics.all()] { return std::pair(read_topics(topics), read_process()); };
+  auto [topics, process] = co_await c.blocking.run(std::move(work));
+  all.process = process;
+  for (auto& status : topics) {
+    auto consumers = c.supervisor.consumers(status.name);
+    all.topics.push_back({std::move(status), std::move(consumers)});
+  }
+  co_return response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = to_metrics(all)};
+}
+
+asio::awaitable<response> get_schema(request&, context& c) {
+  co_return response{.content_type = "application/schema+json",
+                     .body = to_text(config::pipeline_json_schema(c.components.catalog())) + "\n"};
+}
+
+std::string index_text(const std::vector<endpoint_rules>& endpoints) {
+  json list = json::array();
+  for (const endpoint_rules& e : endpoints) {
+    json entry{{"method", token(e.method)}, {"path", e.path}, {"summary", e.summary}};
+    if (!e.query.empty()) entry["query"] = e.query;
+    list.push_back(std::move(entry));
+  }
+  return to_text({{"name", "penstock"}, {"version", PENSTOCK_VERSION}, {"endpoints", std::move(list)}}) +
+         "\n";
+}
+
+}  // namespace penstock::api

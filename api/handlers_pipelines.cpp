@@ -1,0 +1,192 @@
+// Pipelines and their flows: register, read, pause, remove.
+#include <algorithm>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "api/handlers.hpp"
+#include "api/json.hpp"
+#include "api/parameters.hpp"
+#include "api/problem.hpp"
+#include "config/in_quotes.hpp"
+
+namespace penstock::api {
+
+namespace {
+
+constexpr std::string_view yaml_type = "application/yaml";  // RFC 9512
+constexpr std::string_view json_type = "application/json";
+
+std::string bare_type(std::string_view content_type) {
+  std::string type = lower(content_type.substr(0, content_type.find(';')));
+  std::erase(type, ' ');
+  return type;
+}
+
+bool is_yaml(std::string_view type) {
+  return type == "application/yaml" || type == "application/x-yaml" || type == "text/yaml" ||
+         type == "text/x-yaml";
+}
+
+// What the body is. A type that says nothing (absent, curl's form type) is decided by the first character.
+result<std::string_view> definition_type(const request& r) {
+  const std::string type = bare_type(r.header_value("content-type"));
+  if (is_yaml(type)) return yaml_type;
+  if (type == "application/json" || type == "text/json") return json_type;
+  if (!type.empty() && type != "application/x-www-form-urlencoded" && type != "text/plain" &&
+      type != "application/octet-stream") {
+    return error{errc::unsupported_media, "content type " + config::in_quotes(type) +
+                                              " is not read here; known: application/yaml, application/json"};
+  }
+  const std::size_t first = r.body.find_first_not_of(" \t\r\n");
+  return first != std::string::npos && r.body[first] == '{' ? json_type : yaml_type;
+}
+
+// True when the Accept header names YAML with a quality above zero and not below JSON's (RFC 9110
+// section 12.5.1).
+bool prefers_yaml(std::string_view accept) {
+  double yaml = 0, other = 0;
+  while (!accept.empty()) {
+    const std::string_view range = accept.substr(0, accept.find(','));
+    accept.remove_prefix(std::min(accept.size(), range.size() + 1));
+    const std::string type = bare_type(range);
+    const std::size_t q = range.find("q=");
+    const double quality =
+        q == std::string_view::npos ? 1 : std::strtod(std::string(range.substr(q + 2)).c_str(), nullptr);
+    if (is_yaml(type)) yaml = std::max(yaml, quality);
+    if (type == json_type) other = std::max(other, quality);
+  }
+  return yaml > 0 && yaml >= other;
+}
+
+response pipeline_response(int status, const scheduler::pipeline_view& pipeline) {
+  response r{.status = status, .body = to_text(to_json(pipeline)) + "\n"};
+  r.headers.emplace_back("ETag", pipeline.record.etag);
+  return r;
+}
+
+// What became of a definition: the pipeline as it is now, and what the change did.
+response applied_response(context& c, const scheduler::apply_answer& answer) {
+  const std::string& name = answer.record.name;
+  const auto live = c.supervisor.pipeline(name);
+  json document = live ? to_json(*live) : json{{"name", name}, {"revision", answer.record.revision}};
+  document["unchanged"] = answer.unchanged;
+  document["changes"] = to_json(answer.changes);
+  response r{.status = answer.created ? 201 : 200, .body = to_text(document) + "\n"};
+  r.headers.emplace_back("ETag", answer.record.etag);
+  if (answer.created) r.headers.emplace_back("Location", "/v1/pipelines/" + percent_encode(name));
+  return r;
+}
+
+response dry_run_response(const scheduler::apply_answer& answer) {
+  const json document{{"name", answer.record.name},
+                      {"dry_run", true},
+                      {"created", answer.created},
+                      {"unchanged", answer.unchanged},
+                      {"changes", to_json(answer.changes)}};
+  return {.body = to_text(document) + "\n"};
+}
+
+asio::awaitable<response> apply(request& r, context& c, scheduler::apply_request wanted) {
+  const auto dry_run = read_flag(r, "dry_run");
+  if (!dry_run) co_return problem_response(dry_run.error());
+  const auto type = definition_type(r);
+  if (!type) co_return problem_response(type.error());
+  wanted.dry_run = *dry_run;
+  wanted.media_type = *type;
+  wanted.text = std::move(r.body);
+  const auto answer = co_await c.supervisor.apply(std::move(wanted));
+  if (!answer) co_return problem_response(answer.error());
+  if (*dry_run) co_return dry_run_response(*answer);
+  co_return applied_response(c, *answer);
+}
+
+asio::awaitable<response> shown(context& c, std::string name, result<void> done) {
+  if (!done) co_return problem_response(done.error());
+  const auto pipeline = c.supervisor.pipeline(name);
+  if (!pipeline) co_return problem_response(pipeline.error());
+  co_return pipeline_response(200, *pipeline);
+}
+
+}  // namespace
+
+asio::awaitable<response> list_pipelines(request& r, context& c) {
+  const auto wanted = read_page(r, "pipelines");
+  if (!wanted) co_return problem_response(wanted.error());
+  auto all = c.supervisor.pipelines();
+  std::sort(all.begin(), all.end(),
+            [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
+  json items = json::array();
+  std::string next;
+  for (const auto& pipeline : all) {
+    if (!wanted->after.empty() && pipeline.record.name <= wanted->after) continue;
+    if (items.size() == wanted->limit) {
+      next = make_cursor("pipelines", items.back()["name"].get<std::string>());
+      break;
+    }
+    items.push_back(to_json(pipeline, false));
+  }
+  json broken = json::array();
+  for (const auto& file : c.supervisor.broken_files()) broken.push_back(to_json(file));
+  co_return response{.body = to_text({{"items", std::move(items)},
+                                      {"next_cursor", next.empty() ? json(nullptr) : json(next)},
+                                      {"broken_files", std::move(broken)}}) +
+                             "\n"};
+}
+
+asio::awaitable<response> post_pipeline(request& r, context& c) {
+  scheduler::apply_request wanted{.must_be_new = true};
+  co_return co_await apply(r, c, std::move(wanted));
+}
+
+asio::awaitable<response> put_pipeline(request& r, context& c) {
+  const std::string& name = r.parameter("name");
+  scheduler::apply_request wanted{.name = name, .if_match = std::string(r.header_value("if-match"))};
+  if (const std::string_view none = r.header_value("if-none-match"); !none.empty()) {
+    if (none != "*") co_return problem_response(error{errc::malformed, "If-None-Match takes only * here"});
+    // RFC 9110 section 13.1.2: 412 when it exists, where POST answers 409.
+    if (c.supervisor.pipeline(name)) {
+      co_return problem_response(
+          error{errc::precondition_failed, "the pipeline " + config::in_quotes(name) + " exists already"});
+    }
+    wanted.must_be_new = true;
+  }
+  co_return co_await apply(r, c, std::move(wanted));
+}
+
+asio::awaitable<response> get_pipeline(request& r, context& c) {
+  const auto pipeline = c.supervisor.pipeline(r.parameter("name"));
+  if (!pipeline) co_return problem_response(pipeline.error());
+  response reply = pipeline_response(200, *pipeline);
+  reply.headers.emplace_back("Vary", "Accept");
+  if (prefers_yaml(r.header_value("accept"))) {
+    reply.content_type = pipeline->record.media_type == json_type ? json_type : yaml_type;
+    reply.body = pipeline->record.text;
+  }
+  co_return reply;
+}
+
+asio::awaitable<response> delete_pipeline(request& r, context& c) {
+  const auto done =
+      co_await c.supervisor.remove(r.parameter("name"), std::string(r.header_value("if-match")));
+  if (!done) co_return problem_response(done.error());
+  co_return response{.status = 204};
+}
+
+asio::awaitable<response> pause_pipeline(request& r, context& c) {
+  const auto done = co_await c.supervisor.pause(r.parameter("name"));
+  co_return co_await shown(c, r.parameter("name"), done);
+}
+
+asio::awaitable<response> resume_pipeline(request& r, context& c) {
+  const auto done = co_await c.supervisor.resume(r.parameter("name"));
+  co_return co_await shown(c, r.parameter("name"), done);
+}
+
+asio::awaitable<response> get_flow(request& r, context& c) {
+  const auto flow = c.supervisor.flow(r.parameter("name"), r.parameter("flow"));
+  if (!flow) co_return problem_response(flow.error());
+  co_return response{.body = to_text(to_json(*flow)) + "\n"};
+}
+
+}  // namespace penstock::api

@@ -1,0 +1,188 @@
+// Runs: trigger, list, read, cancel, try again, logs.
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+#include <openssl/evp.h>
+
+#include "api/event_body.hpp"
+#include "api/handlers.hpp"
+#include "api/json.hpp"
+#include "api/log_stream.hpp"
+#include "api/parameters.hpp"
+#include "api/problem.hpp"
+#include "api/run_end.hpp"
+#include "config/in_quotes.hpp"
+#include "runtime/wakeup.hpp"
+
+namespace penstock::api {
+
+namespace {
+
+constexpr std::chrono::nanoseconds longest_wait = std::chrono::minutes{10};
+constexpr std::size_t longest_key = 255;
+
+// So that a key that comes again with other content is noticed.
+std::string fingerprint_of(std::string_view body) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
+  unsigned size = 0;
+  if (EVP_Digest(body.data(), body.size(), digest.data(), &size, EVP_sha256(), nullptr) != 1) {
+    throw std::runtime_error("SHA-256 failed");
+  }
+  return base64url({reinterpret_cast<const char*>(digest.data()), size});
+}
+
+response run_response(int status, const scheduler::run_record& run) {
+  response r{.status = status, .body = to_text(to_json(run)) + "\n"};
+  if (status == 202) r.headers.emplace_back("Location", "/v1/runs/" + run.id);
+  return r;
+}
+
+// Returns when the run has ended, `limit` is over, the client has left, or the server stops.
+asio::awaitable<void> wait_for_end(request& r, context& c, std::string run, std::chrono::nanoseconds limit) {
+  const auto wake = std::make_shared<runtime::wakeup>(c.control);
+  const run_end end(c, std::move(run), limit, wake);
+  r.interrupted.listen([wake] { wake->notify(); });
+  while (!end.over() && !r.interrupted.raised()) co_await wake->wait();
+}
+
+// The run that a trigger or retry made, after the `wait` that was asked for: 200 when it has ended within,
+// else 202.
+asio::awaitable<response> made_run(request& r, context& c, std::string id,
+                                   std::optional<std::chrono::nanoseconds> wait) {
+  if (wait) co_await wait_for_end(r, c, id, *wait);
+  const auto run = c.supervisor.run(id);
+  if (!run) co_return problem_response(run.error());
+  co_return run_response(wait && scheduler::is_final(run->state) ? 200 : 202, *run);
+}
+
+result<std::vector<scheduler::run_state>> read_states(const request& r) {
+  std::vector<scheduler::run_state> states;
+  std::string_view text = r.query_value("state").value_or("");
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+    const auto state = scheduler::parse_run_state(word);
+    if (!state) {
+      const std::vector<std::string> known{"queued", "running",   "retrying",  "succeeded",
+                                           "failed", "cancelled", "timed_out", "skipped"};
+      return error{errc::malformed, "query parameter state: " + config::in_quotes(word) +
+                                        " is no state of a run; " + config::suggestion(word, known)};
+    }
+    states.push_back(*state);
+  }
+  return states;
+}
+
+result<scheduler::run_filter> read_filter(const request& r) {
+  const auto wanted = read_page(r, "runs");
+  if (!wanted) return wanted.error();
+  auto states = read_states(r);
+  if (!states) return states.error();
+  const auto since = read_time(r, "since");
+  if (!since) return since.error();
+  const auto until = read_time(r, "until");
+  if (!until) return until.error();
+  return scheduler::run_filter{.pipeline = std::string(r.query_value("pipeline").value_or("")),
+                               .job = std::string(r.query_value("job").value_or("")),
+                               .states = std::move(*states),
+                               .since = *since,
+                               .until = *until,
+                               .before_id = wanted->after,
+                               .limit = wanted->limit};
+}
+
+std::vector<std::string> task_names(const scheduler::run_record& run) {
+  std::vector<std::string> names;
+  for (const auto& task : run.tasks) names.push_back(task.name);
+  return names;
+}
+
+}  // namespace
+
+asio::awaitable<response> trigger_run(request& r, context& c) {
+  const auto wait = read_duration(r, "wait", longest_wait);
+  if (!wait) co_return problem_response(wait.error());
+  const std::string_view key = r.header_value("idempotency-key");
+  if (key.size() > longest_key) {
+    co_return problem_response(error{errc::malformed, "Idempotency-Key has more than 255 characters"});
+  }
+  const runtime::buffer body(std::move(r.body));
+  auto wanted = read_trigger(body, wall_now());
+  if (!wanted) co_return problem_response(wanted.error());
+  wanted->idempotency_key = key;
+  if (!key.empty()) wanted->fingerprint = fingerprint_of(body.text());
+  const auto made =
+      co_await c.supervisor.trigger(r.parameter("name"), r.parameter("job"), std::move(*wanted));
+  if (!made) co_return problem_response(made.error());
+  co_return co_await made_run(r, c, made->run_id, *wait);
+}
+
+asio::awaitable<response> list_runs(request& r, context& c) {
+  auto filter = read_filter(r);
+  if (!filter) co_return problem_response(filter.error());
+  const std::size_t limit = filter->limit++;  // one more tells whether there is a next page
+  auto runs = c.supervisor.runs(*filter);
+  const bool more = runs.size() > limit;
+  if (more) runs.resize(limit);
+  json items = json::array();
+  for (const auto& run : runs) items.push_back(to_json(run, false));
+  const json next = more ? json(make_cursor("runs", runs.back().id)) : json(nullptr);
+  co_return response{.body = to_text({{"items", std::move(items)}, {"next_cursor", next}}) + "\n"};
+}
+
+asio::awaitable<response> get_run(request& r, context& c) {
+  const std::string& id = r.parameter("id");
+  const auto wait = read_duration(r, "wait", longest_wait);
+  if (!wait) co_return problem_response(wait.error());
+  auto run = c.supervisor.run(id);
+  if (run && *wait && !scheduler::is_final(run->state)) {
+    co_await wait_for_end(r, c, id, **wait);
+    run = c.supervisor.run(id);
+  }
+  if (!run) co_return problem_response(run.error());
+  co_return run_response(200, *run);
+}
+
+asio::awaitable<response> cancel_run(request& r, context& c) {
+  const std::string& id = r.parameter("id");
+  const auto done = co_await c.supervisor.cancel(id);
+  if (!done) co_return problem_response(done.error());
+  const auto run = c.supervisor.run(id);
+  if (!run) co_return problem_response(run.error());
+  co_return run_response(202, *run);
+}
+
+asio::awaitable<response> retry_run(request& r, context& c) {
+  const auto wait = read_duration(r, "wait", longest_wait);
+  if (!wait) co_return problem_response(wait.error());
+  const auto made = co_await c.supervisor.retry(r.parameter("id"));
+  if (!made) co_return problem_response(made.error());
+  co_return co_await made_run(r, c, made->run_id, *wait);
+}
+
+asio::awaitable<response> get_run_logs(request& r, context& c) {
+  const auto follow = read_flag(r, "follow");
+  if (!follow) co_return problem_response(follow.error());
+  const auto timestamps = read_flag(r, "timestamps");
+  if (!timestamps) co_return problem_response(timestamps.error());
+  const auto run = c.supervisor.run(r.parameter("id"));
+  if (!run) co_return problem_response(run.error());
+  std::vector<std::string> tasks = task_names(*run);
+  if (const auto task = r.query_value("task")) {
+    if (std::find(tasks.begin(), tasks.end(), *task) == tasks.end()) {
+      co_return problem_response(error{errc::not_found, "the run has no task " + config::in_quotes(*task) +
+                                                            "; " + config::suggestion(*task, tasks)});
+    }
+    tasks = {std::string(*task)};
+  }
+  const log_stream::options how{.follow = *follow && !scheduler::is_final(run->state),
+                                .timestamps = *timestamps};
+  response reply{.content_type = "text/plain; charset=utf-8"};
+  reply.stream = std::make_unique<log_stream>(c, run->id, tasks, how, r.interrupted);
+  co_return reply;
+}
+
+}  // namespace penstock::api

@@ -1,0 +1,43 @@
+// Domain to JSON and JSON text to values: the shape of every document that REST shows. Pure, any thread.
+//
+// Names are snake_case, times RFC 3339 with microseconds, and what is absent is null, so that a reader finds
+// every member always. Events are not here: their text is made without a document (runtime/json.hpp).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "config/diff.hpp"
+#include "config/error.hpp"
+#include "runtime/topic.hpp"
+#include "scheduler/supervisor.hpp"
+
+namespace penstock::api {
+
+using json = nlohmann::ordered_json;
+
+// Bytes that are not UTF-8 (a program's output may be anything) are replaced by U+FFFD.
+std::string to_text(const json& document);
+
+// A whole document. errc::malformed with line and column of the first wrong byte, or when it nests deeper
+// than 64.
+result<json> parse_json(std::string_view text);
+
+json to_json(const scheduler::run_record& run, bool with_tasks = true);
+json to_json(const scheduler::flow_view& flow);
+json to_json(const scheduler::job_view& job);
+json to_json(const scheduler::pipeline_view& pipeline, bool with_definition = true);
+json to_json(const scheduler::broken_file& file);
+json to_json(const config::pipeline_diff& diff);
+json to_json(const runtime::topic_status& status, const std::vector<scheduler::consumer_view>& consumers);
+
+// Text, not a document: an event's payload is shown byte for byte.
+std::string to_json_text(const scheduler::supervisor::dead_letter_view& letter);
+
+// {"items": [...], "next_cursor": "..." or null}, from items that are JSON text already.
+std::string list_text(const std::vector<std::string>& items, const std::string& next_cursor);
+
+}  // namespace penstock::api

@@ -1,0 +1,197 @@
+#include "api/server.hpp"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+#include <utility>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <fmt/chrono.h>
+#include <spdlog/spdlog.h>
+
+#include "api/server_core.hpp"
+#include "api/session.hpp"
+
+namespace penstock::api {
+
+using tcp = asio::ip::tcp;
+
+namespace {
+
+constexpr auto sweep_gap = std::chrono::milliseconds{20};  // so deadlines close to each other share a wakeup
+constexpr auto accept_pause = std::chrono::milliseconds{100};  // when the process is out of file descriptors
+constexpr auto cut_off_time = std::chrono::seconds{5};         // for a session that was cut off to end
+constexpr int backlog = 4096;
+
+// Answered without reading the request: a server at its limit spends nothing on it.
+constexpr std::string_view busy =
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    "Connection: close\r\n\r\n"
+    R"({"type":"/problems/unavailable","title":"Unavailable","status":503,"detail":"too many connections"})";
+
+void refuse(tcp::socket& socket) {
+  boost::system::error_code ignored;
+  socket.non_blocking(true, ignored);
+  socket.write_some(asio::buffer(busy), ignored);
+  socket.shutdown(tcp::socket::shutdown_send, ignored);
+  // What the client has sent by now is taken off the socket, or closing it would reset the connection.
+  std::array<char, 4096> unread;
+  while (socket.read_some(asio::buffer(unread), ignored) > 0) {
+  }
+}
+
+asio::awaitable<void> accept_connections(std::shared_ptr<server_core> core, tcp::acceptor& acceptor) {
+  for (;;) {
+    tcp::socket socket(core->executor);
+    const auto [failure] = co_await acceptor.async_accept(socket, asio::as_tuple(asio::use_awaitable));
+    if (core->stopping || failure == asio::error::operation_aborted) co_return;
+    if (failure) {
+      // Mostly the process has no file descriptor left; one becomes free when a connection ends.
+      spdlog::warn("cannot accept a connection: {}", failure.message());
+      asio::steady_timer pause(core->executor, accept_pause);
+      co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+      continue;
+    }
+    if (core->sessions.size() >= core->options.connections) {
+      ++core->refused;
+      refuse(socket);
+      continue;
+    }
+    boost::system::error_code ignored;
+    socket.set_option(tcp::no_delay(true), ignored);
+    socket.set_option(tcp::socket::keep_alive(true),
+                      ignored);  // notices a peer that vanished behind a stream
+    socket.non_blocking(true, ignored);
+    std::make_shared<session>(core, std::move(socket))->start();
+  }
+}
+
+}  // namespace
+
+// ---- what sessions share ----
+
+server_core::server_core(asio::any_io_executor control, std::vector<route> all, server_options limits)
+    : executor(std::move(control)),
+      options(limits),
+      routes(std::move(all)),
+      session_left(std::make_shared<runtime::wakeup>(executor)),
+      counts(routes.size()),
+      timer_(executor) {
+  for (const route& r : routes) paths.add(r.rules.method, r.rules.path);
+}
+
+void server_core::leave(session& s) {
+  sessions.erase(&s);
+  if (stopping) session_left->notify();
+  if (!sessions.empty()) return;
+  next_sweep_ = clock::time_point::max();
+  timer_.cancel();
+}
+
+void server_core::expect_by(clock::time_point deadline) {
+  if (deadline < next_sweep_) arm(deadline);
+}
+
+void server_core::arm(clock::time_point at) {
+  next_sweep_ = at;
+  timer_.expires_at(at);
+  timer_.async_wait([core = weak_from_this()](boost::system::error_code cancelled) {
+    if (cancelled) return;
+    if (const auto self = core.lock()) self->sweep();
+  });
+}
+
+void server_core::sweep() {
+  const auto now = clock::now();
+  auto next = clock::time_point::max();
+  for (session* s : sessions) next = std::min(next, s->check_deadline(now));
+  next_sweep_ = clock::time_point::max();
+  if (next != clock::time_point::max()) arm(std::max(next, now + sweep_gap));
+}
+
+void server_core::close_listeners() {
+  boost::system::error_code ignored;
+  for (const auto& listener : listeners) listener->close(ignored);
+  listeners.clear();
+}
+
+void server_core::count(const route* to, http_method method, int status) {
+  if (to == nullptr) {
+    ++unmatched[{method, status}];
+  } else {
+    ++counts[static_cast<std::size_t>(to - routes.data())][status];
+  }
+}
+
+const std::string& server_core::date() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  if (now != date_second_) {
+    date_second_ = now;
+    date_ = fmt::format("{:%a, %d %b %Y %H:%M:%S} GMT", fmt::gmtime(now));  // RFC 9110 section 5.6.7
+  }
+  return date_;
+}
+
+// ---- the server ----
+
+server::server(asio::any_io_executor control, std::vector<route> routes, server_options options)
+    : core_(std::make_shared<server_core>(std::move(control), std::move(routes), options)) {}
+
+server::~server() { core_->close_listeners(); }
+
+std::uint16_t server::listen(const std::string& host, std::uint16_t port) {
+  const std::string shown = host + ":" + std::to_string(port);
+  try {
+    tcp::resolver resolver(core_->executor);
+    const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive);
+    const tcp::endpoint endpoint = found.begin()->endpoint();
+    auto acceptor = std::make_shared<tcp::acceptor>(core_->executor);
+    acceptor->open(endpoint.protocol());
+    acceptor->set_option(tcp::acceptor::reuse_address(true));
+    acceptor->bind(endpoint);
+    acceptor->listen(backlog);
+    core_->listeners.push_back(acceptor);
+    asio::co_spawn(core_->executor, accept_connections(core_, *acceptor),
+                   [acceptor](std::exception_ptr failure) {
+                     if (failure) spdlog::critical("the server accepts no more connections");
+                   });
+    return acceptor->local_endpoint().port();
+  } catch (const boost::system::system_error& e) {
+    throw std::runtime_error("cannot listen on " + shown + ": " + e.code().message());
+  }
+}
+
+asio::awaitable<std::size_t> server::stop(std::chrono::nanoseconds limit) {
+  const std::shared_ptr<server_core> core = core_;  // the server may be gone before this ends
+  core->stopping = true;
+  core->close_listeners();
+  const std::vector<session*> open(core->sessions.begin(), core->sessions.end());
+  for (session* s : open) s->stop();
+  const auto deadline = server_core::clock::now() + limit;
+  bool in_time = true;
+  while (in_time && !core->sessions.empty()) in_time = co_await core->session_left->wait_until(deadline);
+  const std::vector<session*> late(core->sessions.begin(), core->sessions.end());
+  for (session* s : late) s->cut_off();
+  const auto last = server_core::clock::now() + cut_off_time;
+  in_time = true;
+  while (in_time && !core->sessions.empty()) in_time = co_await core->session_left->wait_until(last);
+  co_return late.size();
+}
+
+std::vector<request_count> server::requests() const {
+  std::vector<request_count> all;
+  for (std::size_t i = 0; i < core_->counts.size(); ++i) {
+    const endpoint_rules& rules = core_->routes[i].rules;
+    for (const auto& [status, n] : core_->counts[i]) all.push_back({rules.method, rules.path, status, n});
+  }
+  for (const auto& [what, n] : core_->unmatched) all.push_back({what.first, "unmatched", what.second, n});
+  return all;
+}
+
+std::size_t server::connections() const { return core_->sessions.size(); }
+std::int64_t server::refused_connections() const { return core_->refused; }
+
+}  // namespace penstock::api

@@ -1,0 +1,89 @@
+// The HTTP/1.1 server: listens, limits, and hands requests to the handlers of its routes. It knows no domain.
+//
+// Lives on the control thread, where every method is called; owned by api. Each connection is a session
+// (session.hpp), a coroutine that reads one request after another; what they share is in server_core.hpp.
+// Everything is bounded: connections, header, body, bodies in memory together, and the time of each stage.
+// With no connection open there is no timer. stop() lets running requests finish, then cuts off.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+
+#include "api/http.hpp"
+
+namespace penstock::api {
+
+struct server_options {
+  std::size_t connections = 1024;  // beyond: 503 and closed
+  std::size_t header_bytes = 16 << 10;
+  std::size_t body_bytes = 1 << 20;
+  std::size_t event_body_bytes = 16 << 20;   // of routes that take events
+  std::size_t bodies_in_memory = 256 << 20;  // of all connections together; beyond: 503
+  std::chrono::milliseconds header_timeout{
+      10'000};  // from a request's first byte, and for a new connection's first
+  std::chrono::milliseconds body_timeout{
+      60'000};  // for a whole body, and for a piece of a response to be taken
+  std::chrono::milliseconds idle_timeout{75'000};   // between requests
+  std::chrono::milliseconds linger_timeout{5'000};  // for a client to read a refusal while it still sends
+};
+
+// What the server has to know of an endpoint besides its code.
+struct endpoint_rules {
+  http_method method = http_method::get;
+  std::string path;                  // pattern, see router.hpp
+  std::string summary;               // one line for people
+  std::vector<std::string> query{};  // the parameters it takes; any other is refused
+  bool any_query = false;
+  bool body_required = false;  // without Content-Length or chunks: 411
+  bool takes_events = false;   // the larger body limit
+  bool always = false;         // also while the daemon starts or stops
+};
+
+struct route {
+  endpoint_rules rules;
+  std::function<asio::awaitable<response>(request&)> handle;
+};
+
+// Counted since the start.
+struct request_count {
+  http_method method;
+  std::string path;  // the route's pattern; "unmatched" when there was none
+  int status;
+  std::int64_t requests;
+};
+
+struct server_core;
+
+class server {
+ public:
+  server(asio::any_io_executor control, std::vector<route> routes, server_options options = {});
+  ~server();
+  server(const server&) = delete;
+  server& operator=(const server&) = delete;
+
+  // Binds and listens; `host` is a name or an address, port 0 takes a free one. Returns the port. May be
+  // called for several addresses. Throws std::runtime_error that names the address.
+  std::uint16_t listen(const std::string& host, std::uint16_t port);
+
+  // Stops accepting, closes idle connections, tells streams and waiting requests to end, and returns when all
+  // connections have ended; those that have not after `limit` are cut off and counted in the answer.
+  asio::awaitable<std::size_t> stop(std::chrono::nanoseconds limit);
+
+  std::vector<request_count> requests() const;
+  std::size_t connections() const;
+  std::int64_t refused_connections() const;
+
+ private:
+  std::shared_ptr<server_core> core_;
+};
+
+}  // namespace penstock::api

@@ -1,0 +1,501 @@
+#include "api/session.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/status.hpp>
+#include <spdlog/spdlog.h>
+
+#include "api/problem.hpp"
+#include "config/field.hpp"
+#include "config/in_quotes.hpp"
+#include "runtime/ulid.hpp"
+
+namespace penstock::api {
+
+namespace http = boost::beast::http;
+using tcp = asio::ip::tcp;
+
+namespace {
+
+constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
+constexpr std::size_t head_piece = 4 << 10;   // read at once while waiting for a request
+constexpr std::size_t body_piece = 64 << 10;  // and while reading a body
+constexpr std::size_t small_body =
+    64 << 10;  // of a refused request: read and dropped, so the connection lives on
+constexpr std::size_t joined_body = 16 << 10;  // of a response: sent in one piece with its head
+constexpr std::size_t most_pipelined = 64 << 10;
+
+bool fit_for_a_log(std::string_view id) {
+  return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+           std::string_view("-_.:/+=~@").find(c) != std::string_view::npos;
+  });
+}
+
+// No control character of a value reaches the wire: a header cannot end early.
+void add_header(std::string& out, std::string_view name, std::string_view value) {
+  out.append(name).append(": ");
+  for (const char c : value) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
+  out += "\r\n";
+}
+
+void advance(std::array<asio::const_buffer, 3>& data, std::size_t bytes) {
+  for (asio::const_buffer& piece : data) {
+    const std::size_t taken = std::min(bytes, piece.size());
+    piece += taken;
+    bytes -= taken;
+  }
+}
+
+std::string chunk_head(std::size_t size) { return fmt::format("{:x}\r\n", size); }
+
+}  // namespace
+
+session::session(std::shared_ptr<server_core> core, tcp::socket socket)
+    : core_(std::move(core)),
+      socket_(std::move(socket)),
+      watch_ended_(std::make_shared<runtime::wakeup>(core_->executor)) {
+  request_.interrupted = interruption([this] { watch(); });
+  core_->enter(*this);
+}
+
+session::~session() {
+  core_->body_bytes -= held_body_;
+  core_->leave(*this);
+}
+
+void session::start() {
+  asio::co_spawn(
+      core_->executor, run(shared_from_this()),
+      asio::bind_cancellation_slot(cut_.slot(), [self = shared_from_this()](std::exception_ptr failure) {
+        if (!failure) return;
+        try {
+          std::rethrow_exception(failure);
+        } catch (const boost::system::system_error& e) {
+          if (e.code() != asio::error::operation_aborted) spdlog::error("connection: {}", e.what());
+        } catch (const std::exception& e) {
+          spdlog::error("connection: {}", e.what());
+        }
+      }));
+}
+
+void session::stop() {
+  boost::system::error_code ignored;
+  if (stage_ == stage::idle) socket_.cancel(ignored);
+  request_.interrupted.raise();
+}
+
+void session::cut_off() {
+  boost::system::error_code ignored;
+  socket_.close(ignored);
+  cut_.emit(asio::cancellation_type::terminal);
+}
+
+session::clock::time_point session::check_deadline(clock::time_point now) {
+  if (deadline_ <= now) {
+    no_deadline();
+    timed_out_ = true;
+    boost::system::error_code ignored;
+    socket_.cancel(ignored);
+  }
+  return deadline_;
+}
+
+void session::deadline_in(std::chrono::milliseconds time) {
+  deadline_ = clock::now() + time;
+  core_->expect_by(deadline_);
+}
+
+// ---- one connection, request by request ----
+
+asio::awaitable<void> session::run(std::shared_ptr<session> self) {
+  for (bool open = true; open;) open = co_await self->serve_one();
+  co_await self->linger();
+}
+
+asio::awaitable<bool> session::serve_one() {
+  begin_request();
+  const clock::time_point started = clock::now();
+  const read_end head = co_await read(&request_parser::head_done);
+  if (head == read_end::closed || (head == read_end::timed_out && stage_ == stage::idle)) co_return false;
+  first_ = false;
+  response reply;
+  if (head == read_end::complete) {
+    reply = co_await answer();
+  } else {
+    reply = refusal(head);
+  }
+  no_deadline();
+  core_->count(route_, request_.method, reply.status);
+  log(reply, started);
+  const bool open = co_await send(std::move(reply));
+  co_await end_watch();
+  co_return open && !gone_;
+}
+
+void session::begin_request() {
+  core_->body_bytes -= std::exchange(held_body_, 0);
+  request_.clear();
+  if (request_.body.capacity() > body_piece) request_.body = {};
+  if (buffer_.size() == 0 && buffer_.capacity() > head_piece) buffer_ = {};
+  parser_.emplace(request_, static_cast<std::uint32_t>(core_->options.header_bytes));
+  route_ = nullptr;
+  const bool started = buffer_.size() > 0;
+  stage_ = started ? stage::head : stage::idle;
+  deadline_in(started || first_ ? core_->options.header_timeout : core_->options.idle_timeout);
+}
+
+asio::awaitable<response> session::answer() {
+  stage_ = stage::busy;
+  const std::string_view id = request_.header_value("x-request-id");
+  request_.id = fit_for_a_log(id) ? std::string(id) : runtime::make_ulid();
+  std::optional<response> refused = check_message();
+  if (refused) {
+    refused_ = true;
+    co_return std::move(*refused);
+  }
+  refused = find_route();
+  if (!refused) refused = check_query();
+  if (!refused) refused = check_body();
+  if (refused) {
+    co_await skip_small_body();
+    co_return std::move(*refused);
+  }
+  if (parser_->whole()) {
+    no_deadline();
+    co_return co_await handle();
+  }
+  co_return co_await read_body_and_handle();
+}
+
+asio::awaitable<response> session::read_body_and_handle() {
+  // RFC 9110 section 10.1.1: the client waits for this before it sends; not when it has begun already.
+  if (request_.version == 11 && buffer_.size() == 0 && !request_.header_value("expect").empty()) {
+    const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    const bool sent = co_await write({asio::buffer(go_on), {}, {}});
+    if (!sent) co_return refusal(read_end::closed);
+  }
+  stage_ = stage::body;
+  deadline_in(core_->options.body_timeout);
+  const read_end body = co_await read(&request_parser::whole);
+  stage_ = stage::busy;
+  no_deadline();
+  if (body != read_end::complete) co_return refusal(body);
+  co_return co_await handle();
+}
+
+asio::awaitable<response> session::handle() {
+  std::string cause;
+  try {
+    co_return co_await route_->handle(request_);
+  } catch (const std::exception& e) {
+    cause = e.what();
+  }
+  response r = problem_response(500, "internal", "this failed inside; the daemon's log says why");
+  r.cause = std::move(cause);
+  co_return r;
+}
+
+// ---- reading ----
+
+asio::awaitable<session::read_end> session::read(bool (request_parser::*reached)() const) {
+  for (;;) {
+    bool finished = false;
+    const read_end end = feed(reached, finished);
+    if (finished) co_return end;
+    const std::size_t room = stage_ == stage::body ? body_piece : head_piece;
+    const auto [failure, bytes] = co_await socket_.async_read_some(buffer_.prepare(room), as_result);
+    if (timed_out_) co_return read_end::timed_out;
+    if (failure) co_return read_end::closed;
+    buffer_.commit(bytes);
+    if (stage_ == stage::idle) {
+      stage_ = stage::head;
+      deadline_in(core_->options.header_timeout);
+    }
+  }
+}
+
+// Gives the parser what is in the buffer. `finished`: it has reached what was wanted, or failed.
+session::read_end session::feed(bool (request_parser::*reached)() const, bool& finished) {
+  finished = true;
+  while (buffer_.size() > 0) {
+    boost::system::error_code failure;
+    buffer_.consume(parser_->put(buffer_.data(), failure));
+    if (failure == http::error::need_more) {
+      // The parser limits the head; of a chunk's own head and of trailers it would wait for the end without
+      // limit.
+      if (buffer_.size() <= core_->options.header_bytes) break;
+      failure = http::error::header_limit;
+    }
+    failure_ = failure;
+    if (failure || !hold_body()) return read_end::bad;
+    if (((*parser_).*reached)()) return read_end::complete;
+  }
+  finished = false;
+  return read_end::complete;
+}
+
+// Counts the body's memory; false when all connections together hold too much.
+bool session::hold_body() {
+  const std::size_t more = request_.body.size() - held_body_;
+  if (more == 0) return true;
+  if (core_->body_bytes + more > core_->options.bodies_in_memory) return false;
+  core_->body_bytes += more;
+  held_body_ += more;
+  return true;
+}
+
+// ---- what a request must be before its handler sees it ----
+
+std::optional<response> session::check_message() {
+  if (request_.version == 11 && parser_->hosts() != 1) {
+    return problem_response(400, "malformed",
+                            "an HTTP/1.1 request has exactly one Host header");  // RFC 9112 3.2
+  }
+  const std::string_view coding = request_.header_value("transfer-encoding");
+  if (!coding.empty() && (request_.version == 10 || !same_letters(coding, "chunked"))) {
+    return problem_response(501, "not_supported",
+                            "the only transfer coding known here is chunked, in HTTP/1.1");
+  }
+  return std::nullopt;
+}
+
+std::optional<response> session::find_route() {
+  const router::match found = core_->paths.find(request_.method, request_.path, request_.parameters);
+  switch (found.what) {
+    case router::outcome::found:
+      route_ = &core_->routes[found.index];
+      return std::nullopt;
+    case router::outcome::not_found:
+      return problem_response(error{errc::not_found, found.detail});
+    case router::outcome::bad_path:
+      return problem_response(error{errc::malformed, found.detail});
+    case router::outcome::method_not_allowed:
+      break;
+  }
+  response r = problem_response(405, "method_not_allowed", found.detail);
+  r.headers.emplace_back("Allow", found.allow);
+  return r;
+}
+
+std::optional<response> session::check_query() {
+  if (request_.query_text.empty()) return std::nullopt;
+  auto parsed = parse_query(request_.query_text);
+  if (!parsed) return problem_response(error{errc::malformed, "the query is not percent-encoded properly"});
+  request_.query = std::move(*parsed);
+  if (route_->rules.any_query) return std::nullopt;
+  const std::vector<std::string>& known = route_->rules.query;
+  for (auto q = request_.query.begin(); q != request_.query.end(); ++q) {
+    if (std::find(known.begin(), known.end(), q->name) == known.end()) {
+      std::string detail = "unknown query parameter " + config::in_quotes(q->name) + "; ";
+      detail += known.empty() ? "this path takes none" : config::suggestion(q->name, known);
+      return problem_response(error{errc::malformed, detail});
+    }
+    if (std::any_of(request_.query.begin(), q, [&](const query_parameter& o) { return o.name == q->name; })) {
+      return problem_response(error{errc::malformed, "query parameter " + q->name + " is given twice"});
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<response> session::check_body() {
+  const endpoint_rules& rules = route_->rules;
+  const std::size_t limit = rules.takes_events ? core_->options.event_body_bytes : core_->options.body_bytes;
+  parser_->limit_body_to(limit);
+  const auto length = parser_->content_length();
+  if (length && *length > limit) {
+    return problem_response(error{errc::too_large, "the body has " + std::to_string(*length) +
+                                                       " bytes; the limit here is " + std::to_string(limit)});
+  }
+  if (rules.body_required && !length && !parser_->chunked()) {
+    return problem_response(411, "length_required",
+                            "a body is needed here, with Content-Length or in chunks");
+  }
+  const std::string_view coding = request_.header_value("content-encoding");
+  if (!coding.empty() && !same_letters(coding, "identity")) {
+    return problem_response(error{errc::unsupported_media, "compressed bodies are not read here"});
+  }
+  const std::string_view expect = request_.header_value("expect");
+  if (!expect.empty() && !same_letters(expect, "100-continue")) {
+    return problem_response(417, "expectation_failed", "the only expectation known here is 100-continue");
+  }
+  return std::nullopt;
+}
+
+response session::refusal(read_end why) {
+  refused_ = true;
+  if (why == read_end::timed_out)
+    return problem_response(408, "request_timeout", "the request came too slowly");
+  if (why == read_end::closed) {
+    gone_ = true;
+    return problem_response(400, "malformed", "the connection ended within the request");
+  }
+  if (!failure_) return problem_response(error{errc::unavailable, "too many large requests at once", {}, 1});
+  if (failure_ == http::error::body_limit)
+    return problem_response(error{errc::too_large, "the body is too large"});
+  if (failure_ == http::error::header_limit) {
+    return problem_response(
+        431, "header_too_large",
+        "the header is larger than " + std::to_string(core_->options.header_bytes) + " bytes");
+  }
+  if (failure_ == http::error::bad_version) {
+    return problem_response(505, "version_not_supported", "this server speaks HTTP/1.1 and HTTP/1.0");
+  }
+  return problem_response(400, "malformed", "not an HTTP request: " + failure_.message());
+}
+
+// A refused request's body is read when it is small, so that the connection can go on.
+asio::awaitable<void> session::skip_small_body() {
+  if (parser_->whole() || !request_.header_value("expect").empty()) co_return;
+  const auto length = parser_->content_length();
+  if (!length || *length > small_body) co_return;
+  parser_->limit_body_to(small_body);
+  stage_ = stage::body;
+  deadline_in(core_->options.body_timeout);
+  co_await read(&request_parser::whole);
+  stage_ = stage::busy;
+}
+
+// ---- writing ----
+
+bool session::may_keep_open() const {
+  return !core_->stopping && !refused_ && !gone_ && parser_->head_done() && parser_->whole() &&
+         parser_->keep_alive();
+}
+
+void session::write_head(const response& reply, bool keep, bool chunked) {
+  const auto reason = http::obsolete_reason(static_cast<http::status>(reply.status));
+  out_.clear();
+  out_.append("HTTP/1.1 ").append(std::to_string(reply.status)).append(" ");
+  out_.append(reason.data(), reason.size()).append("\r\nDate: ").append(core_->date()).append("\r\n");
+  const bool no_content = reply.status == 204 || reply.status == 304;
+  if (!no_content) add_header(out_, "Content-Type", reply.content_type);
+  if (chunked) {
+    out_ += "Transfer-Encoding: chunked\r\n";
+  } else if (!no_content && !reply.stream) {
+    out_.append("Content-Length: ").append(std::to_string(reply.body.size())).append("\r\n");
+  }
+  for (const auto& [name, value] : reply.headers) add_header(out_, name, value);
+  if (!request_.id.empty()) out_.append("X-Request-Id: ").append(request_.id).append("\r\n");
+  out_ += "X-Content-Type-Options: nosniff\r\n";
+  if (!keep) {
+    out_ += "Connection: close\r\n";
+  } else if (request_.version == 10) {
+    out_ += "Connection: keep-alive\r\n";
+  }
+  out_ += "\r\n";
+}
+
+asio::awaitable<bool> session::send(response reply) {
+  const bool body_wanted = request_.method != http_method::head && reply.status != 204 && reply.status != 304;
+  const bool streams = reply.stream && body_wanted;
+  const bool chunked = streams && request_.version == 11;
+  const bool keep = may_keep_open() && (!streams || chunked);
+  unread_ = !keep;
+  write_head(reply, keep, chunked);
+  std::string_view body;
+  if (body_wanted && !streams) body = reply.body;
+  if (body.size() <= joined_body) {
+    out_ += body;
+    body = {};
+  }
+  bool sent = co_await write({asio::buffer(out_), asio::buffer(body), {}});
+  if (sent && streams) sent = co_await send_stream(*reply.stream, chunked);
+  co_return sent&& keep;
+}
+
+asio::awaitable<bool> session::send_stream(body_stream& stream, bool chunked) {
+  for (;;) {
+    const std::string bytes = co_await stream.next();
+    if (gone_) co_return false;
+    if (bytes.empty()) break;
+    const std::string size = chunked ? chunk_head(bytes.size()) : std::string();
+    const std::string_view end = chunked ? "\r\n" : "";
+    const bool sent = co_await write({asio::buffer(size), asio::buffer(bytes), asio::buffer(end)});
+    if (!sent) co_return false;
+  }
+  if (!chunked) co_return true;
+  const std::string_view last = "0\r\n\r\n";
+  co_return co_await write({asio::buffer(last), {}, {}});
+}
+
+asio::awaitable<bool> session::write(pieces data) {
+  // Nearly always the socket takes all of it at once, and then nobody has to wait.
+  boost::system::error_code failure;
+  const std::size_t taken = socket_.write_some(data, failure);
+  if (failure && failure != asio::error::would_block && failure != asio::error::try_again) co_return false;
+  advance(data, failure ? 0 : taken);
+  while (asio::buffer_size(data) > 0) {
+    deadline_in(core_->options.body_timeout);
+    const auto [failed, bytes] = co_await socket_.async_write_some(data, as_result);
+    no_deadline();
+    if (failed) co_return false;
+    advance(data, bytes);
+  }
+  co_return true;
+}
+
+// Closing while bytes are unread would make the kernel send a reset, which can overtake the response; so they
+// are read and dropped for a while (RFC 9112 section 9.6).
+asio::awaitable<void> session::linger() {
+  boost::system::error_code ignored;
+  socket_.shutdown(tcp::socket::shutdown_send, ignored);
+  if (!unread_ || gone_ || !socket_.is_open()) co_return;
+  timed_out_ = false;
+  deadline_in(core_->options.linger_timeout);
+  buffer_.clear();
+  for (;;) {
+    const auto [failure, bytes] = co_await socket_.async_read_some(buffer_.prepare(body_piece), as_result);
+    if (failure || timed_out_) co_return;
+  }
+}
+
+void session::log(const response& reply, clock::time_point started) const {
+  if (reply.status >= 500) {
+    spdlog::warn("{} {} answered {}: {} (request {})", token(request_.method), request_.target, reply.status,
+                 reply.cause, request_.id);
+  } else if (spdlog::should_log(spdlog::level::debug)) {
+    const auto lasted = std::chrono::duration_cast<std::chrono::microseconds>(clock::now() - started);
+    spdlog::debug("{} {} answered {} in {} us (request {})", token(request_.method), request_.target,
+                  reply.status, lasted.count(), request_.id);
+  }
+}
+
+// ---- noticing that the client leaves while its request is worked on ----
+
+void session::watch() {
+  if (watching_ || buffer_.size() >= most_pipelined) return;
+  watching_ = true;
+  socket_.async_read_some(buffer_.prepare(head_piece),
+                          [self = shared_from_this()](boost::system::error_code failure, std::size_t bytes) {
+                            self->watched(failure, bytes);
+                          });
+}
+
+void session::watched(boost::system::error_code failure, std::size_t bytes) {
+  watching_ = false;
+  if (!failure) buffer_.commit(bytes);
+  if (watch_ends_) return watch_ended_->notify();
+  if (!failure) return watch();
+  if (failure == asio::error::operation_aborted) return;
+  gone_ = true;
+  request_.interrupted.raise();
+}
+
+asio::awaitable<void> session::end_watch() {
+  if (!watching_) co_return;
+  watch_ends_ = true;
+  boost::system::error_code ignored;
+  socket_.cancel(ignored);
+  while (watching_) co_await watch_ended_->wait();
+  watch_ends_ = false;
+}
+
+}  // namespace penstock::api

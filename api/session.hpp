@@ -1,0 +1,107 @@
+// One connection: reads a request, has it handled, writes the response, again and again.
+//
+// Control thread; a coroutine that owns its session (shared_ptr) and ends when the client leaves, a limit is
+// broken or the server stops. What always holds: no more than the route's limit of a body is read, one
+// request at a time is handled (pipelined ones wait in the buffer), and each wait for the client has a
+// deadline. A handler never sees any of this.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+
+#include "api/http.hpp"
+#include "api/request_parser.hpp"
+#include "api/server_core.hpp"
+
+namespace penstock::api {
+
+class session : public std::enable_shared_from_this<session> {
+ public:
+  using clock = server_core::clock;
+
+  session(std::shared_ptr<server_core> core, asio::ip::tcp::socket socket);
+  ~session();
+
+  // Call once, right after construction.
+  void start();
+  // Graceful: an idle connection closes now, a busy one after its response.
+  void stop();
+  // Now, whatever it does.
+  void cut_off();
+  // Called by the sweep: when the deadline is over, the wait for the client ends. Returns the deadline.
+  clock::time_point check_deadline(clock::time_point now);
+
+ private:
+  enum class read_end { complete, closed, timed_out, bad };
+  enum class stage { idle, head, body, busy };
+  using pieces = std::array<asio::const_buffer, 3>;
+
+  static asio::awaitable<void> run(std::shared_ptr<session> self);
+  asio::awaitable<bool> serve_one();  // false: no further request on this connection
+  asio::awaitable<response> answer();
+  asio::awaitable<response> read_body_and_handle();
+  asio::awaitable<response> handle();
+
+  asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
+  read_end feed(bool (request_parser::*reached)() const, bool& finished);
+  bool hold_body();
+  void begin_request();
+
+  std::optional<response> check_message();
+  std::optional<response> find_route();
+  std::optional<response> check_query();
+  std::optional<response> check_body();
+  response refusal(read_end why);
+  asio::awaitable<void> skip_small_body();
+
+  asio::awaitable<bool> send(response reply);
+  asio::awaitable<bool> send_stream(body_stream& stream, bool chunked);
+  void write_head(const response& reply, bool keep, bool chunked);
+  asio::awaitable<bool> write(pieces data);
+  asio::awaitable<void> linger();
+  bool may_keep_open() const;
+  void log(const response& reply, clock::time_point started) const;
+
+  void watch();
+  void watched(boost::system::error_code failure, std::size_t bytes);
+  asio::awaitable<void> end_watch();
+
+  void deadline_in(std::chrono::milliseconds time);
+  void no_deadline() { deadline_ = clock::time_point::max(); }
+
+  const std::shared_ptr<server_core> core_;
+  asio::ip::tcp::socket socket_;
+  boost::beast::flat_buffer buffer_;
+  request request_;
+  std::optional<request_parser> parser_;
+  const route* route_ = nullptr;       // of this request
+  std::string out_;                    // head of the response, and its body when that is small
+  boost::system::error_code failure_;  // what the parser disliked
+  asio::cancellation_signal cut_;
+
+  stage stage_ = stage::idle;
+  clock::time_point deadline_ = clock::time_point::max();
+  bool first_ = true;  // no request was served yet
+  bool timed_out_ = false;
+  bool unread_ = false;        // the client may still be sending what nobody reads
+  bool refused_ = false;       // the request was not understood: where the next one begins is not known
+  std::size_t held_body_ = 0;  // counted in core_->body_bytes
+
+  bool watching_ = false;  // a read is under way only to notice that the client leaves
+  bool watch_ends_ = false;
+  bool gone_ = false;
+  std::shared_ptr<runtime::wakeup> watch_ended_;
+};
+
+}  // namespace penstock::api

@@ -1,0 +1,99 @@
+// Field records: the single description of everything a person may write by hand.
+//
+// A record carries name, type, default, documentation, secrecy, example and children. Validation
+// (validate.hpp), JSON Schema (json_schema.hpp) and the reference documentation are all made from these
+// records, so none of them can drift. Components (runtime/components/*.cpp) describe their settings with the
+// same records. Plain values, built once at start, read by any thread afterwards.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace penstock::config {
+
+// A checked value: what the person wrote, with defaults filled in and units resolved. Durations are
+// nanoseconds and sizes are bytes, both integers; a duration range is [from, to]; a time is UTC as
+// format_time writes it; a component is {its name: its settings}; objects keep the order written, defaults
+// come last.
+using value = nlohmann::ordered_json;
+
+enum class field_type {
+  string,
+  integer,
+  number,
+  boolean,
+  duration,        // "5m"
+  duration_range,  // "10s..5m", or one duration for both ends
+  size,            // "64MiB"
+  time,            // RFC 3339
+  expression,      // Lua expression; syntax is checked
+  script,          // Lua chunk; syntax is checked
+  name,            // snake_case identifier: [a-z][a-z0-9_-]{0,62}
+  choice,          // one of `choices`
+  any,             // any JSON value
+  object,          // `children` are its fields
+  list,            // `children[0]` describes each item; a single item may stand without the brackets
+                   // when `single_allowed`
+  map,             // keys are chosen by the writer; `children[0]` describes each value
+  from,            // a component of kind source: a mapping with the one key that names it
+  step,            // a component of kind step
+  to,              // a component of kind sink
+};
+
+struct field {
+  std::string name{};
+  field_type type = field_type::string;
+  std::string doc{};
+  bool required = false;
+  std::string fallback{};  // the default as a person would write it (YAML); empty means none
+  std::string example{};   // likewise
+  bool secret = false;     // only a reference is allowed: ${env:NAME}, ${file:PATH} or ${secret:NAME}
+  std::vector<std::string> choices{};
+  std::vector<field> children{};
+  std::optional<double> minimum{};  // of a number, a size in bytes, a duration in seconds, or a list's length
+  std::optional<double> maximum{};
+  bool single_allowed = false;  // list: one item may stand for a list of one
+  bool keys_are_names = false;  // map: keys obey the rule of field_type::name
+  std::string shorthand{};      // object: a scalar or list here stands for {shorthand: it}
+  std::string goes_with{};      // only allowed beside the sibling of that name; its default applies only then
+  std::vector<std::string> exactly_one{};  // object: of these children exactly one is given
+};
+
+enum class component_kind { source, step, sink };
+
+// What a component says of itself. `settings` is the record of what stands behind its name, as in
+// `filter: <settings>`; an object without required children may be left out altogether (`to: drop`).
+struct component_spec {
+  component_kind kind{};
+  std::string name;
+  std::string doc;
+  field settings;
+  std::vector<std::string>
+      examples{};        // whole uses in YAML, e.g. "filter: event.total > 5000"; a test checks each
+  bool bounded = false;  // source: its input ends, so a job may read it
+  bool live = true;      // source: a flow may read it
+};
+
+// All components by kind and name, and how an expression's syntax is checked (Lua lives in runtime/).
+struct catalog {
+  std::map<std::string, component_spec, std::less<>> sources, steps, sinks;
+  // Returns what is wrong with the text, or nothing. Second argument: true for a whole chunk (script).
+  std::function<std::optional<std::string>(std::string_view text, bool chunk)> check_lua;
+
+  const std::map<std::string, component_spec, std::less<>>& of(component_kind kind) const;
+};
+
+// The record of a whole pipeline definition (design.md section 2).
+const field& pipeline_fields();
+
+// The candidate nearest to `word` by edit distance, when one is near enough to be a likely slip; else empty.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+}  // namespace penstock::config

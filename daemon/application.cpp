@@ -1,0 +1,198 @@
+#include "daemon/application.hpp"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+
+#include "config/time.hpp"
+#include "runtime/flow_store.hpp"
+
+namespace penstock::daemon {
+
+namespace {
+
+namespace asio = boost::asio;
+namespace fs = std::filesystem;
+
+constexpr std::size_t writer_threads = 2;      // commits wait for the disk, so more would not help
+constexpr std::size_t most_blocking_calls = 64;
+
+fs::path credentials_folder() {
+  const char* folder = std::getenv("CREDENTIALS_DIRECTORY");  // NOLINT(concurrency-mt-unsafe): before any thread
+  return folder ? folder : "";
+}
+
+}  // namespace
+
+application::application(settings s)
+    : settings_(std::move(s)), signals_(control_, SIGTERM, SIGINT, SIGHUP), manager_(control_.get_executor()) {}
+
+application::~application() = default;
+
+int application::run() {
+  asio::co_spawn(control_, live(), [this](std::exception_ptr failure) {
+    try {
+      if (failure) std::rethrow_exception(failure);
+    } catch (const std::exception& e) {
+      spdlog::critical("{}", e.what());
+      exit_code_ = 1;
+    }
+    signals_.cancel();
+    manager_.stop_watchdog();
+  });
+  control_.run();
+  for (; !endings_.empty(); endings_.pop_back()) endings_.back()();
+  if (left_behind_) {
+    // A thread hangs in a call that nothing can end. All that was accepted is on disk.
+    spdlog::shutdown();
+    std::_Exit(exit_code_);
+  }
+  return exit_code_;
+}
+
+asio::awaitable<void> application::live() {
+  std::exception_ptr failure;
+  try {
+    co_await start();
+    co_await obey_signals();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  co_await stop();
+  if (failure) std::rethrow_exception(failure);
+}
+
+asio::awaitable<void> application::start() {
+  fs::create_directories(settings_.data);
+  lock_data_folder();
+  make_stores();
+
+  scheduler::supervisor_options options;
+  options.data = fs::absolute(settings_.data);
+  options.instance = store_->instance();
+  options.drain_timeout = settings_.drain_timeout;
+  options.max_active_runs = settings_.max_active_runs;
+  options.max_log_bytes = settings_.max_log_bytes;
+  options.keep_runs = settings_.keep_runs;
+  options.keep_for = std::chrono::duration_cast<std::chrono::hours>(settings_.keep_runs_for);
+  const scheduler::executors where{control_.get_executor(), flows_pool_->executor(), batch_pool_->executor()};
+  supervisor_ = std::make_unique<scheduler::supervisor>(where, *store_, *services_, components_, options);
+
+  api::server_options limits;
+  limits.connections = static_cast<std::size_t>(settings_.max_connections);
+  limits.event_body_bytes = static_cast<std::size_t>(settings_.max_body_bytes);
+  api_ = std::make_unique<api::api>(control_.get_executor(), *supervisor_, *services_, components_, limits);
+  const auto wanted = parse_endpoint(settings_.listen).value();
+  const auto port = api_->listen(wanted.host, wanted.port);  // health is answered from here on, the rest when all is live
+  const bool v6 = wanted.host.find(':') != std::string::npos;
+  const std::string bound = (v6 ? "[" + wanted.host + "]" : wanted.host) + ":" + std::to_string(port);
+
+  co_await supervisor_->start();
+  if (!settings_.pipelines.empty()) co_await supervisor_->load_folder(settings_.pipelines);
+  api_->set_ready();
+  publish_address(bound);
+  spdlog::info("penstockd {} is ready, listening on http://{}", PENSTOCK_VERSION, bound);
+  manager_.ready("listening on " + bound);
+}
+
+void application::lock_data_folder() {
+  const auto file = settings_.data / "lock";
+  const int fd = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0) throw std::runtime_error("data folder " + settings_.data.string() + " cannot be written to");
+  endings_.emplace_back([fd] { ::close(fd); });
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    throw std::runtime_error("another penstockd works in the data folder " + settings_.data.string());
+  }
+}
+
+// Executors first, then what runs on them; the endings close the stores before their threads.
+void application::make_stores() {
+  const auto made = [this](auto& pool, const char* name, std::size_t threads, worker_pool::priority p) {
+    pool = std::make_unique<worker_pool>(name, threads, p);
+    endings_.emplace_back([this, raw = pool.get()] {
+      if (!left_behind_) raw->finish();
+    });
+  };
+  made(store_thread_, "store", 1, worker_pool::priority::normal);
+  made(writers_, "topic-writer", writer_threads, worker_pool::priority::normal);
+  made(flows_pool_, "flow", static_cast<std::size_t>(settings_.flow_threads), worker_pool::priority::normal);
+  made(batch_pool_, "batch", static_cast<std::size_t>(settings_.batch_threads), worker_pool::priority::low);
+  blocking_ = std::make_unique<runtime::blocking_pool>(most_blocking_calls);
+
+  topics_ = std::make_unique<runtime::topics>(settings_.data / "topics", writers_->executor());
+  endings_.emplace_back([this] { topics_->close(); });
+  flow_store_ = std::make_unique<runtime::flow_store>(settings_.data / "flows.db", writers_->executor());
+  endings_.emplace_back([this] { flow_store_->close(); });
+  webhooks_ = std::make_unique<runtime::webhooks>();
+  const config::secret_sources secrets{settings_.secrets.empty() ? settings_.data / "secrets" : settings_.secrets,
+                                       credentials_folder()};
+  services_ = std::make_unique<runtime::services>(runtime::services{*topics_, *flow_store_, *webhooks_, *blocking_, secrets});
+  store_ = std::make_unique<scheduler::store>(settings_.data / "state.db", store_thread_->executor());
+  endings_.emplace_back([this] { store_->close(); });
+}
+
+// DATA/listen holds HOST:PORT while the daemon serves: scripts find a port that the system chose.
+void application::publish_address(const std::string& address) {
+  const auto file = settings_.data / "listen";
+  const auto draft = settings_.data / "listen.new";
+  std::ofstream(draft) << address << "\n";
+  fs::rename(draft, file);
+  endings_.emplace_back([file] {
+    std::error_code ignored;
+    fs::remove(file, ignored);
+  });
+}
+
+asio::awaitable<void> application::obey_signals() {
+  for (;;) {
+    const int signal = co_await signals_.async_wait(asio::use_awaitable);
+    if (signal != SIGHUP) break;
+    co_await reload();
+  }
+}
+
+asio::awaitable<void> application::reload() {
+  manager_.reloading();
+  spdlog::info("reloading the definitions of {}", settings_.pipelines.empty() ? "no folder" : settings_.pipelines.string());
+  try {
+    if (!settings_.pipelines.empty()) co_await supervisor_->load_folder(settings_.pipelines);
+  } catch (const std::exception& e) {
+    spdlog::error("reload: {}", e.what());
+  }
+  manager_.ready("reloaded");
+}
+
+// Drains in order: no new requests that change something, then flows and runs, then the connections.
+asio::awaitable<void> application::stop() {
+  manager_.stopping("draining");
+  spdlog::info("stopping: flows drain, runs get up to {}", format_duration(settings_.drain_timeout));
+  signals_.remove(SIGHUP);
+  signals_.async_wait([](const boost::system::error_code& cancelled, int) {
+    if (cancelled) return;
+    spdlog::warn("told to stop a second time: leaving at once; what was accepted is on disk");
+    spdlog::shutdown();
+    std::_Exit(1);
+  });
+  if (api_) api_->announce_stop();
+  if (supervisor_) {
+    for (const auto& sentence : co_await supervisor_->stop()) {
+      spdlog::warn("forced: {}", sentence);
+      if (sentence.starts_with("flow ")) left_behind_ = true;
+    }
+  }
+  if (api_) {
+    const auto cut_off = co_await api_->stop(std::chrono::seconds(5));
+    if (cut_off > 0) spdlog::warn("forced: {} connections were cut off", cut_off);
+  }
+  spdlog::info("stopped");
+}
+
+}  // namespace penstock::daemon

@@ -1,0 +1,188 @@
+// penstock: the operator's client, made of the same REST calls that anybody can make, and an offline checker
+// of definitions. One thread, no state; every command ends with one of the exit codes listed in --help.
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "daemon/cli_commands.hpp"
+
+namespace penstock::cli {
+namespace {
+
+constexpr const char* about = "Operates a Penstock daemon, and checks definitions without one.";
+constexpr const char* footer =
+    "Environment:\n"
+    "  PENSTOCK_URL  where the daemon is (default http://127.0.0.1:8420)\n"
+    "\n"
+    "Exit codes:\n"
+    "  0  done\n"
+    "  1  done, and the answer is no: the run did not succeed, the file is not valid\n"
+    "  2  wrong usage, or a file cannot be read\n"
+    "  3  the daemon cannot be reached\n"
+    "  4  the daemon refused; it says why\n";
+
+// Everything that can stand on the command line; what the chosen command needs is taken from here.
+struct arguments {
+  bool json = false;
+  std::string url;
+  std::vector<std::string> files;
+  bool dry_run = false;
+  trigger_options trigger;
+  runs_options runs;
+  std::string run, task;
+  bool follow = false;
+  std::string topic, file = "-";
+  std::string pipeline;
+  int limit = 20;
+  std::vector<std::string> ids;
+  bool all = false;
+  std::function<int(const surroundings&)> chosen;
+};
+
+// A command that needs the daemon: remembered, and run once the whole line is parsed.
+void runs_as(CLI::App* command, arguments& given, std::function<int(const surroundings&)> action) {
+  command->callback([&given, action = std::move(action)] { given.chosen = action; });
+}
+
+void add_definition_commands(CLI::App& app, arguments& given) {
+  CLI::App* validate_command = app.add_subcommand("validate", "Check definition files, offline");
+  validate_command->add_option("FILE", given.files, "YAML or JSON; - is stdin")->required();
+  runs_as(validate_command, given,
+          [&given](const surroundings& with) { return validate(given.files, with.out, with.json); });
+
+  CLI::App* apply_command = app.add_subcommand("apply", "Register or replace the pipelines of these files");
+  apply_command->add_option("FILE", given.files, "YAML or JSON")->required();
+  apply_command->add_flag("--dry-run", given.dry_run, "Say what would change; store nothing");
+  runs_as(apply_command, given,
+          [&given](const surroundings& with) { return apply(with, given.files, given.dry_run); });
+}
+
+void add_run_commands(CLI::App& app, arguments& given) {
+  CLI::App* trigger_command = app.add_subcommand("trigger", "Start a run of a job");
+  trigger_command->add_option("PIPELINE", given.trigger.pipeline)->required();
+  trigger_command->add_option("JOB", given.trigger.job)->required();
+  trigger_command
+      ->add_option("-p,--param", given.trigger.params,
+                   "NAME=VALUE, repeatable; a VALUE that is JSON is sent as JSON")
+      ->take_all();
+  trigger_command->add_option("--events", given.trigger.events, "NDJSON or a JSON array; - is stdin");
+  trigger_command->add_option("--idempotency-key", given.trigger.idempotency_key, "Same key, same run");
+  trigger_command->add_flag("-w,--wait", given.trigger.wait,
+                            "Wait for its end; exit code 1 unless it succeeded");
+  runs_as(trigger_command, given,
+          [&given](const surroundings& with) { return trigger(with, given.trigger); });
+
+  CLI::App* runs_command = app.add_subcommand("runs", "List runs, newest first");
+  runs_command->add_option("--pipeline", given.runs.pipeline);
+  runs_command->add_option("--job", given.runs.job);
+  runs_command->add_option("--state", given.runs.state,
+                           "queued running retrying succeeded failed cancelled timed_out skipped");
+  runs_command->add_option("--limit", given.runs.limit)->capture_default_str()->check(CLI::Range(1, 1000));
+  CLI::App* show_command = runs_command->add_subcommand("show", "One run with its tasks");
+  show_command->add_option("RUN", given.run)->required();
+  runs_as(runs_command, given, [&given, show_command](const surroundings& with) {
+    return show_command->parsed() ? show_one_run(with, given.run) : runs(with, given.runs);
+  });
+
+  CLI::App* cancel_command = app.add_subcommand("cancel", "End a run: TERM, its grace, KILL");
+  cancel_command->add_option("RUN", given.run)->required();
+  runs_as(cancel_command, given, [&given](const surroundings& with) { return cancel(with, given.run); });
+
+  CLI::App* logs_command = app.add_subcommand("logs", "What the tasks of a run printed");
+  logs_command->add_option("RUN", given.run)->required();
+  logs_command->add_option("--task", given.task, "Only this task");
+  logs_command->add_flag("-f,--follow", given.follow, "Go on until the run ends");
+  runs_as(logs_command, given,
+          [&given](const surroundings& with) { return logs(with, given.run, given.task, given.follow); });
+}
+
+void add_event_commands(CLI::App& app, arguments& given) {
+  CLI::App* topics_command =
+      app.add_subcommand("topics", "Depth, consumers and lag of all topics, or of one");
+  topics_command->add_option("NAME", given.topic);
+  runs_as(topics_command, given, [&given](const surroundings& with) { return topics(with, given.topic); });
+
+  CLI::App* publish_command = app.add_subcommand("publish", "Post events to a topic; done means durable");
+  publish_command->add_option("TOPIC", given.topic)->required();
+  publish_command->add_option("FILE", given.file, "NDJSON or a JSON array; - is stdin")
+      ->capture_default_str();
+  runs_as(publish_command, given,
+          [&given](const surroundings& with) { return publish(with, given.topic, given.file); });
+}
+
+void add_settle_command(CLI::App* parent, arguments& given, settle how, const char* name, const char* doc) {
+  CLI::App* command = parent->add_subcommand(name, doc);
+  CLI::Option* ids = command->add_option("ID", given.ids, "Which");
+  CLI::Option* all = command->add_flag("--all", given.all, "All of them")->excludes(ids);
+  command->add_option("--pipeline", given.pipeline, "With --all: only this pipeline's")->needs(all);
+  runs_as(command, given, [&given, how](const surroundings& with) {
+    if (given.ids.empty() && !given.all) throw usage_error("name the dead letters, or say --all");
+    return settle_dead_letters(with, how, given.ids, given.pipeline);
+  });
+}
+
+void add_dead_letter_commands(CLI::App& app, arguments& given) {
+  CLI::App* command = app.add_subcommand("dead-letters", "What could not be processed, and why");
+  command->require_subcommand(1);
+  CLI::App* list_command = command->add_subcommand("list", "Oldest first");
+  list_command->add_option("--pipeline", given.pipeline);
+  list_command->add_option("--limit", given.limit)->capture_default_str()->check(CLI::Range(1, 1000));
+  runs_as(list_command, given,
+          [&given](const surroundings& with) { return dead_letters(with, given.pipeline, given.limit); });
+  add_settle_command(command, given, settle::replay, "replay", "Process them again");
+  add_settle_command(command, given, settle::discard, "discard", "Drop them");
+}
+
+int run(int argc, char** argv) {
+  arguments given;
+  const char* url = std::getenv("PENSTOCK_URL");  // NOLINT(concurrency-mt-unsafe): one thread
+  given.url = url != nullptr && *url != '\0' ? url : "http://127.0.0.1:8420";
+
+  CLI::App app(about, "penstock");
+  app.footer(footer);
+  app.set_version_flag("--version", "penstock " PENSTOCK_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();  // --json and --url may follow the command
+  app.add_flag("--json", given.json, "Print the REST documents as they are");
+  app.add_option("--url", given.url, "Where the daemon is")->capture_default_str();
+  add_definition_commands(app, given);
+  add_run_commands(app, given);
+  add_event_commands(app, given);
+  add_dead_letter_commands(app, given);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& wrong) {
+    return app.exit(wrong) == 0 ? exit_ok : exit_usage;
+  }
+
+  client daemon(given.url);
+  try {
+    return given.chosen({daemon, std::cout, std::cerr, given.json});
+  } catch (const usage_error& wrong) {
+    std::cerr << "penstock: " << wrong.what() << '\n';
+    return exit_usage;
+  } catch (const unreachable& wrong) {
+    std::cerr << "penstock: " << wrong.what() << '\n';
+    return exit_unreachable;
+  }
+}
+
+}  // namespace
+}  // namespace penstock::cli
+
+int main(int argc, char** argv) {
+  try {
+    std::ios::sync_with_stdio(false);
+    return penstock::cli::run(argc, argv);
+  } catch (const std::exception& broken) {
+    std::cerr << "penstock: " << broken.what() << '\n';
+    return penstock::cli::exit_refused;
+  }
+}

@@ -1,0 +1,130 @@
+#include "daemon/cli_client.hpp"
+
+#include <utility>
+
+#include <curl/curl.h>
+
+namespace penstock::cli {
+namespace {
+
+using take_body = std::function<void(std::string_view)>;
+
+struct transfer {
+  CURL* handle;
+  answer& result;
+  const take_body* take;  // null: everything into the answer
+};
+
+std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user) {
+  transfer& now = *static_cast<transfer*>(user);
+  const std::string_view piece(data, size * count);
+  long status = 0;
+  curl_easy_getinfo(now.handle, CURLINFO_RESPONSE_CODE, &status);
+  if (now.take != nullptr && status >= 200 && status < 300) {
+    (*now.take)(piece);
+  } else {
+    now.result.body.append(piece);
+  }
+  return piece.size();
+}
+
+struct header_list {
+  curl_slist* first = nullptr;
+  header_list() = default;
+  header_list(const header_list&) = delete;
+  header_list& operator=(const header_list&) = delete;
+  ~header_list() { curl_slist_free_all(first); }
+  void add(const std::string& line) { first = curl_slist_append(first, line.c_str()); }
+};
+
+}  // namespace
+
+struct client::state {
+  CURL* handle = nullptr;
+
+  state() {
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    handle = curl_easy_init();
+    if (handle == nullptr) throw std::runtime_error("libcurl cannot be initialised");
+  }
+  ~state() {
+    curl_easy_cleanup(handle);
+    curl_global_cleanup();
+  }
+  state(const state&) = delete;
+  state& operator=(const state&) = delete;
+};
+
+client::client(std::string base) : base_(std::move(base)), state_(std::make_unique<state>()) {
+  while (base_.ends_with('/')) base_.pop_back();
+}
+
+client::~client() = default;
+
+answer client::send(const request& what) { return stream(what, {}); }
+
+answer client::stream(const request& what, std::function<void(std::string_view)> take) {
+  answer result;
+  CURL* handle = state_->handle;
+  transfer now{handle, result, take ? &take : nullptr};
+  header_list headers;
+  for (const std::string& line : what.headers) headers.add(line);
+  headers.add("Expect:");  // the daemon needs no question before a body
+
+  curl_easy_reset(handle);  // keeps the connection
+  const std::string url = base_ + what.path;
+  char reason[CURL_ERROR_SIZE] = "";
+  curl_easy_setopt(handle, CURLOPT_URL, url.c_str());
+  curl_easy_setopt(handle, CURLOPT_CUSTOMREQUEST, what.method.c_str());
+  if (what.method != "GET" && what.method != "DELETE") {
+    curl_easy_setopt(handle, CURLOPT_POSTFIELDS, what.body.data());
+    curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(what.body.size()));
+  }
+  curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers.first);
+  curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &on_body);
+  curl_easy_setopt(handle, CURLOPT_WRITEDATA, &now);
+  curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, reason);
+  curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
+  curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+
+  const CURLcode code = curl_easy_perform(handle);
+  if (code != CURLE_OK) {
+    const std::string why = reason[0] != '\0' ? reason : curl_easy_strerror(code);
+    throw unreachable("no answer from " + base_ + ": " + why);
+  }
+  curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &result.status);
+  const char* type = nullptr;
+  curl_easy_getinfo(handle, CURLINFO_CONTENT_TYPE, &type);
+  if (type != nullptr) result.content_type = type;
+  return result;
+}
+
+std::string encode(std::string_view text) {
+  constexpr std::string_view hex = "0123456789ABCDEF";
+  std::string out;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '.' || c == '_' || c == '~';
+    if (plain) {
+      out += c;
+      continue;
+    }
+    const auto byte = static_cast<unsigned char>(c);
+    out += '%';
+    out += hex[byte >> 4];
+    out += hex[byte & 15];
+  }
+  return out;
+}
+
+std::string query(const std::vector<std::pair<std::string, std::string>>& parameters) {
+  std::string out;
+  for (const auto& [name, value] : parameters) {
+    if (value.empty()) continue;
+    out += (out.empty() ? "?" : "&") + name + "=" + encode(value);
+  }
+  return out;
+}
+
+}  // namespace penstock::cli

@@ -1,0 +1,61 @@
+// REST over libcurl, as the operator's client needs it: one request at a time, on the main thread.
+// Owned by main(); the connection is kept between requests.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace penstock::cli {
+
+// Nobody answered: no connection, or it broke before the answer was whole.
+class unreachable : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct request {
+  std::string method = "GET";
+  std::string path;  // with its query, encoded
+  std::string body{};
+  std::vector<std::string> headers{};  // "Name: value"
+};
+
+struct answer {
+  long status = 0;
+  std::string content_type{};
+  std::string body{};
+  bool ok() const { return status >= 200 && status < 300; }
+};
+
+class client {
+ public:
+  // `base`: e.g. http://127.0.0.1:8420, with or without a slash at the end.
+  explicit client(std::string base);
+  ~client();
+  client(const client&) = delete;
+  client& operator=(const client&) = delete;
+
+  answer send(const request& what);
+  // Hands a 2xx body to `take` piece by piece as it arrives; any other body is in the answer, as with send().
+  answer stream(const request& what, std::function<void(std::string_view)> take);
+
+  const std::string& base() const { return base_; }
+
+ private:
+  struct state;
+  std::string base_;
+  std::unique_ptr<state> state_;
+};
+
+// Percent-encodes everything but RFC 3986's unreserved characters: for a path segment or a query value.
+std::string encode(std::string_view text);
+
+// "?a=1&b=2" of the pairs whose value is not empty; empty when there are none.
+std::string query(const std::vector<std::pair<std::string, std::string>>& parameters);
+
+}  // namespace penstock::cli

@@ -1,0 +1,32 @@
+// What the daemon answers, as text for people. Pure functions of the REST documents; main thread.
+// A field that is missing or null shows as "-", so an older or newer daemon never makes the client fail.
+#pragma once
+
+#include <ostream>
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "daemon/cli_client.hpp"
+
+namespace penstock::cli {
+
+using document = nlohmann::ordered_json;
+
+void show_runs(std::ostream& out, const document& list);
+void show_run(std::ostream& out, const document& run);
+void show_topics(std::ostream& out, const document& list);
+void show_topic(std::ostream& out, const document& topic);
+void show_dead_letters(std::ostream& out, const document& list);
+// What PUT /v1/pipelines/NAME answered: revision, and what it changed or would change.
+void show_applied(std::ostream& out, const document& applied, bool created, bool dry_run);
+
+// A refusal (problem+json, RFC 9457): its detail, then one line for each error with its position. `file`:
+// where the positions point to; empty: the request's body.
+void show_problem(std::ostream& out, const answer& refusal, const std::string& file);
+
+// A member as one word: strings as they are, numbers and booleans in JSON, "-" when it is missing, null or
+// empty.
+std::string word(const document& object, const char* member);
+
+}  // namespace penstock::cli

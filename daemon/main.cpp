@@ -1,0 +1,83 @@
+// penstockd: reads flags and settings, then runs the application until it is told to stop.
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+
+#include "config/definition.hpp"
+#include "daemon/application.hpp"
+#include "daemon/logging.hpp"
+#include "daemon/settings.hpp"
+
+namespace {
+
+using namespace penstock;
+
+struct flags {
+  std::string config, data, listen, pipelines;
+};
+
+// The settings file with the flags on top; prints what is wrong and returns nothing.
+std::optional<daemon::settings> read_settings(const flags& given) {
+  std::string text;
+  if (!given.config.empty()) {
+    std::ifstream in(given.config, std::ios::binary);
+    if (!in) {
+      std::cerr << "penstockd: " << given.config << " cannot be read\n";
+      return std::nullopt;
+    }
+    text.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  auto settings = daemon::parse_settings(text);
+  if (!settings) {
+    const error e = settings.error();
+    if (e.problems.empty()) std::cerr << "penstockd: " << e.detail << "\n";
+    for (const auto& p : e.problems) std::cerr << config::describe(p, given.config) << "\n";
+    return std::nullopt;
+  }
+  if (!given.data.empty()) settings->data = given.data;
+  if (!given.listen.empty()) settings->listen = given.listen;
+  if (!given.pipelines.empty()) settings->pipelines = given.pipelines;
+  if (const auto ok = daemon::check(*settings); !ok) {
+    std::cerr << "penstockd: " << ok.error().detail << "\n";
+    return std::nullopt;
+  }
+  return *settings;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Penstock: keeps real-time flows live, starts batch jobs when their input arrives, shows it all over REST."};
+  app.name("penstockd");
+  app.set_version_flag("--version", PENSTOCK_VERSION);
+  flags given;
+  app.add_option("--config", given.config, "Settings file (YAML)");
+  app.add_option("--data", given.data, "Data folder (default /var/lib/penstock)");
+  app.add_option("--listen", given.listen, "HOST:PORT of the REST interface (default 127.0.0.1:8420)");
+  app.add_option("--pipelines", given.pipelines, "Folder of pipeline definitions, loaded at start and on SIGHUP");
+  app.footer("Exit codes: 0 stopped as asked, 1 could not start or broke, 2 wrong usage.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? 0 : 2;
+  }
+  const auto settings = read_settings(given);
+  if (!settings) return 2;
+
+  daemon::set_up_logging(settings->log_level, settings->log_format);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // what a task's programs leave behind comes to us, not to init
+  try {
+    daemon::application application(*settings);
+    return application.run();
+  } catch (const std::exception& e) {
+    spdlog::critical("{}", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,40 @@
+#include "daemon/service_manager.hpp"
+
+#include <systemd/sd-daemon.h>
+#include <time.h>
+
+namespace penstock::daemon {
+
+service_manager::service_manager(const boost::asio::any_io_executor& control) : timer_(control) {
+  std::uint64_t microseconds = 0;
+  if (::sd_watchdog_enabled(0, &microseconds) > 0) {
+    period_ = std::chrono::microseconds(microseconds / 2);
+    feed();
+  }
+}
+
+void service_manager::feed() {
+  ::sd_notify(0, "WATCHDOG=1");
+  timer_.expires_after(period_);
+  timer_.async_wait([this](const boost::system::error_code& cancelled) {
+    if (!cancelled) feed();
+  });
+}
+
+void service_manager::ready(const std::string& status) { ::sd_notifyf(0, "READY=1\nSTATUS=%s", status.c_str()); }
+
+void service_manager::reloading() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const auto microseconds = static_cast<long long>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000;
+  ::sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", microseconds);
+}
+
+void service_manager::stopping(const std::string& status) { ::sd_notifyf(0, "STOPPING=1\nSTATUS=%s", status.c_str()); }
+
+void service_manager::stop_watchdog() {
+  period_ = std::chrono::microseconds(0);
+  timer_.cancel();
+}
+
+}  // namespace penstock::daemon

@@ -1,0 +1,567 @@
+#include "runtime/command_run.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <exception>
+#include <fcntl.h>
+#include <string_view>
+#include <sys/ioctl.h>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+
+#include "config/time.hpp"
+#include "runtime/command_output.hpp"
+#include "runtime/json.hpp"
+#include "runtime/log_file.hpp"
+
+namespace penstock::runtime {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+using descriptor = asio::posix::stream_descriptor;
+
+constexpr std::size_t chunk_bytes = 64 * 1024;  // what a pipe holds
+constexpr std::size_t input_events = 1000;      // at most so many in one write to stdin
+constexpr auto never = clock::time_point::max();
+
+clock::time_point later(clock::time_point from, std::chrono::nanoseconds by) {
+  return by > never - from ? never : from + by;
+}
+
+// The next bytes of a pipe. `more` false: end of file. Valid until the next call on this thread, so not
+// across a co_await (not inlined, so that no coroutine keeps the thread's address across one either).
+struct chunk {
+  std::string_view bytes{};
+  bool more = true;
+};
+[[gnu::noinline]] chunk read_chunk(int fd, std::size_t most) {
+  thread_local const auto buffer = std::make_unique_for_overwrite<char[]>(chunk_bytes);
+  const auto got = ::read(fd, buffer.get(), std::min(most, chunk_bytes));
+  if (got > 0) return {{buffer.get(), static_cast<std::size_t>(got)}, true};
+  return {{}, got < 0 && (errno == EAGAIN || errno == EINTR)};
+}
+
+// Moves what is in the pipe to nowhere, without copying it: how many bytes. Nothing: end of file.
+std::optional<std::size_t> drop_chunk(int fd, std::size_t most) {
+  const auto got = ::splice(fd, nullptr, null_device(), nullptr, most, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+  if (got > 0) return static_cast<std::size_t>(got);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
+  return std::nullopt;
+}
+
+// What waits in a pipe right now.
+std::size_t waiting_bytes(int fd) {
+  int bytes = 0;
+  return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
+}
+
+void hand_over(unique_fd& from, descriptor& to) {
+  to.assign(from.get());  // throws: `from` still owns it
+  from.release();
+  to.non_blocking(true);
+}
+
+std::string text_of(std::exception_ptr failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& e) {
+    return *e.what() ? e.what() : "it did not say why";
+  } catch (...) {
+    return "it did not say why";
+  }
+}
+
+// Why a program that still ran was told to end.
+enum class ending { by_itself, cancelled, timed_out, input_failed, output_failed };
+
+std::string processes(int count) { return std::to_string(count) + (count == 1 ? " process" : " processes"); }
+
+}  // namespace
+
+// All members but `cancel_requested` belong to the strand. One coroutine, supervise(), decides; feed() and
+// the two pump coroutines and the pidfd's handlers only report to it through flags and poke(). It outlives
+// them all.
+struct command_run::state : std::enable_shared_from_this<state> {
+  state(asio::any_io_executor on, const registry& known, services& daemon, command_options what)
+      : strand(std::move(on)),
+        components(known),
+        offered(daemon),
+        options(std::move(what)),
+        changed(strand, never),
+        leader_exit(strand),
+        in(strand),
+        out(strand),
+        err(strand),
+        log(options.log, options.log_limit_bytes) {}
+
+  static asio::awaitable<command_outcome> execute(std::shared_ptr<state> self);
+
+  // Before there is a process.
+  asio::awaitable<void> prepare();
+  std::string start();
+  void start_pumps();
+
+  // While there is one.
+  asio::awaitable<void> supervise();
+  asio::awaitable<void> wait_for_leader();
+  asio::awaitable<void> end_rest_of_group();
+  asio::awaitable<void> wait_for_member(process member);
+  asio::awaitable<void> finish_pumps();
+  asio::awaitable<void> give_up(std::string trouble);
+  bool told_to_end();
+  void terminate();
+  void force();
+  void signal(int number);
+  bool leader_moved() const;  // to a group that is not its own
+  void stop_feeding();
+  void watch(descriptor& exit, bool& ended);
+
+  // stdin, stdout, stderr.
+  void add_pump(asio::awaitable<void> pump, std::string command_outcome::*failure);
+  asio::awaitable<void> feed();
+  asio::awaitable<void> log_output(descriptor& from, log_file::stream as);
+  asio::awaitable<void> emit_output();
+  std::optional<std::size_t> log_chunk(descriptor& from, log_file::stream as, std::size_t most);
+  asio::awaitable<void> emit_until_end();
+
+  // Afterwards.
+  void describe();
+  std::string cause() const;
+  std::string manner() const;
+  void finish_log();
+  command_outcome not_run(command_end end, std::string reason);
+
+  // Something changed that wait_for_change() may be waiting for. On the strand.
+  void poke() { changed.cancel(); }
+  asio::awaitable<void> wait_for_change(clock::time_point latest) {
+    changed.expires_at(latest);
+    co_await changed.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+
+  const asio::any_io_executor strand;
+  const registry& components;
+  services& offered;
+  command_options options;
+  std::atomic<bool> cancel_requested{false};
+
+  asio::steady_timer changed;
+  process leader;
+  descriptor leader_exit, in, out, err;
+  log_file log;
+  std::unique_ptr<command_output> output;  // null: stdout goes to the log
+
+  clock::time_point deadline = never;  // the timeout
+  clock::time_point kill_at = never;   // set by terminate(): the end of the grace
+  ending why = ending::by_itself;
+  std::optional<process_end> last;  // how the leader ended
+  bool leader_ended = false;
+  bool leader_reaped = false;
+  bool terminated = false;  // terminate() was called
+  bool group_gone = false;
+  bool feeding = false;
+  int killed = 0;  // processes that SIGKILL was sent to
+  int pumps = 0;   // child coroutines that have not returned
+  command_outcome outcome;
+};
+
+command_run::command_run(asio::any_io_executor strand, const registry& components, services& offered,
+                         command_options options)
+    : state_(std::make_shared<state>(std::move(strand), components, offered, std::move(options))) {}
+
+command_run::~command_run() = default;
+
+asio::awaitable<command_outcome> command_run::run() {
+  return asio::co_spawn(state_->strand, state::execute(state_), asio::use_awaitable);
+}
+
+void command_run::cancel() {
+  if (state_->cancel_requested.exchange(true)) return;
+  asio::post(state_->strand, [s = state_] { s->poke(); });
+}
+
+asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<state> self) {
+  std::string trouble;
+  try {
+    co_await self->prepare();
+    if (self->cancel_requested)
+      co_return self->not_run(command_end::cancelled, "cancelled before it was started");
+    trouble = self->start();
+  } catch (const std::exception& e) {
+    trouble = e.what();
+  }
+  if (!trouble.empty()) co_return self->not_run(command_end::not_started, trouble);
+  try {
+    self->start_pumps();
+    co_await self->supervise();
+  } catch (const std::exception& e) {
+    trouble = e.what();
+  }
+  if (!trouble.empty()) co_await self->give_up(std::move(trouble));
+  self->finish_log();
+  reap_strays();
+  co_return std::move(self->outcome);
+}
+
+// ---- before there is a process ------------------------------------------------------------------
+
+asio::awaitable<void> command_run::state::prepare() {
+  if (cancel_requested) co_return;
+  const component_context context{offered, options.pipeline, options.consumer, options.workdir, strand};
+  for (const auto& [name, text] : options.definition.environment)
+    options.environment.insert_or_assign(name, context.reveal(text));
+  if (options.definition.to) {
+    output =
+        std::make_unique<command_output>(components, context, *options.definition.to, options.continuous);
+    co_await output->open();
+  }
+  if (options.input) co_await options.input->open(0);
+}
+
+// What went wrong, or nothing.
+std::string command_run::state::start() {
+  unique_fd child_in;
+  auto out_pipe = make_pipe();
+  auto err_pipe = make_pipe();
+  if (!out_pipe || !err_pipe) return (out_pipe ? err_pipe : out_pipe).error().detail;
+  if (options.input) {
+    auto in_pipe = make_pipe();
+    if (!in_pipe) return in_pipe.error().detail;
+    child_in = std::move(in_pipe->read);
+    hand_over(in_pipe->write, in);
+  }
+  hand_over(out_pipe->read, out);
+  hand_over(err_pipe->read, err);
+
+  auto started = start_process({.arguments = options.definition.run,
+                                .environment = options.environment,
+                                .folder = options.workdir,
+                                .in = options.input ? child_in.get() : null_device(),
+                                .out = out_pipe->write.get(),
+                                .err = err_pipe->write.get()});
+  if (!started) return started.error().detail;
+  leader = std::move(*started);
+  if (options.timeout) deadline = later(clock::now(), *options.timeout);
+
+  boost::system::error_code failure;
+  leader_exit.assign(leader.exit.get(), failure);
+  if (failure) {
+    kill_and_reap(leader.pid);
+    return "cannot watch the program: " + failure.message();
+  }
+  leader.exit.release();
+  return {};
+}
+
+void command_run::state::start_pumps() {
+  watch(leader_exit, leader_ended);
+  if (options.input) {
+    feeding = true;
+    add_pump(feed(), &command_outcome::input_failure);
+  }
+  add_pump(output ? emit_output() : log_output(out, log_file::stream::out), &command_outcome::output_failure);
+  add_pump(log_output(err, log_file::stream::err), &command_outcome::output_failure);
+}
+
+command_outcome command_run::state::not_run(command_end end, std::string reason) {
+  if (options.input) options.input->stop_input();
+  log.note(reason);
+  outcome.end = end;
+  outcome.reason = std::move(reason);
+  return std::move(outcome);
+}
+
+// ---- while there is one -------------------------------------------------------------------------
+
+asio::awaitable<void> command_run::state::supervise() {
+  co_await wait_for_leader();
+  stop_feeding();
+  last = reap(leader.pid);
+  leader_reaped = true;
+  co_await end_rest_of_group();
+  co_await finish_pumps();
+  describe();
+}
+
+asio::awaitable<void> command_run::state::wait_for_leader() {
+  while (!leader_ended && !told_to_end()) co_await wait_for_change(deadline);
+  if (!leader_ended) terminate();
+  while (!leader_ended) {
+    if (clock::now() >= kill_at) force();
+    co_await wait_for_change(kill_at);
+  }
+}
+
+bool command_run::state::told_to_end() {
+  if (cancel_requested) {
+    why = ending::cancelled;
+  } else if (!outcome.input_failure.empty()) {
+    why = ending::input_failed;
+  } else if (!outcome.output_failure.empty()) {
+    why = ending::output_failed;
+  } else if (clock::now() >= deadline) {
+    why = ending::timed_out;
+  }
+  return why != ending::by_itself;
+}
+
+// After the leader was reaped, so that the group's existence depends on the others alone.
+asio::awaitable<void> command_run::state::end_rest_of_group() {
+  while (group_exists(leader.pid)) {
+    if (!terminated) {
+      terminate();
+    } else if (clock::now() >= kill_at) {
+      force();
+    }
+    auto rest = rest_of_group(leader.pid, 64);
+    if (rest.empty()) break;
+    for (auto& member : rest) co_await wait_for_member(std::move(member));
+  }
+  group_gone = true;
+}
+
+// Until it has ended or it is time to kill; it may have left the group, so nothing waits longer than that for
+// it.
+asio::awaitable<void> command_run::state::wait_for_member(process member) {
+  if (clock::now() >= kill_at) co_return;
+  descriptor exit(strand);
+  exit.assign(member.exit.get());
+  member.exit.release();
+  bool ended = false;
+  watch(exit, ended);
+  while (!ended && clock::now() < kill_at) co_await wait_for_change(kill_at);
+  exit.cancel();
+  while (!ended) co_await wait_for_change(never);
+}
+
+// `ended` must stay until it is true: when the process of the pidfd has exited, or the descriptor was
+// cancelled.
+void command_run::state::watch(descriptor& exit, bool& ended) {
+  exit.async_wait(descriptor::wait_read, [self = shared_from_this(), &ended](boost::system::error_code) {
+    ended = true;
+    self->poke();
+  });
+}
+
+void command_run::state::terminate() {
+  terminated = true;
+  kill_at = later(clock::now(), options.grace);
+  if (leader_reaped) {
+    log.note("the program has ended, but left " + processes(count_group(leader.pid)) +
+             " of its group behind: sending SIGTERM");
+  } else {
+    log.note(cause() + ": sending SIGTERM");
+  }
+  stop_feeding();
+  signal(SIGTERM);
+  signal(SIGCONT);  // a stopped process takes its SIGTERM only then
+}
+
+void command_run::state::force() {
+  kill_at = never;
+  killed = count_group(leader.pid) + (leader_moved() ? 1 : 0);
+  if (killed > 0) {
+    outcome.forced = true;
+    log.note("sending SIGKILL to " + processes(killed) + " after " + format_duration(options.grace) +
+             " grace");
+  }
+  signal(SIGCONT);
+  signal(SIGKILL);
+}
+
+bool command_run::state::leader_moved() const {
+  return !leader_reaped && ::getpgid(leader.pid) != leader.pid;
+}
+
+// To the whole group, and to the leader if it has moved to another one.
+void command_run::state::signal(int number) {
+  signal_group(leader.pid, number);
+  if (leader_moved()) ::kill(leader.pid, number);
+}
+
+// All that the group wrote is in the pipes by now; whoever else still holds them open is not waited for.
+asio::awaitable<void> command_run::state::finish_pumps() {
+  group_gone = true;
+  boost::system::error_code closed_already;
+  out.cancel(closed_already);
+  err.cancel(closed_already);
+  while (pumps > 0) co_await wait_for_change(never);
+}
+
+// Watching failed (no descriptors, no memory, no /proc): nothing of it may stay, but grace is beyond our
+// means.
+asio::awaitable<void> command_run::state::give_up(std::string trouble) {
+  outcome.forced = true;
+  signal(SIGKILL);
+  stop_feeding();
+  while (!leader_ended) co_await wait_for_change(never);
+  if (!leader_reaped) last = reap(leader.pid);
+  leader_reaped = true;
+  co_await finish_pumps();
+  describe();
+  outcome.end = command_end::signalled;
+  outcome.signal = SIGKILL;
+  outcome.reason = "killed, because it could not be supervised: " + trouble;
+}
+
+// ---- stdin, stdout, stderr ----------------------------------------------------------------------
+
+void command_run::state::add_pump(asio::awaitable<void> pump, std::string command_outcome::*failure) {
+  asio::co_spawn(strand, std::move(pump), [self = shared_from_this(), failure](std::exception_ptr thrown) {
+    if (thrown) self->outcome.*failure = text_of(thrown);
+    --self->pumps;
+    if (thrown || self->leader_ended) self->poke();  // before that, nobody waits for a pump that is done
+  });
+  ++pumps;
+}
+
+void command_run::state::stop_feeding() {
+  if (!std::exchange(feeding, false)) return;
+  options.input->stop_input();
+  boost::system::error_code ignored;
+  in.close(ignored);
+}
+
+asio::awaitable<void> command_run::state::feed() {
+  std::string lines;
+  while (feeding) {
+    const std::optional<batch> events = co_await options.input->read(input_events);
+    if (!events) break;
+    lines.clear();
+    for (const auto& e : events->events) append_ndjson(lines, e);
+    if (!feeding) co_return;
+    const auto [failure, size] =
+        co_await asio::async_write(in, asio::buffer(lines), asio::as_tuple(asio::use_awaitable));
+    // The program has closed its stdin: it had enough.
+    if (failure) break;
+    if (!events->empty()) options.input->acknowledge(events->events.back().position);
+  }
+  stop_feeding();
+}
+
+asio::awaitable<void> command_run::state::log_output(descriptor& from, log_file::stream as) {
+  while (!group_gone) {
+    co_await from.async_wait(descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
+    if (group_gone) break;
+    if (!log_chunk(from, as, chunk_bytes)) co_return from.close();
+  }
+  for (std::size_t left = waiting_bytes(from.native_handle()); left > 0;) {
+    const auto got = log_chunk(from, as, left);
+    if (!got || *got == 0) break;
+    left -= *got;
+  }
+  from.close();
+}
+
+// How many bytes; nothing: end of file. One chunk for each readiness, so that a flood takes turns with all
+// others.
+std::optional<std::size_t> command_run::state::log_chunk(descriptor& from, log_file::stream as,
+                                                         std::size_t most) {
+  if (log.full()) {
+    const auto got = drop_chunk(from.native_handle(), most);
+    if (got) log.discard(static_cast<std::int64_t>(*got));
+    return got;
+  }
+  const chunk next = read_chunk(from.native_handle(), most);
+  if (!next.more) return std::nullopt;
+  log.write(as, next.bytes);
+  return next.bytes.size();
+}
+
+// When the sink fails, what is printed from then on goes to the log.
+asio::awaitable<void> command_run::state::emit_output() {
+  try {
+    co_await emit_until_end();
+  } catch (...) {
+    outcome.output_failure = text_of(std::current_exception());
+  }
+  if (outcome.output_failure.empty()) co_return;
+  poke();
+  co_await log_output(out, log_file::stream::out);
+}
+
+asio::awaitable<void> command_run::state::emit_until_end() {
+  bool more = true;
+  while (more && !group_gone) {
+    co_await out.async_wait(descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
+    if (group_gone) break;
+    const chunk next = read_chunk(out.native_handle(), chunk_bytes);
+    output->take(next.bytes);
+    more = next.more;
+    co_await output->deliver();
+  }
+  for (std::size_t left = more ? waiting_bytes(out.native_handle()) : 0; left > 0;) {
+    const chunk next = read_chunk(out.native_handle(), left);
+    if (next.bytes.empty()) break;
+    output->take(next.bytes);
+    left -= next.bytes.size();
+    co_await output->deliver();
+  }
+  co_await output->finish();
+}
+
+// ---- afterwards ---------------------------------------------------------------------------------
+
+void command_run::state::describe() {
+  if (!last) {
+    outcome.exit_code = -1;
+  } else if (last->by_signal) {
+    outcome.signal = last->number;
+  } else {
+    outcome.exit_code = last->number;
+  }
+  outcome.end = why == ending::cancelled   ? command_end::cancelled
+                : why == ending::timed_out ? command_end::timed_out
+                : outcome.signal != 0      ? command_end::signalled
+                                           : command_end::exited;
+  outcome.reason = cause();
+  const auto add = [this](const std::string& words) {
+    if (words.empty()) return;
+    if (!outcome.reason.empty()) outcome.reason += "; ";
+    outcome.reason += words;
+  };
+  add(manner());
+  if (outcome.forced)
+    add(processes(killed) + " of its group had to be killed after " + format_duration(options.grace) +
+        " grace");
+}
+
+// Why it was told to end, or what made its work worthless although it ended by itself.
+std::string command_run::state::cause() const {
+  if (why == ending::cancelled) return "cancelled";
+  if (why == ending::timed_out) return "timed out after " + format_duration(*options.timeout);
+  if (!outcome.input_failure.empty()) return "its input failed: " + outcome.input_failure;
+  if (!outcome.output_failure.empty()) return "its output could not be stored: " + outcome.output_failure;
+  return {};
+}
+
+// How it ended.
+std::string command_run::state::manner() const {
+  if (!last) return "its exit status was lost";
+  if (last->by_signal)
+    return (why == ending::by_itself ? "killed by " : "ended by ") + signal_name(last->number);
+  if (last->number != 0 || why != ending::by_itself) return "exit code " + std::to_string(last->number);
+  return {};
+}
+
+void command_run::state::finish_log() {
+  if (output && output->repeated_lines() > 0)
+    log.note(std::to_string(output->repeated_lines()) + " lines were delivered by an earlier attempt");
+  if (output && output->dead_lines() > 0)
+    log.note(std::to_string(output->dead_lines()) + " lines of its output became dead letters");
+  log.flush();
+  if (log.discarded_bytes() > 0) log.note(format_size(log.discarded_bytes()) + " of output were not stored");
+}
+
+}  // namespace penstock::runtime

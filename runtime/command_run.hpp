@@ -1,0 +1,80 @@
+// One program, from spawn to the last process of its group gone.
+//
+// Lives on one strand of the batch pool (tasks) or the flow pool (supervised commands); spawns with
+// posix_spawn into its own process group, waits by pidfd. stdin carries the input events as NDJSON and is
+// closed at their end; stdout and stderr go to the log and, where the definition says `to:`, stdout's NDJSON
+// lines go to that sink as events. End: input end, then (cancel, timeout, a failure of input or output)
+// SIGTERM, `grace`, SIGCONT, SIGKILL, always to the whole group; SIGTERM is followed by a SIGCONT, so that a
+// stopped process can take it. When the leader has exited, what is left of its group gets the same. When
+// run() returns no process of the group exists; one that left the group (setsid) is beyond it, and is not
+// waited for.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+
+#include "config/definition.hpp"
+#include "runtime/component.hpp"
+#include "runtime/process.hpp"  // kill_orphans, adopt_orphans
+#include "runtime/registry.hpp"
+
+namespace penstock::runtime {
+
+enum class command_end { exited, signalled, not_started, timed_out, cancelled };
+
+struct command_outcome {
+  command_end end = command_end::exited;
+  int exit_code = 0;  // exited
+  int signal = 0;     // signalled, or what finally ended it after a cancel or timeout
+  // In words, for every end but exit code 0, and whenever SIGKILL was needed: "exit code 3", "timed out after
+  // 2s; killed by SIGKILL; 3 processes of its group had to be killed after 10s grace".
+  std::string reason{};
+  bool forced = false;           // SIGKILL was needed, for it or for another process of its group
+  std::string input_failure{};   // the source of its input failed: what it said
+  std::string output_failure{};  // the sink of its output failed: what it said
+
+  bool ok() const {
+    return end == command_end::exited && exit_code == 0 && input_failure.empty() && output_failure.empty();
+  }
+};
+
+struct command_options {
+  config::command definition;  // environment values may hold secrets as references
+  std::string pipeline;
+  std::string consumer;
+  std::filesystem::path workdir;
+  std::map<std::string, std::string>
+      environment;            // of the program; the definition's is laid over it, and no other is
+  std::filesystem::path log;  // made at the first line of output
+  std::int64_t log_limit_bytes = 16 << 20;
+  std::unique_ptr<source> input{};  // null: stdin is empty
+  bool continuous = false;  // a supervised command: see command_output.hpp for what that means for `to:`
+  std::optional<std::chrono::nanoseconds> timeout{};  // from the spawn
+  std::chrono::nanoseconds grace{std::chrono::seconds{10}};
+};
+
+class command_run {
+ public:
+  command_run(asio::any_io_executor strand, const registry& components, services& offered,
+              command_options options);
+  ~command_run();
+
+  // Call once, awaited from any executor; runs on the strand. Never throws.
+  asio::awaitable<command_outcome> run();
+  // From any thread: end it gracefully (end of input, TERM, grace, CONT, KILL).
+  void cancel();
+
+ private:
+  struct state;
+  std::shared_ptr<state> state_;
+};
+
+}  // namespace penstock::runtime

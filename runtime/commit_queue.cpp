@@ -1,0 +1,178 @@
+// See commit_queue.hpp. One posted function at a time works through what waits; it posts itself again while
+// there is more, so that queues which share a pool take turns.
+#include "runtime/commit_queue.hpp"
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace penstock::runtime {
+namespace {
+
+// Pieces in one transaction at most: bounds how long the first of them waits for the last.
+constexpr std::size_t group_limit = 1000;
+
+struct item {
+  commit_queue::work piece;
+  commit_queue::completion done;
+  std::exception_ptr failure{};
+};
+
+// The open connection with the statements that frame a group.
+struct session {
+  explicit session(sqlite::connection opened)
+      : db(std::move(opened)),
+        begin(db, "BEGIN IMMEDIATE"),
+        commit(db, "COMMIT"),
+        savepoint(db, "SAVEPOINT piece"),
+        keep(db, "RELEASE piece"),
+        undo(db, "ROLLBACK TO piece") {}
+
+  sqlite::connection db;
+  sqlite::statement begin, commit, savepoint, keep, undo;
+};
+
+}  // namespace
+
+struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
+  asio::any_io_executor executor;
+  std::function<sqlite::connection()> open;
+  std::function<void()> committed;
+  std::function<void()> undone;
+
+  std::mutex mutex;
+  std::condition_variable rested;
+  std::deque<item> waiting;  // guarded by mutex
+  bool working = false;      // guarded by mutex: a function is posted or running
+  bool closed = false;       // guarded by mutex
+
+  std::unique_ptr<session> current;  // used on the executor only, and by close() after the last work
+
+  void start() {
+    asio::post(executor, [self = shared_from_this()] { self->work_once(); });
+  }
+
+  void work_once() {
+    {
+      std::vector<item> group = take_group();
+      finish(group, run_group(group));
+    }
+    go_on();
+  }
+
+  void rest_now(const std::function<void()>& before) {
+    before();
+    current.reset();
+    go_on();
+  }
+
+  void go_on() {
+    std::unique_lock lock(mutex);
+    if (!waiting.empty()) {
+      lock.unlock();
+      start();
+      return;
+    }
+    working = false;
+    rested.notify_all();
+  }
+
+  std::vector<item> take_group() {
+    const std::lock_guard lock(mutex);
+    const auto size = static_cast<std::ptrdiff_t>(std::min(waiting.size(), group_limit));
+    std::vector<item> group(std::make_move_iterator(waiting.begin()),
+                            std::make_move_iterator(waiting.begin() + size));
+    waiting.erase(waiting.begin(), waiting.begin() + size);
+    return group;
+  }
+
+  // One transaction. Returns what kept the group as a whole from being stored, or nothing.
+  std::exception_ptr run_group(std::vector<item>& group) {
+    try {
+      if (!current) current = std::make_unique<session>(open());
+      current->begin.run();
+      if (group.size() == 1) {
+        group.front().piece(current->db);
+      } else {
+        for (item& one : group) run_in_savepoint(one);
+      }
+      current->commit.run();
+      return nullptr;
+    } catch (...) {
+      auto reason = std::current_exception();
+      roll_back();
+      return reason;
+    }
+  }
+
+  void run_in_savepoint(item& one) {
+    current->savepoint.run();
+    try {
+      one.piece(current->db);
+    } catch (...) {
+      one.failure = std::current_exception();
+      // A full disk can make SQLite roll back everything, the earlier pieces included: then the group has
+      // failed.
+      if (!current->db.in_transaction()) throw;
+      current->undo.run();
+    }
+    current->keep.run();
+  }
+
+  void roll_back() noexcept {
+    if (!current || !current->db.in_transaction()) return;
+    try {
+      current->db.execute("ROLLBACK");
+    } catch (...) {
+      current.reset();  // its state is unknown; the next group opens the file anew
+    }
+  }
+
+  void finish(std::vector<item>& group, const std::exception_ptr& reason) {
+    const auto& hook = reason ? undone : committed;
+    if (hook) hook();
+    for (item& one : group) one.done(one.failure ? one.failure : reason);
+  }
+};
+
+commit_queue::commit_queue(asio::any_io_executor executor, std::function<sqlite::connection()> open,
+                           std::function<void()> committed, std::function<void()> undone)
+    : state_(std::make_shared<state>()) {
+  state_->executor = std::move(executor);
+  state_->open = std::move(open);
+  state_->committed = std::move(committed);
+  state_->undone = std::move(undone);
+}
+
+commit_queue::~commit_queue() { close(); }
+
+void commit_queue::submit(work piece, completion done) {
+  std::unique_lock lock(state_->mutex);
+  if (state_->closed) {
+    lock.unlock();
+    done(std::make_exception_ptr(closed()));
+    return;
+  }
+  state_->waiting.push_back({std::move(piece), std::move(done)});
+  if (std::exchange(state_->working, true)) return;
+  lock.unlock();
+  state_->start();
+}
+
+void commit_queue::rest(std::function<void()> before) {
+  const std::lock_guard lock(state_->mutex);
+  if (state_->closed || std::exchange(state_->working, true)) return;
+  asio::post(state_->executor, [self = state_, before = std::move(before)] { self->rest_now(before); });
+}
+
+void commit_queue::close() {
+  std::unique_lock lock(state_->mutex);
+  state_->closed = true;
+  state_->rested.wait(lock, [this] { return !state_->working; });
+  state_->current.reset();
+}
+
+}  // namespace penstock::runtime

@@ -1,0 +1,27 @@
+// The one list of everything that can stand in `from`, `steps` and `to`.
+#include "runtime/components/all.hpp"
+
+namespace penstock::runtime {
+
+registry make_registry() {
+  registry r;
+  components::add_webhook_source(r);
+  components::add_topic_source(r);
+  components::add_file_source(r);
+  components::add_generate_source(r);
+
+  components::add_filter_step(r);
+  components::add_map_step(r);
+  components::add_script_step(r);
+  components::add_dedupe_step(r);
+
+  components::add_topic_sink(r);
+  components::add_file_sink(r);
+  components::add_sqlite_sink(r);
+  components::add_http_sink(r);
+  components::add_stdout_sink(r);
+  components::add_drop_sink(r);
+  return r;
+}
+
+}  // namespace penstock::runtime

@@ -1,0 +1,26 @@
+// One registration function per component file, called by make_registry() in all.cpp.
+#pragma once
+
+#include "runtime/registry.hpp"
+
+namespace penstock::runtime::components {
+
+// sources
+void add_webhook_source(registry& r);
+void add_topic_source(registry& r);
+void add_file_source(registry& r);
+void add_generate_source(registry& r);
+// steps
+void add_filter_step(registry& r);
+void add_map_step(registry& r);
+void add_script_step(registry& r);
+void add_dedupe_step(registry& r);
+// sinks
+void add_topic_sink(registry& r);
+void add_file_sink(registry& r);
+void add_sqlite_sink(registry& r);
+void add_http_sink(registry& r);
+void add_stdout_sink(registry& r);
+void add_drop_sink(registry& r);
+
+}  // namespace penstock::runtime::components

@@ -1,0 +1,54 @@
+// steps: filter - keeps the events for which an expression is true.
+//
+// false and nil drop the event (counted as filtered); a failing expression makes it a dead letter. Stateless.
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/components/all.hpp"
+#include "runtime/lua.hpp"
+
+namespace penstock::runtime::components {
+
+namespace {
+
+config::component_spec spec() {
+  return {
+      .kind = config::component_kind::step,
+      .name = "filter",
+      .doc = "Keeps the events for which the expression is true; false and nil drop them.",
+      .settings = {.name = "filter",
+                   .type = config::field_type::expression,
+                   .doc = "A Lua expression over `event` and `meta`.",
+                   .required = true,
+                   .example = "event.total > 5000"},
+      .examples = {"filter: event.total > 5000", "filter: event.status ~= nil and meta.type == 'order'"},
+  };
+}
+
+class filter_step final : public step {
+ public:
+  explicit filter_step(std::string condition) : condition_(std::move(condition)) {}
+
+  void process(batch& events, step_output& out) override {
+    std::erase_if(events.events, [&](const event& e) {
+      lua_outcome<bool> kept = condition_.truth(e);
+      if (kept.failure.empty()) return !kept.value;
+      out.dead(e, std::move(kept.failure));
+      return true;
+    });
+  }
+
+ private:
+  const lua_expression condition_;
+};
+
+}  // namespace
+
+void add_filter_step(registry& r) {
+  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
+          return std::make_unique<filter_step>(settings.get<std::string>());
+        }));
+}
+
+}  // namespace penstock::runtime::components

@@ -1,0 +1,78 @@
+// steps: map - makes a new JSON object of each event, one expression for each field, in the order written.
+//
+// The new payload is JSON whatever the old one was; the attributes stay. A failing expression makes the event
+// a dead letter. Stateless.
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/components/all.hpp"
+#include "runtime/lua.hpp"
+
+namespace penstock::runtime::components {
+
+namespace {
+
+config::component_spec spec() {
+  using config::field_type;
+  return {
+      .kind = config::component_kind::step,
+      .name = "map",
+      .doc =
+          "Replaces the payload by a JSON object with these fields, in this order. nil is written as null.",
+      .settings = {.name = "map",
+                   .type = field_type::map,
+                   .doc = "Field name: Lua expression over `event` and `meta`.",
+                   .required = true,
+                   .example = "{order_id: event.id, total: tonumber(event.total_price)}",
+                   .children = {{.name = "field",
+                                 .type = field_type::expression,
+                                 .doc = "The field's value.",
+                                 .example = "event.customer.id"}},
+                   .minimum = 1},
+      .examples = {"map: {order_id: event.id, total: tonumber(event.total_price)}",
+                   "map: {id: meta.id, at: iso_time(event.time / 1000), place: event.place}"},
+  };
+}
+
+std::vector<std::pair<std::string, std::string>> fields_of(const config::value& settings) {
+  std::vector<std::pair<std::string, std::string>> fields;
+  for (const auto& [name, expression] : settings.items())
+    fields.emplace_back(name, expression.get<std::string>());
+  return fields;
+}
+
+class map_step final : public step {
+ public:
+  explicit map_step(const config::value& settings) : mapping_(fields_of(settings)) {}
+
+  void process(batch& events, step_output& out) override {
+    std::string made;
+    std::size_t kept = 0;
+    for (event& e : events.events) {
+      made.clear();
+      lua_outcome<bool> mapped = mapping_.apply(e, made);
+      if (!mapped.failure.empty()) {
+        out.dead(e, std::move(mapped.failure));
+        continue;
+      }
+      e.data = events.keep(made);
+      e.datacontenttype = {};
+      events.events[kept++] = e;
+    }
+    events.events.resize(kept);
+  }
+
+ private:
+  const lua_mapping mapping_;
+};
+
+}  // namespace
+
+void add_map_step(registry& r) {
+  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
+          return std::make_unique<map_step>(settings);
+        }));
+}
+
+}  // namespace penstock::runtime::components

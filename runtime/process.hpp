@@ -1,0 +1,106 @@
+// Child processes, each the leader of a group of its own: start, signals to the group, and who is left of it.
+//
+// Thin over posix_spawn, pidfds, waitid and /proc; knows no events, logs or timeouts (command_run does).
+// Functions may be called from any thread; one process belongs to one caller. What always holds: a leader
+// that was started stays a child of ours until its owner calls reap(), so its id, and with it the id of its
+// group, cannot be given to another process. Once it is reaped, the group's id stays taken as long as one
+// process of the group exists.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <utility>
+#include <vector>
+
+#include "config/error.hpp"
+
+namespace penstock::runtime {
+
+// A file descriptor with one owner; -1 is none.
+class unique_fd {
+ public:
+  unique_fd() = default;
+  explicit unique_fd(int fd) : fd_(fd) {}
+  unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
+  unique_fd& operator=(unique_fd&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~unique_fd();
+
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_ = -1;
+};
+
+struct pipe_ends {
+  unique_fd read, write;  // both close-on-exec
+};
+
+// errc::unavailable: no descriptors are left.
+result<pipe_ends> make_pipe();
+
+// /dev/null, open for reading and writing as long as the program runs; one for all.
+int null_device();
+
+struct process_start {
+  const std::vector<std::string>& arguments;              // never empty; no shell is involved
+  const std::map<std::string, std::string>& environment;  // all of it; its PATH finds the program
+  const std::filesystem::path& folder;                    // where it starts
+  int in, out, err;  // become its descriptors 0, 1 and 2; it gets no others
+};
+
+struct process {
+  pid_t pid = 0;   // also the id of its group
+  unique_fd exit;  // pidfd, readable once the leader has exited
+};
+
+// errc::not_found: no such program, interpreter or folder; errc::invalid: it is there, but cannot be
+// executed; errc::unavailable: a limit of the machine. The text is for the run's record. Signals are as a
+// fresh login would have them: none ignored or blocked.
+result<process> start_process(const process_start& how);
+
+struct process_end {
+  bool by_signal = false;
+  int number = 0;  // exit code or signal
+};
+
+// How the leader ended, and away with it. Waits for it: to be called when `exit` has become readable.
+// Nothing: the status was lost, because this program ignores SIGCHLD.
+std::optional<process_end> reap(pid_t leader);
+// For one that cannot be looked after: it and its group are gone when this returns. Blocks meanwhile.
+void kill_and_reap(pid_t leader);
+
+// "SIGTERM"
+std::string signal_name(int signal);
+
+// All of these take a group's id. signal_group: false when nobody is left in it.
+bool signal_group(pid_t group, int signal);
+bool group_exists(pid_t group);
+// Those that still run (zombies do not), at most `most`; those of the group that are zombies of ours are
+// reaped. Reads all of /proc, so it is for groups that outlive their leader. Only after the leader was
+// reaped. Throws when the machine is out of descriptors.
+std::vector<process> rest_of_group(pid_t group, std::size_t most);
+// How many still run.
+int count_group(pid_t group);
+
+// Called once by main: descendants whose parents end become children of this program
+// (PR_SET_CHILD_SUBREAPER), so that none of them is out of reach; exit statuses are kept even if whoever
+// started us ignored SIGCHLD.
+void adopt_orphans();
+
+// Reaps adopted processes that nobody waits for: those that left their group, and those that ended before
+// their group's leader. Never waits.
+void reap_strays();
+
+// Kills, by process group, every process whose environment holds PENSTOCK_INSTANCE=`instance`: what a killed
+// daemon left behind. Waits until they are gone (at most about 10 s, then it logs). Returns how many
+// processes there were. Called once at start, before the first run.
+int kill_orphans(const std::string& instance);
+
+}  // namespace penstock::runtime

@@ -1,0 +1,60 @@
+// Where HTTP meets the webhook source: paths under /hooks/ and who takes what is posted there.
+//
+// api/ calls deliver() on the control thread; the webhook source of the flow that claims the path registers a
+// receiver on its strand. The receiver checks the signature on the raw bytes, queues the events and answers
+// once they are safe downstream. Thread-safe; owned by the daemon.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include <boost/asio/awaitable.hpp>
+
+#include "config/error.hpp"
+#include "runtime/event.hpp"
+
+namespace penstock::runtime {
+
+namespace asio = boost::asio;
+
+// One HTTP request to a hook. Header names are lower-case.
+struct delivery {
+  std::map<std::string, std::string> headers;
+  std::shared_ptr<const buffer> body;
+};
+
+struct delivery_answer {
+  std::int64_t accepted = 0;  // events safe downstream
+};
+
+class webhooks {
+ public:
+  // Runs on the control thread; may suspend until the events are safe.
+  // unauthorized: signature missing or wrong; malformed: body unreadable; overloaded: the queue is full;
+  // unavailable: the flow failed before the events were safe (the sender should try again).
+  using receiver = std::function<asio::awaitable<result<delivery_answer>>(delivery)>;
+
+  // Claims a path ("/orders"). errc::conflict: another flow has it. Released with the token.
+  result<std::shared_ptr<void>> claim(const std::string& path, receiver take);
+  // not_found: nobody claims the path (detail names the nearest); while a flow is down its path answers
+  // `unavailable`.
+  asio::awaitable<result<delivery_answer>> deliver(std::string path, delivery d);
+
+  // A flow that is defined but not running right now: its path answers 503 instead of 404.
+  void reserve(const std::string& path);
+  void unreserve(const std::string& path);
+
+ private:
+  struct token;
+  result<std::shared_ptr<receiver>> find(const std::string& path);
+  void release(const std::string& path);
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<receiver>> receivers_;
+  std::map<std::string, int> reserved_;
+};
+
+}  // namespace penstock::runtime

@@ -1,0 +1,204 @@
+#include "scheduler/flow_supervisor.hpp"
+
+#include <boost/asio/strand.hpp>
+#include <spdlog/spdlog.h>
+
+#include "runtime/webhooks.hpp"
+#include "scheduler/background.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+using steady = std::chrono::steady_clock;
+
+const config::component_use* source_of(const config::flow& flow) {
+  const auto* dataflow = std::get_if<config::dataflow>(&flow.does);
+  return dataflow && dataflow->from ? &*dataflow->from : nullptr;
+}
+
+std::string setting(const config::component_use& use, const char* key) {
+  const auto found = use.settings.find(key);
+  return found != use.settings.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+// The name under which positions are kept, by the flow and by its sink. A pipeline that was removed and made anew has
+// other names: what an earlier life has read and written means nothing to it.
+std::string consumer_name(const pipeline_revision& revision, const config::flow& flow) {
+  return revision.name + "/flow/" + flow.name + "@" + revision.life;
+}
+
+std::string hook_path(const config::flow& flow) {
+  const auto* from = source_of(flow);
+  return from && from->component == "webhook" ? setting(*from, "path") : std::string();
+}
+
+}  // namespace
+
+flow_supervisor::flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision,
+                                 config::flow definition)
+    : around_(around),
+      revision_(std::move(revision)),
+      definition_(std::move(definition)),
+      consumer_(consumer_name(*revision_, definition_)),
+      counters_(std::make_shared<runtime::dataflow_counters>()),
+      since_(wall_now()),
+      asked_(std::make_shared<runtime::wakeup>(around.where.control)),
+      ended_(std::make_shared<runtime::wakeup>(around.where.control)) {
+  if (const auto path = hook_path(definition_); !path.empty()) around_.offered.webhooks.reserve(path);
+}
+
+flow_supervisor::~flow_supervisor() {
+  if (const auto path = hook_path(definition_); !path.empty()) around_.offered.webhooks.unreserve(path);
+}
+
+std::string flow_supervisor::reads_topic() const {
+  const auto* from = source_of(definition_);
+  return from && from->component == "topic" ? setting(*from, "topic") : std::string();
+}
+
+void flow_supervisor::become(flow_state next, std::string reason) {
+  const std::string name = revision_->name + "/" + definition_.name;
+  if (reason.empty()) {
+    spdlog::info("flow {}: {}", name, token(next));
+  } else if (next == flow_state::backing_off || next == flow_state::failed) {
+    spdlog::warn("flow {}: {}: {}", name, token(next), reason);
+  } else {
+    spdlog::info("flow {}: {}: {}", name, token(next), reason);
+  }
+  state_ = next;
+  reason_ = std::move(reason);
+  since_ = wall_now();
+}
+
+void flow_supervisor::start() {
+  if (alive_) return;
+  alive_ = true;
+  stopping_ = false;
+  asked_ = std::make_shared<runtime::wakeup>(around_.where.control);
+  ended_ = std::make_shared<runtime::wakeup>(around_.where.control);
+  become(flow_state::starting);
+  in_background(around_.where.control, "flow " + consumer_, keep_alive());
+}
+
+asio::awaitable<bool> flow_supervisor::stop(std::chrono::nanoseconds limit, flow_state end_state) {
+  const auto self = shared_from_this();
+  if (alive_) {
+    stopping_ = true;
+    become(flow_state::draining);
+    if (dataflow_) dataflow_->request_drain();
+    if (command_) command_->cancel();
+    asked_->notify();
+    const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(limit);
+    while (alive_) {
+      if (!co_await ended_->wait_until(deadline)) co_return false;
+    }
+  }
+  become(end_state);
+  co_return true;
+}
+
+asio::awaitable<void> flow_supervisor::keep_alive() {
+  const auto self = shared_from_this();
+  while (!stopping_) {
+    const auto started = steady::now();
+    const ending end = co_await run_once();
+    if (stopping_) break;
+    if (!end.failed) {
+      become(flow_state::stopped, end.reason);
+      break;
+    }
+    const auto pause = restart_pause(backoff_, steady::now() - started);
+    ++restarts_;
+    next_start_ = wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(pause);
+    become(flow_state::backing_off, end.reason);
+    const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(pause);
+    co_await asked_->wait_until(deadline);
+    next_start_.reset();
+  }
+  alive_ = false;
+  ended_->notify();
+}
+
+asio::awaitable<flow_supervisor::ending> flow_supervisor::run_once() {
+  try {
+    if (const auto* dataflow = std::get_if<config::dataflow>(&definition_.does)) {
+      co_return co_await run_dataflow(*dataflow);
+    }
+    co_return co_await run_command(std::get<config::command>(definition_.does));
+  } catch (const std::exception& e) {
+    dataflow_.reset();
+    command_.reset();
+    co_return ending{true, e.what()};
+  }
+}
+
+asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const config::dataflow& definition) {
+  runtime::dataflow_options options;
+  options.pipeline = revision_->name;
+  options.consumer = consumer_;
+  options.workdir = revision_->workdir;
+  options.definition = definition;
+  options.counters = counters_;
+  dataflow_ = std::make_shared<runtime::dataflow_run>(asio::make_strand(around_.where.flows), around_.components,
+                                                      around_.offered, std::move(options));
+  become(flow_state::running);
+  const auto running = dataflow_;
+  const auto outcome = co_await running->run();
+  dataflow_.reset();
+  switch (outcome.end) {
+    case runtime::dataflow_end::failed: co_return ending{true, outcome.reason};
+    case runtime::dataflow_end::drained: co_return ending{false, "drained"};
+    case runtime::dataflow_end::input_ended: break;
+  }
+  co_return ending{false, "its input has ended"};
+}
+
+asio::awaitable<flow_supervisor::ending> flow_supervisor::run_command(const config::command& definition) {
+  runtime::command_options options;
+  options.definition = definition;
+  options.pipeline = revision_->name;
+  options.consumer = consumer_;
+  options.workdir = revision_->workdir;
+  options.environment = base_environment(around_.options.instance, revision_->name);
+  options.environment["PENSTOCK_FLOW"] = definition_.name;
+  options.log = around_.options.data / "logs" / ("flow-" + revision_->name) / (definition_.name + ".log");
+  options.log_limit_bytes = around_.options.max_log_bytes;
+  options.grace = definition_.grace;
+  command_ = std::make_shared<runtime::command_run>(asio::make_strand(around_.where.flows), around_.components,
+                                                    around_.offered, std::move(options));
+  become(flow_state::running);
+  const auto running = command_;
+  const auto outcome = co_await running->run();
+  command_.reset();
+  // A command that is to be always live has failed whenever it ends by itself, also with exit code 0.
+  co_return ending{true, outcome.ok() ? "it ended with exit code 0" : outcome.reason};
+}
+
+flow_view flow_supervisor::view() const {
+  flow_view v;
+  v.name = definition_.name;
+  v.state = state_;
+  v.reason = reason_;
+  v.since = since_;
+  v.next_start = next_start_;
+  v.restarts = restarts_;
+  v.kind = std::holds_alternative<config::dataflow>(definition_.does) ? "dataflow" : "command";
+  v.received = counters_->received.load();
+  v.emitted = counters_->emitted.load();
+  v.filtered = counters_->filtered.load();
+  v.dead = counters_->dead.load();
+  v.duplicates = counters_->duplicates.load();
+  if (const auto at = counters_->last_event_us.load(); at != 0) v.last_event_at = from_micros(at);
+  return v;
+}
+
+asio::awaitable<result<void>> flow_supervisor::replay(runtime::batch events, std::vector<std::string> dead_letter_ids) {
+  const auto running = dataflow_;
+  if (!running) {
+    co_return error{errc::unavailable, "flow " + definition_.name + " is " + std::string(token(state_))};
+  }
+  co_return co_await running->replay(std::move(events), std::move(dead_letter_ids));
+}
+
+}  // namespace penstock::scheduler

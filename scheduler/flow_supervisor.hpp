@@ -1,0 +1,73 @@
+// Keeps one flow alive: starts it, restarts it with backoff when it fails, drains it when asked.
+//
+// Control thread; owned by its live pipeline through shared_ptr (its coroutine keeps it alive until it has ended). The flow
+// itself runs on a strand of the flow pool. One coroutine at a time runs the loop, so a start never races a stop.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/definition.hpp"
+#include "runtime/command_run.hpp"
+#include "runtime/dataflow_run.hpp"
+#include "scheduler/pipeline_revision.hpp"
+#include "scheduler/policy.hpp"
+#include "scheduler/surroundings.hpp"
+
+namespace penstock::scheduler {
+
+class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
+ public:
+  flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision, config::flow definition);
+  ~flow_supervisor();
+
+  void start();  // does nothing when it is alive already
+  // Stops the input, lets what is inside finish, and ends in `end_state`. False: `limit` passed first; the flow is left
+  // to end by itself and must not be started again.
+  asio::awaitable<bool> stop(std::chrono::nanoseconds limit, flow_state end_state);
+
+  flow_view view() const;
+  const std::string& consumer() const { return consumer_; }
+  // The topic this flow reads, or empty.
+  std::string reads_topic() const;
+
+  // Puts dead events through steps and sink again. unavailable: the flow is not running.
+  asio::awaitable<result<void>> replay(runtime::batch events, std::vector<std::string> dead_letter_ids);
+
+ private:
+  struct ending {
+    bool failed = false;
+    std::string reason;
+  };
+
+  asio::awaitable<void> keep_alive();
+  asio::awaitable<ending> run_once();
+  asio::awaitable<ending> run_dataflow(const config::dataflow& definition);
+  asio::awaitable<ending> run_command(const config::command& definition);
+  void become(flow_state next, std::string reason = {});
+
+  surroundings& around_;
+  const std::shared_ptr<const pipeline_revision> revision_;
+  const config::flow definition_;
+  const std::string consumer_;
+  const std::shared_ptr<runtime::dataflow_counters> counters_;
+
+  flow_state state_ = flow_state::stopped;
+  std::string reason_;
+  timestamp since_{};
+  std::optional<timestamp> next_start_;
+  int restarts_ = 0;
+  restart_state backoff_;
+
+  bool alive_ = false;     // keep_alive() is on its way
+  bool stopping_ = false;
+  std::shared_ptr<runtime::dataflow_run> dataflow_;  // while it runs
+  std::shared_ptr<runtime::command_run> command_;    // while it runs
+  std::shared_ptr<runtime::wakeup> asked_;           // wakes a backoff
+  std::shared_ptr<runtime::wakeup> ended_;           // wakes stop()
+};
+
+}  // namespace penstock::scheduler

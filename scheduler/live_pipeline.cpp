@@ -1,0 +1,126 @@
+#include "scheduler/live_pipeline.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include "runtime/topic.hpp"
+#include "scheduler/background.hpp"
+
+namespace penstock::scheduler {
+
+live_pipeline::live_pipeline(surroundings& around, std::string name)
+    : around_(around), name_(std::move(name)) {}
+
+void live_pipeline::declare_topics(const config::pipeline& next) {
+  for (const auto& [name, topic] : next.topics) around_.offered.topics.declare(topic);
+}
+
+asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record record,
+                                                                std::shared_ptr<const pipeline_revision> next,
+                                                                std::chrono::nanoseconds limit) {
+  const config::pipeline* before = current_ ? current_->definition.get() : nullptr;
+  const auto changed = config::diff(before, next->definition.get());
+
+  std::vector<std::string> to_stop = changed.flows.removed;
+  to_stop.insert(to_stop.end(), changed.flows.changed.begin(), changed.flows.changed.end());
+  auto left_behind = co_await stop_flows(to_stop, limit, flow_state::stopped);
+  for (const auto& name : to_stop) flows_.erase(name);
+
+  declare_topics(*next->definition);
+  std::vector<std::string> to_start = changed.flows.added;
+  to_start.insert(to_start.end(), changed.flows.changed.begin(), changed.flows.changed.end());
+  for (const auto& name : to_start) {
+    flows_[name] = std::make_shared<flow_supervisor>(around_, next, next->definition->flows.at(name));
+    if (record.paused) {
+      co_await flows_[name]->stop(limit, flow_state::paused);
+    } else {
+      flows_[name]->start();
+    }
+  }
+
+  record_ = std::move(record);
+  current_ = next;
+  change_jobs(changed, next);
+  co_return left_behind;
+}
+
+void live_pipeline::start_jobs() {
+  for (auto& [name, job] : jobs_) job->start(record_.paused);
+}
+
+void live_pipeline::change_jobs(const config::pipeline_diff& changed,
+                                const std::shared_ptr<const pipeline_revision>& next) {
+  std::erase_if(retired_jobs_, [](const auto& job) { return job->idle(); });
+  for (const auto& name : changed.jobs.removed) {
+    jobs_.at(name)->retire();
+    retired_jobs_.push_back(jobs_.at(name));
+    jobs_.erase(name);
+  }
+  for (auto& [name, job] : jobs_) job->redefine(next);  // also unchanged ones: new runs belong to the new revision
+  for (const auto& name : changed.jobs.added) {
+    jobs_[name] = std::make_shared<job_supervisor>(around_, next, name);
+  }
+}
+
+asio::awaitable<std::vector<std::string>> live_pipeline::stop_flows(const std::vector<std::string>& names,
+                                                                    std::chrono::nanoseconds limit, flow_state end_state) {
+  struct progress {
+    std::size_t waiting = 0;
+    std::vector<std::string> left_behind;
+    std::shared_ptr<runtime::wakeup> one_ended;
+  };
+  const auto all = std::make_shared<progress>();
+  all->one_ended = std::make_shared<runtime::wakeup>(around_.where.control);
+  const auto stop_one = [](std::shared_ptr<flow_supervisor> flow, std::string what, std::shared_ptr<progress> p,
+                           std::chrono::nanoseconds most, flow_state end) -> asio::awaitable<void> {
+    if (!co_await flow->stop(most, end)) p->left_behind.push_back(what + " did not end within " + format_duration(most));
+    --p->waiting;
+    p->one_ended->notify();
+  };
+  for (const auto& name : names) {
+    ++all->waiting;
+    in_background(around_.where.control, "stop of flow " + name,
+                  stop_one(flows_.at(name), "flow " + name_ + "/" + name, all, limit, end_state));
+  }
+  while (all->waiting > 0) co_await all->one_ended->wait();
+  co_return all->left_behind;
+}
+
+asio::awaitable<std::vector<std::string>> live_pipeline::stop_flows(std::chrono::nanoseconds limit, flow_state end_state) {
+  std::vector<std::string> names;
+  for (const auto& [name, flow] : flows_) names.push_back(name);
+  co_return co_await stop_flows(names, limit, end_state);
+}
+
+asio::awaitable<void> live_pipeline::pause(std::chrono::nanoseconds limit) {
+  record_.paused = true;
+  for (auto& [name, job] : jobs_) job->pause();
+  for (const auto& sentence : co_await stop_flows(limit, flow_state::paused)) spdlog::warn("{}", sentence);
+}
+
+void live_pipeline::resume() {
+  record_.paused = false;
+  for (auto& [name, flow] : flows_) flow->start();
+  for (auto& [name, job] : jobs_) job->resume();
+}
+
+void live_pipeline::retire_jobs() {
+  for (auto& [name, job] : jobs_) {
+    job->retire();
+    retired_jobs_.push_back(job);
+  }
+  jobs_.clear();
+}
+
+pipeline_view live_pipeline::view() const {
+  pipeline_view v;
+  v.record = record_;
+  v.paused = record_.paused;
+  if (current_) v.definition = current_->definition;
+  for (const auto& [name, flow] : flows_) {
+    v.flows.push_back(flow->view());
+  }
+  for (const auto& [name, job] : jobs_) v.jobs.push_back(job->view());
+  return v;
+}
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,60 @@
+// One pipeline as it lives: its current revision and the supervisors of its flows and jobs.
+// Control thread; owned by the supervisor. Moving from one revision to another is one function, also from and to nothing.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/diff.hpp"
+#include "scheduler/flow_supervisor.hpp"
+#include "scheduler/job_supervisor.hpp"
+#include "scheduler/pipeline_revision.hpp"
+#include "scheduler/surroundings.hpp"
+
+namespace penstock::scheduler {
+
+class live_pipeline {
+ public:
+  live_pipeline(surroundings& around, std::string name);
+
+  // Declares the topics of `next` and redefines the changed ones. Before any flow of any pipeline that reads them.
+  void declare_topics(const config::pipeline& next);
+
+  // From the current revision to `next`: what is gone or changed drains first, then what is new or changed starts. What is
+  // the same goes on untouched; new jobs wait for start_jobs(). Returns what had to be left behind, one sentence each.
+  asio::awaitable<std::vector<std::string>> become(pipeline_record record, std::shared_ptr<const pipeline_revision> next,
+                                                   std::chrono::nanoseconds limit);
+  void start_jobs();
+  asio::awaitable<std::vector<std::string>> stop_flows(std::chrono::nanoseconds limit, flow_state end_state);
+
+  asio::awaitable<void> pause(std::chrono::nanoseconds limit);
+  void resume();
+  void retire_jobs();
+
+  const pipeline_record& record() const { return record_; }
+  const std::shared_ptr<const pipeline_revision>& current() const { return current_; }
+  const std::map<std::string, std::shared_ptr<flow_supervisor>>& flows() const { return flows_; }
+  const std::map<std::string, std::shared_ptr<job_supervisor>>& jobs() const { return jobs_; }
+  // Jobs whose definition is gone but whose runs are not.
+  const std::vector<std::shared_ptr<job_supervisor>>& retired_jobs() const { return retired_jobs_; }
+  pipeline_view view() const;
+
+ private:
+  asio::awaitable<std::vector<std::string>> stop_flows(const std::vector<std::string>& names,
+                                                       std::chrono::nanoseconds limit, flow_state end_state);
+  void change_jobs(const config::pipeline_diff& changed, const std::shared_ptr<const pipeline_revision>& next);
+
+  surroundings& around_;
+  const std::string name_;
+  pipeline_record record_;
+  std::shared_ptr<const pipeline_revision> current_;  // null: nothing yet
+  std::map<std::string, std::shared_ptr<flow_supervisor>> flows_;
+  std::map<std::string, std::shared_ptr<job_supervisor>> jobs_;
+  std::vector<std::shared_ptr<job_supervisor>> retired_jobs_;
+};
+
+}  // namespace penstock::scheduler

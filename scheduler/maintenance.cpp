@@ -1,0 +1,104 @@
+#include "scheduler/maintenance.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "runtime/topic.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+using steady = std::chrono::steady_clock;
+using std::chrono::microseconds;
+
+constexpr std::chrono::seconds pause_between{60};
+
+std::optional<timestamp> earlier(std::optional<timestamp> a, std::optional<timestamp> b) {
+  if (!a || !b) return a ? a : b;
+  return std::min(*a, *b);
+}
+
+}  // namespace
+
+maintenance::maintenance(surroundings& around, pipeline_set& pipelines, std::shared_ptr<runtime::wakeup> activity)
+    : around_(around),
+      pipelines_(pipelines),
+      activity_(std::move(activity)),
+      stopped_(std::make_shared<runtime::wakeup>(around.where.control)) {}
+
+void maintenance::stop() {
+  stopping_ = true;
+  activity_->notify();
+  stopped_->notify();
+}
+
+asio::awaitable<void> maintenance::run() {
+  while (!stopping_) {
+    std::optional<timestamp> next;
+    try {
+      next = co_await clean_up(wall_now());
+    } catch (const std::exception& e) {
+      spdlog::error("clean-up: {}", e.what());
+      next = wall_now();
+    }
+    if (next) {
+      co_await activity_->wait_until(steady::now() + std::chrono::duration_cast<steady::duration>(*next - wall_now()));
+    } else {
+      co_await activity_->wait();
+    }
+    co_await stopped_->wait_until(steady::now() + pause_between);  // one clean-up for what gathers meanwhile
+  }
+}
+
+// Returns when to look again; nothing: after the next activity.
+asio::awaitable<std::optional<timestamp>> maintenance::clean_up(timestamp now) {
+  std::vector<config::topic> expiring;
+  for (const auto& [name, live] : pipelines_.live()) {
+    for (const auto& [topic, definition] : live->current()->definition->topics) {
+      if (definition.retain || definition.dedupe) expiring.push_back(definition);
+    }
+  }
+  std::optional<timestamp> next;
+  for (const auto& definition : expiring) next = earlier(next, co_await retain(definition, now));
+  co_await prune(now);
+  pipelines_.forget_idle_jobs();
+  co_return next;
+}
+
+asio::awaitable<std::optional<timestamp>> maintenance::retain(const config::topic& definition, timestamp now) {
+  const auto topic = around_.offered.topics.find(definition.name);
+  if (!topic) co_return std::nullopt;
+  const auto removed = co_await topic->retain(now, needed_after(definition.name));
+  if (!definition.retain) co_return std::nullopt;  // only its dedupe keys expire
+  if (removed > 0) {
+    spdlog::info("topic {}: {} events older than {} removed", definition.name, removed, format_duration(*definition.retain));
+  }
+  const auto first = topic->status().first_offset;
+  const auto oldest = first == 0 ? std::nullopt : topic->received_at(first);
+  if (!oldest) co_return std::nullopt;
+  co_return *oldest + std::chrono::duration_cast<microseconds>(*definition.retain);
+}
+
+asio::awaitable<void> maintenance::prune(timestamp now) {
+  const auto before = now - std::chrono::duration_cast<microseconds>(around_.options.keep_for);
+  const auto pruned = co_await around_.store.prune_runs(before, around_.options.keep_runs);
+  for (const auto& run : pruned) {
+    std::error_code ignored;
+    std::filesystem::remove_all(around_.options.data / "logs" / run, ignored);
+  }
+}
+
+// Up to here nobody needs the topic's events any more.
+std::int64_t maintenance::needed_after(const std::string& topic) const {
+  auto floor = std::numeric_limits<std::int64_t>::max();
+  for (const auto& consumer : pipelines_.consumers(topic)) floor = std::min(floor, consumer.cursor);
+  for (const auto& [id, run] : around_.unfinished) {
+    if (run->record().input.topic == topic) floor = std::min(floor, run->record().input.after);
+  }
+  return floor;
+}
+
+}  // namespace penstock::scheduler

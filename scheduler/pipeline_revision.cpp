@@ -1,0 +1,82 @@
+#include "scheduler/pipeline_revision.hpp"
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+namespace penstock::scheduler {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string with_dir(std::string text, const std::string& dir) {
+  static constexpr std::string_view reference = "${dir}";
+  for (auto at = text.find(reference); at != std::string::npos; at = text.find(reference, at + dir.size())) {
+    text.replace(at, reference.size(), dir);
+  }
+  return text;
+}
+
+void fill_dir(config::value& v, const std::string& dir) {
+  if (v.is_string()) {
+    v = with_dir(v.get<std::string>(), dir);
+  } else if (v.is_structured()) {
+    for (auto& child : v) fill_dir(child, dir);
+  }
+}
+
+void fill_dir(std::optional<config::component_use>& use, const std::string& dir) {
+  if (use) fill_dir(use->settings, dir);
+}
+
+void fill_dir(config::work& work, const std::string& dir) {
+  if (auto* flow = std::get_if<config::dataflow>(&work)) {
+    fill_dir(flow->from, dir);
+    for (auto& step : flow->steps) fill_dir(step.settings, dir);
+    fill_dir(flow->to, dir);
+  } else if (auto* command = std::get_if<config::command>(&work)) {
+    for (auto& argument : command->run) argument = with_dir(argument, dir);
+    for (auto& [name, text] : command->environment) text = with_dir(text, dir);
+    fill_dir(command->to, dir);
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const pipeline_revision> make_revision(const pipeline_record& record, config::pipeline definition,
+                                                       const fs::path& data) {
+  auto made = std::make_shared<pipeline_revision>();
+  made->name = record.name;
+  made->revision = record.revision;
+  made->life = std::to_string(to_micros(record.created_at));
+
+  const fs::path own_folder = fs::absolute(data) / "work" / record.name;
+  const std::string dir = record.origin == "rest" ? own_folder.string() : fs::path(record.origin).parent_path().string();
+  made->workdir = definition.workdir.empty() ? own_folder : own_folder / with_dir(definition.workdir, dir);
+  fs::create_directories(made->workdir);
+
+  for (auto& [name, flow] : definition.flows) fill_dir(flow.does, dir);
+  for (auto& [name, job] : definition.jobs) {
+    for (auto& task : job.tasks) fill_dir(task.does, dir);
+  }
+  made->definition = std::make_shared<const config::pipeline>(std::move(definition));
+  return made;
+}
+
+result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record,
+                                                               const config::catalog& components, const fs::path& data) {
+  auto parsed = config::parse_pipeline(record.text, components, {.file = record.origin == "rest" ? "" : record.origin});
+  if (!parsed) return parsed.error();
+  return make_revision(record, std::move(*parsed), data);
+}
+
+std::map<std::string, std::string> base_environment(const std::string& instance, const std::string& pipeline) {
+  std::map<std::string, std::string> environment{{"PENSTOCK_INSTANCE", instance}, {"PENSTOCK_PIPELINE", pipeline}};
+  for (const char* name : {"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"}) {
+    if (const char* value = std::getenv(name)) environment.emplace(name, value);  // NOLINT(concurrency-mt-unsafe)
+  }
+  environment.try_emplace("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+  return environment;
+}
+
+}  // namespace penstock::scheduler

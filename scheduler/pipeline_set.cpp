@@ -1,0 +1,400 @@
+#include "scheduler/pipeline_set.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "runtime/flow_store.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string make_etag(std::int64_t revision, std::string_view text) {
+  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a, 64 bits: tells texts apart, guards nothing
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  return fmt::format("\"{}-{:016x}\"", revision, hash);
+}
+
+bool matches(config::after_outcome wanted, run_state ended) {
+  switch (wanted) {
+    case config::after_outcome::succeeded: return ended == run_state::succeeded;
+    case config::after_outcome::failed: return ended == run_state::failed || ended == run_state::timed_out;
+    case config::after_outcome::any: return ended != run_state::skipped;
+  }
+  return false;
+}
+
+std::string read_file(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw std::runtime_error("cannot be read");
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+prepared_run refused(run_record run, std::string reason) {
+  run.state = run_state::skipped;
+  run.reason = std::move(reason);
+  run.ended_at = run.created_at;
+  for (auto& task : run.tasks) task.state = run_state::skipped;
+  return {{.run = std::move(run)}, [](bool) {}};
+}
+
+// The job that an `after` trigger of `pipeline` follows, as "PIPELINE/JOB".
+std::string followed(const config::after_trigger& trigger, const std::string& pipeline) {
+  return (trigger.pipeline.empty() ? pipeline : trigger.pipeline) + "/" + trigger.job;
+}
+
+}  // namespace
+
+error not_found(const std::string& what, const std::string& name, const std::vector<std::string>& known) {
+  const auto near = config::nearest(name, known);
+  return {errc::not_found, "no " + what + " '" + name + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?")};
+}
+
+std::string shown_consumer(const std::string& consumer) { return consumer.substr(0, consumer.find('@')); }
+
+pipeline_set::pipeline_set(surroundings& around, std::shared_ptr<runtime::wakeup> activity)
+    : around_(around), activity_(std::move(activity)) {}
+
+runtime::gate& pipeline_set::gate_of(const std::string& name) {
+  auto& gate = gates_[name];
+  if (!gate) gate = std::make_unique<runtime::gate>(around_.where.control);
+  return *gate;
+}
+
+// ---- finding ----
+
+result<std::shared_ptr<live_pipeline>> pipeline_set::find(const std::string& name) const {
+  const auto found = live_.find(name);
+  if (found != live_.end()) return found->second;
+  std::vector<std::string> known;
+  for (const auto& [other, pipeline] : live_) known.push_back(other);
+  return not_found("pipeline", name, known);
+}
+
+result<std::shared_ptr<job_supervisor>> pipeline_set::find_job(const std::string& pipeline, const std::string& job) const {
+  const auto live = find(pipeline);
+  if (!live) return live.error();
+  const auto found = (*live)->jobs().find(job);
+  if (found != (*live)->jobs().end()) return found->second;
+  std::vector<std::string> known;
+  for (const auto& [name, j] : (*live)->jobs()) known.push_back(name);
+  return not_found("job", job, known);
+}
+
+result<std::shared_ptr<flow_supervisor>> pipeline_set::find_flow(const std::string& pipeline,
+                                                                 const std::string& flow) const {
+  const auto live = find(pipeline);
+  if (!live) return live.error();
+  const auto found = (*live)->flows().find(flow);
+  if (found != (*live)->flows().end()) return found->second;
+  std::vector<std::string> known;
+  for (const auto& [name, f] : (*live)->flows()) known.push_back(name);
+  return not_found("flow", flow, known);
+}
+
+std::vector<std::shared_ptr<job_supervisor>> pipeline_set::all_jobs() const {
+  auto jobs = retired_jobs_;
+  for (const auto& [name, live] : live_) {
+    for (const auto& [job_name, job] : live->jobs()) jobs.push_back(job);
+    jobs.insert(jobs.end(), live->retired_jobs().begin(), live->retired_jobs().end());
+  }
+  return jobs;
+}
+
+std::vector<consumer_view> pipeline_set::consumers(const std::string& topic) const {
+  std::vector<consumer_view> found;
+  const auto log = around_.offered.topics.find(topic);
+  if (!log) return found;
+  const auto cursors = around_.offered.flows.cursors();
+  const std::map<std::string, std::int64_t> positions(cursors.begin(), cursors.end());
+  const auto add = [&](const std::string& consumer, std::int64_t cursor) {
+    found.push_back({consumer, cursor, std::max<std::int64_t>(0, log->last_offset() - cursor)});
+  };
+  for (const auto& [name, live] : live_) {
+    for (const auto& [flow_name, flow] : live->flows()) {
+      if (flow->reads_topic() != topic) continue;
+      const auto at = positions.find(flow->consumer());
+      add(shown_consumer(flow->consumer()), at == positions.end() ? 0 : at->second);
+    }
+    for (const auto& [job_name, job] : live->jobs()) {
+      if (const auto cursor = job->cursor(topic)) add(name + "/job/" + job_name, *cursor);
+    }
+  }
+  return found;
+}
+
+// ---- what follows from a run's end ----
+
+void pipeline_set::index_followers(const std::string& pipeline, const config::pipeline* before,
+                                   const config::pipeline* after) {
+  const auto each = [&](const config::pipeline* definition, const auto& act) {
+    if (!definition) return;
+    for (const auto& [name, job] : definition->jobs) {
+      for (const auto& trigger : job.triggers) {
+        if (const auto* t = std::get_if<config::after_trigger>(&trigger)) act(followed(*t, pipeline), std::pair(pipeline, name));
+      }
+    }
+  };
+  each(before, [&](const std::string& key, const auto& who) { followers_[key].erase(who); });
+  each(after, [&](const std::string& key, const auto& who) { followers_[key].insert(who); });
+}
+
+std::vector<prepared_run> pipeline_set::dependents_of(const run_record& ended) {
+  activity_->notify();
+  std::vector<prepared_run> made;
+  const auto key = ended.pipeline + "/" + ended.job;
+  const auto found = followers_.find(key);
+  if (found == followers_.end() || closed_) return made;
+  for (const auto& [pipeline, name] : found->second) {
+    const auto job = find_job(pipeline, name);
+    if (!job) continue;
+    const auto& triggers = (*job)->definition().triggers;
+    const bool follows = std::any_of(triggers.begin(), triggers.end(), [&](const auto& trigger) {
+      const auto* t = std::get_if<config::after_trigger>(&trigger);
+      return t && followed(*t, pipeline) == key && matches(t->outcome, ended.state);
+    });
+    if (!follows) continue;
+    auto run = (*job)->draft(trigger_kind::after);
+    run.upstream_run = ended.id;
+    auto prepared = (*job)->prepare(run);
+    made.push_back(prepared ? std::move(*prepared) : refused(std::move(run), prepared.error().detail));
+  }
+  return made;
+}
+
+// ---- definitions ----
+
+asio::awaitable<void> pipeline_set::load_stored() {
+  std::vector<std::pair<pipeline_record, std::shared_ptr<const pipeline_revision>>> stored;
+  for (auto& record : around_.store.pipelines()) {
+    auto revision = make_revision(record, around_.components.catalog(), around_.options.data);
+    if (revision) {
+      stored.emplace_back(std::move(record), *revision);
+      continue;
+    }
+    spdlog::error("pipeline {} cannot be loaded: {}", record.name, revision.error().detail);
+    broken_.push_back({record.name + " (stored revision " + std::to_string(record.revision) + ")", revision.error().problems});
+  }
+  for (const auto& [record, revision] : stored) {  // all topics first, whoever reads them
+    for (const auto& [name, topic] : revision->definition->topics) around_.offered.topics.declare(topic);
+  }
+  for (auto& [record, revision] : stored) co_await bring_to_life(std::move(record), revision);
+}
+
+void pipeline_set::start_jobs() {
+  for (const auto& [name, live] : live_) live->start_jobs();
+}
+
+result<void> pipeline_set::check_preconditions(const apply_request& request, const live_pipeline* live) const {
+  if (request.must_be_new && live) return error{errc::conflict, "pipeline '" + live->record().name + "' exists already"};
+  if (!request.if_match.empty()) {
+    if (!live) return error{errc::precondition_failed, "there is no such pipeline for If-Match to match"};
+    if (request.if_match != "*" && request.if_match != live->record().etag) {
+      return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + request.if_match};
+    }
+  }
+  return {};
+}
+
+asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request) {
+  const std::string file = request.origin == "rest" ? "" : request.origin;
+  auto parsed = config::parse_pipeline(request.text, around_.components.catalog(), {.file = file});
+  if (!parsed) co_return parsed.error();
+  const std::string name = parsed->name;
+  if (request.name && *request.name != name) {
+    co_return error{errc::conflict, "the definition's name is '" + name + "', the URL's is '" + *request.name + "'"};
+  }
+  if (closed_) co_return error{errc::unavailable, "the daemon is stopping"};
+
+  const auto pass = co_await gate_of(name).enter();
+  const auto found = live_.find(name);
+  live_pipeline* live = found == live_.end() ? nullptr : found->second.get();
+  if (auto ok = check_preconditions(request, live); !ok) co_return ok.error();
+
+  apply_answer answer;
+  answer.created = !live;
+  answer.changes = config::diff(live ? live->current()->definition.get() : nullptr, &*parsed);
+  if (live) {
+    answer.record = live->record();
+    answer.unchanged = live->record().text == request.text && live->record().origin == request.origin;
+    if (answer.unchanged) co_return answer;
+  }
+  auto& record = answer.record;
+  const std::int64_t expected = live ? record.revision : 0;
+  record.name = name;
+  record.text = request.text;
+  record.media_type = request.media_type;
+  record.origin = request.origin;
+  record.updated_at = wall_now();
+  if (!live) record.created_at = record.updated_at;
+  record.revision = expected + 1;  // the store may go further when the name was in use before
+  record.etag = make_etag(record.revision, record.text);
+  if (request.dry_run) co_return answer;
+
+  auto stored = co_await around_.store.put_pipeline(record, expected);
+  if (!stored) co_return stored.error();
+  record = *stored;
+  const auto revision = make_revision(record, std::move(*parsed), around_.options.data);
+  co_await bring_to_life(record, revision);
+  live_.at(name)->start_jobs();
+  for (auto& [other, p] : live_) {
+    for (auto& [job_name, job] : p->jobs()) job->topics_declared();
+  }
+  spdlog::info("pipeline {}: revision {} is live", name, record.revision);
+  co_return answer;
+}
+
+asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
+                                                      std::shared_ptr<const pipeline_revision> revision) {
+  auto& live = live_[record.name];
+  if (!live) live = std::make_shared<live_pipeline>(around_, record.name);
+  const auto before = live->current();
+  index_followers(record.name, before ? before->definition.get() : nullptr, revision->definition.get());
+  const auto keep = live;
+  for (const auto& sentence : co_await keep->become(record, revision, around_.options.drain_timeout)) spdlog::warn("{}", sentence);
+  for (const auto& [name, topic] : revision->definition->topics) {
+    if (!topic.retain && !topic.dedupe) continue;
+    expiring_[name] = around_.offered.topics.find(name)->subscribe([wake = activity_](std::int64_t) { wake->notify(); });
+  }
+}
+
+asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string if_match) {
+  const auto pass = co_await gate_of(name).enter();
+  auto found = find(name);
+  if (!found) co_return found.error();
+  const auto live = *found;
+  if (!if_match.empty() && if_match != "*" && if_match != live->record().etag) {
+    co_return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + if_match};
+  }
+  for (const auto& sentence : co_await live->stop_flows(around_.options.drain_timeout, flow_state::stopped)) {
+    spdlog::warn("{}", sentence);
+  }
+  co_await around_.store.remove_pipeline(name);
+  index_followers(name, live->current()->definition.get(), nullptr);
+  const auto topics = topics_only_of(name);
+  live->retire_jobs();
+  retired_jobs_.insert(retired_jobs_.end(), live->retired_jobs().begin(), live->retired_jobs().end());
+  live_.erase(name);
+  co_await around_.offered.flows.forget(name + "/flow/");
+  for (const auto& topic : topics) {
+    expiring_.erase(topic);
+    around_.offered.topics.remove(topic);
+  }
+  spdlog::info("pipeline {} is removed", name);
+  co_return result<void>{};
+}
+
+bool pipeline_set::uses_topic(const live_pipeline& pipeline, const std::string& topic) const {
+  if (pipeline.current()->definition->topics.contains(topic)) return true;
+  return std::any_of(pipeline.flows().begin(), pipeline.flows().end(),
+                     [&](const auto& flow) { return flow.second->reads_topic() == topic; }) ||
+         std::any_of(pipeline.jobs().begin(), pipeline.jobs().end(),
+                     [&](const auto& job) { return job.second->cursor(topic).has_value(); });
+}
+
+// Topics that only this pipeline declares and nobody else reads.
+std::vector<std::string> pipeline_set::topics_only_of(const std::string& name) const {
+  std::vector<std::string> only;
+  for (const auto& [topic, definition] : live_.at(name)->current()->definition->topics) {
+    const bool elsewhere = std::any_of(live_.begin(), live_.end(), [&, wanted = topic](const auto& entry) {
+      return entry.first != name && uses_topic(*entry.second, wanted);
+    });
+    const bool read_by_run =
+        std::any_of(around_.unfinished.begin(), around_.unfinished.end(),
+                    [wanted = topic](const auto& entry) { return entry.second->record().input.topic == wanted; });
+    if (!elsewhere && !read_by_run) only.push_back(topic);
+  }
+  return only;
+}
+
+asio::awaitable<result<void>> pipeline_set::pause(std::string name) {
+  const auto pass = co_await gate_of(name).enter();
+  const auto live = find(name);
+  if (!live) co_return live.error();
+  co_await around_.store.set_paused(name, true);
+  co_await (*live)->pause(around_.options.drain_timeout);
+  co_return result<void>{};
+}
+
+asio::awaitable<result<void>> pipeline_set::resume(std::string name) {
+  const auto pass = co_await gate_of(name).enter();
+  const auto live = find(name);
+  if (!live) co_return live.error();
+  co_await around_.store.set_paused(name, false);
+  (*live)->resume();
+  co_return result<void>{};
+}
+
+asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
+  try {
+    apply_request request;
+    request.text = read_file(file);
+    request.media_type = file.extension() == ".json" ? "application/json" : "application/yaml";
+    request.origin = file.string();
+    const auto applied = co_await apply(std::move(request));
+    if (!applied) co_return applied.error();
+    co_return std::nullopt;
+  } catch (const std::exception& e) {
+    co_return error{errc::malformed, e.what()};
+  }
+}
+
+asio::awaitable<void> pipeline_set::load_folder(fs::path folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const auto ending = entry.path().extension();
+    if (entry.is_regular_file() && (ending == ".yaml" || ending == ".yml" || ending == ".json")) {
+      files.push_back(fs::absolute(entry.path()).lexically_normal());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  broken_.clear();
+  for (const auto& file : files) {
+    auto failure = co_await apply_file(file);
+    if (!failure) continue;
+    if (failure->problems.empty()) failure->problems.push_back({"", 0, 0, failure->detail});
+    for (const auto& p : failure->problems) spdlog::error("{}", config::describe(p, file.string()));
+    broken_.push_back({file.string(), failure->problems});
+  }
+}
+
+// ---- runs of an earlier start ----
+
+std::shared_ptr<job_supervisor> pipeline_set::retired_job(std::shared_ptr<const pipeline_revision> revision,
+                                                          const std::string& job) {
+  auto made = std::make_shared<job_supervisor>(around_, std::move(revision), job);
+  retired_jobs_.push_back(made);
+  return made;
+}
+
+asio::awaitable<void> pipeline_set::take_over(run_record record) {
+  const auto stored = around_.store.revision(record.pipeline, record.revision);
+  std::string reason = "its definition is gone";
+  if (stored) {
+    const auto revision = make_revision(*stored, around_.components.catalog(), around_.options.data);
+    if (!revision) reason = "its definition can no longer be read: " + revision.error().detail;
+    if (revision && (*revision)->definition->jobs.contains(record.job)) {
+      if (record.tasks.empty()) record.tasks = around_.store.run(record.id)->tasks;
+      const auto known = find_job(record.pipeline, record.job);
+      const auto job = known ? *known : retired_job(*revision, record.job);
+      job->take_over(std::move(record), *revision);
+      if (!known) {
+        job->start(false);
+        job->retire();
+      }
+      co_return;
+    }
+  }
+  std::vector<new_run> no_dependents;
+  co_await around_.store.finish_run(record.id, run_state::failed, reason, wall_now(), record.tasks, std::move(no_dependents));
+}
+
+void pipeline_set::forget_idle_jobs() {
+  std::erase_if(retired_jobs_, [](const auto& job) { return job->idle(); });
+}
+
+}  // namespace penstock::scheduler

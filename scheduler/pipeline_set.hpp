@@ -1,0 +1,83 @@
+// All pipelines that live, by name: registering, replacing, removing, pausing them, and finding things in them.
+//
+// Control thread; owned by the supervisor. What always holds: a pipeline in `live` has a current revision, and that
+// revision is the one the store calls current. Changes of one pipeline go through its gate, one after another.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/gate.hpp"
+#include "runtime/topic.hpp"
+#include "scheduler/live_pipeline.hpp"
+#include "scheduler/surroundings.hpp"
+
+namespace penstock::scheduler {
+
+// errc::not_found with the nearest known name.
+error not_found(const std::string& what, const std::string& name, const std::vector<std::string>& known);
+
+class pipeline_set {
+ public:
+  // `activity` is notified when something happened that maintenance may have to clean up after.
+  pipeline_set(surroundings& around, std::shared_ptr<runtime::wakeup> activity);
+
+  // Everything stored, as a change from nothing; its jobs wait for start_jobs().
+  asio::awaitable<void> load_stored();
+  void start_jobs();
+
+  asio::awaitable<result<apply_answer>> apply(apply_request request);
+  asio::awaitable<void> load_folder(std::filesystem::path folder);
+  asio::awaitable<result<void>> remove(std::string name, std::string if_match);
+  asio::awaitable<result<void>> pause(std::string name);
+  asio::awaitable<result<void>> resume(std::string name);
+  void refuse_changes() { closed_ = true; }  // the daemon stops
+
+  const std::map<std::string, std::shared_ptr<live_pipeline>, std::less<>>& live() const { return live_; }
+  result<std::shared_ptr<live_pipeline>> find(const std::string& name) const;
+  result<std::shared_ptr<job_supervisor>> find_job(const std::string& pipeline, const std::string& job) const;
+  result<std::shared_ptr<flow_supervisor>> find_flow(const std::string& pipeline, const std::string& flow) const;
+  const std::vector<broken_file>& broken_files() const { return broken_; }
+  std::vector<std::shared_ptr<job_supervisor>> all_jobs() const;  // retired ones too
+
+  // A run found unfinished at start goes back to its job, or to one made for it when its definition is gone.
+  asio::awaitable<void> take_over(run_record record);
+  // The runs that other jobs' `after` triggers make of a run that ends now.
+  std::vector<prepared_run> dependents_of(const run_record& ended);
+  // Who reads the topic and how far.
+  std::vector<consumer_view> consumers(const std::string& topic) const;
+  void forget_idle_jobs();
+
+ private:
+  result<void> check_preconditions(const apply_request& request, const live_pipeline* live) const;
+  asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
+  asio::awaitable<void> bring_to_life(pipeline_record record, std::shared_ptr<const pipeline_revision> revision);
+  void index_followers(const std::string& pipeline, const config::pipeline* before, const config::pipeline* after);
+  std::vector<std::string> topics_only_of(const std::string& name) const;
+  bool uses_topic(const live_pipeline& pipeline, const std::string& topic) const;
+  std::shared_ptr<job_supervisor> retired_job(std::shared_ptr<const pipeline_revision> revision, const std::string& job);
+  runtime::gate& gate_of(const std::string& name);
+
+  surroundings& around_;
+  const std::shared_ptr<runtime::wakeup> activity_;
+  std::map<std::string, std::shared_ptr<live_pipeline>, std::less<>> live_;
+  std::map<std::string, std::unique_ptr<runtime::gate>> gates_;
+  std::vector<std::shared_ptr<job_supervisor>> retired_jobs_;  // of pipelines that are gone
+  // "PIPELINE/JOB" -> (pipeline, job) of those that run after it.
+  std::map<std::string, std::set<std::pair<std::string, std::string>>> followers_;
+  std::map<std::string, std::shared_ptr<runtime::topic::subscription>> expiring_;  // topics whose appends are activity
+  std::vector<broken_file> broken_;
+  bool closed_ = false;
+};
+
+// "PIPELINE/flow/FLOW" or "PIPELINE/run/RUN/TASK", without what only tells two lives of a flow apart.
+std::string shown_consumer(const std::string& consumer);
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,290 @@
+// See store.hpp. The file is opened and migrated here; what is said to it stands in store_writer and
+// store_reader, and the class passes calls on to them: to the writer through the commit queue, to the reader
+// directly.
+#include "scheduler/store.hpp"
+
+#include <algorithm>
+#include <array>
+#include <future>
+#include <iterator>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "runtime/commit_queue.hpp"
+#include "runtime/sqlite.hpp"
+#include "runtime/ulid.hpp"
+#include "scheduler/schema.hpp"
+#include "scheduler/store_reader.hpp"
+#include "scheduler/store_writer.hpp"
+
+namespace penstock::scheduler {
+namespace {
+
+struct migration {
+  std::string_view name;
+  std::string_view sql;
+};
+
+// In order. One that was released is never changed again; a later change of the schema is a further entry.
+constexpr std::array migrations{migration{"1 first schema", schema_sql}};
+
+void refuse_newer(sqlite::connection& db) {
+  sqlite::statement applied(db, "SELECT name FROM migrations");
+  while (applied.step()) {
+    const std::string name(applied.text(0));
+    const bool known =
+        std::any_of(migrations.begin(), migrations.end(), [&](const migration& m) { return m.name == name; });
+    if (!known) {
+      throw std::runtime_error("was written by a newer Penstock (this one does not know its migration '" +
+                               name + "'); start that version, or restore a backup");
+    }
+  }
+}
+
+void apply(sqlite::connection& db, const migration& m) {
+  sqlite::transaction all(db);
+  sqlite::statement known(db, "SELECT 1 FROM migrations WHERE name = ?1");
+  const bool done = known.bind(1, m.name).step();
+  known.reset();
+  if (done) return;
+  db.execute(m.sql);
+  sqlite::statement record(db, "INSERT INTO migrations VALUES (?1, ?2)");
+  record.bind(1, m.name).bind(2, to_micros(wall_now())).run();
+  all.commit();
+}
+
+void name_data_folder(sqlite::connection& db) {
+  const std::string id = runtime::make_ulid();
+  sqlite::statement once(db,
+                         "INSERT INTO data_folder SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM data_folder)");
+  once.bind(1, id).run();
+}
+
+sqlite::connection open_and_migrate(const std::filesystem::path& file) {
+  try {
+    sqlite::connection db(file, sqlite::open_mode::read_write_create);
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (name TEXT NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL) "
+        "STRICT");
+    refuse_newer(db);
+    for (const migration& m : migrations) apply(db, m);
+    name_data_folder(db);
+    return db;
+  } catch (const std::exception& e) {
+    throw std::runtime_error("the state database " + file.string() + " cannot be used: " + e.what());
+  }
+}
+
+}  // namespace
+
+struct store::state {
+  std::filesystem::path file;
+  std::unique_ptr<store_writer> write;  // made, used and destroyed on the store thread
+  std::unique_ptr<store_reader> read;   // made at the first look, after the file exists
+  runtime::commit_queue queue;
+
+  state(std::filesystem::path path, asio::any_io_executor executor)
+      : file(std::move(path)), queue(std::move(executor), [this] { return open(); }) {}
+
+  sqlite::connection open() {
+    write.reset();
+    sqlite::connection db = open_and_migrate(file);
+    write = std::make_unique<store_writer>(db);
+    return db;
+  }
+
+  store_reader& look() {
+    if (!read) read = std::make_unique<store_reader>(file);
+    return *read;
+  }
+
+  // One piece of a transaction: f(store_writer&) on the store thread; the awaitable ends when it is durable.
+  template <class F, class T = std::invoke_result_t<F, store_writer&>>
+  asio::awaitable<T> commit(F f) {
+    return queue.run([this, f = std::move(f)](sqlite::connection&) { return f(*write); });
+  }
+};
+
+store::store(std::filesystem::path file, asio::any_io_executor writer)
+    : state_(std::make_unique<state>(std::move(file), std::move(writer))) {
+  const auto opened = std::make_shared<std::promise<void>>();
+  const auto done = [opened](const std::exception_ptr& failure) {
+    if (failure) {
+      opened->set_exception(failure);
+    } else {
+      opened->set_value();
+    }
+  };
+  auto finished = opened->get_future();
+  state_->queue.submit([](sqlite::connection&) {}, done);
+  finished.get();
+}
+
+store::~store() { close(); }
+
+void store::close() {
+  state_->read.reset();
+  state_->queue.submit([s = state_.get()](sqlite::connection&) { s->write.reset(); },
+                       [](const std::exception_ptr&) {});
+  state_->queue.close();
+}
+
+std::string store::instance() { return state_->look().instance(); }
+
+// ---- pipelines ----
+
+asio::awaitable<result<pipeline_record>> store::put_pipeline(pipeline_record next,
+                                                             std::int64_t expected_revision) {
+  return state_->commit([next = std::move(next), expected_revision](auto& w) {
+    return w.put_pipeline(next, expected_revision);
+  });
+}
+
+asio::awaitable<void> store::remove_pipeline(std::string name) {
+  return state_->commit([name = std::move(name)](auto& w) { w.remove_pipeline(name); });
+}
+
+asio::awaitable<void> store::set_paused(std::string name, bool paused) {
+  return state_->commit([name = std::move(name), paused](auto& w) { w.set_paused(name, paused); });
+}
+
+std::vector<pipeline_record> store::pipelines() { return state_->look().pipelines(); }
+
+std::optional<pipeline_record> store::revision(const std::string& pipeline, std::int64_t revision) {
+  return state_->look().revision(pipeline, revision);
+}
+
+std::vector<pipeline_record> store::revisions(const std::string& pipeline) {
+  return state_->look().revisions(pipeline);
+}
+
+// ---- runs ----
+
+asio::awaitable<result<store::created>> store::create_run(new_run r) {
+  return state_->commit([r = std::move(r)](auto& w) { return w.create(r); });
+}
+
+asio::awaitable<void> store::create_runs(std::vector<new_run> runs) {
+  return state_->commit([runs = std::move(runs)](auto& w) { w.create_all(runs); });
+}
+
+asio::awaitable<void> store::extend_input(std::string run, std::int64_t until, cursor_move cursor) {
+  return state_->commit([run = std::move(run), until, cursor = std::move(cursor)](auto& w) {
+    w.extend_input(run, until, cursor);
+  });
+}
+
+asio::awaitable<void> store::close_input(std::string run) {
+  return state_->commit([run = std::move(run)](auto& w) { w.close_input(run); });
+}
+
+asio::awaitable<void> store::start_attempt(std::string run, int attempt, timestamp at) {
+  return state_->commit([run = std::move(run), attempt, at](auto& w) { w.start_attempt(run, attempt, at); });
+}
+
+asio::awaitable<void> store::update_task(std::string run, task_record task) {
+  return state_->commit(
+      [run = std::move(run), task = std::move(task)](auto& w) { w.update_task(run, task); });
+}
+
+asio::awaitable<void> store::set_waiting(std::string run, run_state as, std::string waiting_reason,
+                                         std::optional<timestamp> retry_at) {
+  return state_->commit([run = std::move(run), as, why = std::move(waiting_reason), retry_at](auto& w) {
+    w.set_waiting(run, as, why, retry_at);
+  });
+}
+
+asio::awaitable<void> store::finish_run(std::string run, run_state as, std::string reason, timestamp at,
+                                        std::vector<task_record> tasks, std::vector<new_run> dependents) {
+  return state_->commit([run = std::move(run), as, reason = std::move(reason), at, tasks = std::move(tasks),
+                         dependents = std::move(dependents)](auto& w) {
+    w.finish(run, as, reason, at, tasks);
+    w.create_all(dependents);
+  });
+}
+
+asio::awaitable<std::vector<run_record>> store::recover(timestamp now) {
+  return state_->commit([now](auto& w) { return w.recover(now); });
+}
+
+std::optional<run_record> store::run(const std::string& id) { return state_->look().run(id); }
+std::vector<run_record> store::runs(const run_filter& filter) { return state_->look().runs(filter); }
+std::string store::load_input(const std::string& run) { return state_->look().load_input(run); }
+
+std::map<std::string, std::int64_t> store::count_by_state(const std::string& pipeline,
+                                                          const std::string& job) {
+  return state_->look().count_by_state(pipeline, job);
+}
+
+// In portions, so that the commits of others come in between.
+asio::awaitable<std::vector<std::string>> store::prune_runs(timestamp before, std::int64_t keep) {
+  std::vector<std::string> pruned;
+  const auto more_after = [&pruned](std::vector<std::string> portion) {
+    const bool more = std::ssize(portion) == store_writer::prune_portion;
+    pruned.insert(pruned.end(), std::make_move_iterator(portion.begin()),
+                  std::make_move_iterator(portion.end()));
+    return more;
+  };
+  for (bool more = true; more;) {
+    auto last = pruned.empty() ? std::string() : pruned.back();
+    auto portion = state_->commit([before, last](auto& w) { return w.prune_old(before, last); });
+    more = more_after(co_await std::move(portion));
+  }
+  auto crowded = state_->commit([keep](auto& w) { return w.jobs_beyond(keep); });
+  const std::vector<store_writer::job_name> jobs = co_await std::move(crowded);
+  for (const auto& job : jobs) {
+    auto search = state_->commit([job, keep](auto& w) { return w.newest_beyond(job, keep); });
+    const auto newest = co_await std::move(search);
+    for (bool more = newest.has_value(); more;) {
+      auto portion = state_->commit([job, last = *newest](auto& w) { return w.prune_beyond(job, last); });
+      more = more_after(co_await std::move(portion));
+    }
+  }
+  for (std::int64_t keys = store_writer::prune_portion; keys == store_writer::prune_portion;) {
+    auto portion = state_->commit([before](auto& w) { return w.prune_keys(before); });
+    keys = co_await std::move(portion);
+  }
+  auto rest = state_->commit([](auto& w) { w.forget_empty_counts(); });
+  co_await std::move(rest);
+  co_return pruned;
+}
+
+// ---- triggers ----
+
+std::optional<std::int64_t> store::cursor(const std::string& pipeline, const std::string& job,
+                                          const std::string& trigger) {
+  return state_->look().cursor(pipeline, job, trigger);
+}
+
+asio::awaitable<void> store::set_cursor(std::string pipeline, std::string job, std::string trigger,
+                                        std::int64_t position) {
+  return state_->commit([pipeline = std::move(pipeline), job = std::move(job), trigger = std::move(trigger),
+                         position](auto& w) { w.set_cursor(pipeline, job, trigger, position); });
+}
+
+std::optional<timestamp> store::last_firing(const std::string& pipeline, const std::string& job,
+                                            const std::string& trigger) {
+  return state_->look().last_firing(pipeline, job, trigger);
+}
+
+asio::awaitable<void> store::set_firing(schedule_move move) {
+  return state_->commit([move = std::move(move)](auto& w) { w.set_firing(move); });
+}
+
+std::vector<std::pair<std::string, std::int64_t>> store::cursors() { return state_->look().cursors(); }
+
+// ---- dead letters of runs ----
+
+std::vector<run_record> store::dead_runs(const std::string& pipeline, const std::string& after_id,
+                                         std::size_t limit) {
+  return state_->look().dead_runs(pipeline, after_id, limit);
+}
+
+std::int64_t store::count_dead_runs() { return state_->look().count_dead_runs(); }
+
+asio::awaitable<std::int64_t> store::settle_dead_runs(std::vector<std::string> ids) {
+  return state_->commit([ids = std::move(ids)](auto& w) { return w.settle_dead(ids); });
+}
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,146 @@
+// state.db: everything the control plane must remember. Tables in schema.sql; the statements stand
+// in store_writer (all that changes something) and store_reader (all that looks).
+//
+// Writes go through one commit_queue on the store thread (many callers share a commit) and are durable when
+// the awaitable returns; each is one transaction of the domain, named for what it does. Reads use a read-only
+// connection on the control thread, which is where every method is called. Legal state transitions are
+// checked inside the transaction: an illegal one throws std::logic_error and changes nothing. Owned by the
+// daemon.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+
+#include "config/error.hpp"
+#include "scheduler/model.hpp"
+
+namespace penstock::scheduler {
+
+namespace asio = boost::asio;
+
+// A topic trigger's cursor, moved in the transaction that makes or grows a run.
+struct cursor_move {
+  std::string pipeline, job;
+  std::string trigger;    // its key: what it watches, e.g. "topic:orders"
+  std::int64_t from = 0;  // must be the stored cursor, else std::logic_error
+  std::int64_t to = 0;
+};
+
+// A schedule's last firing, moved likewise.
+struct schedule_move {
+  std::string pipeline, job;
+  std::string trigger;
+  timestamp fired{};
+};
+
+struct idempotency {
+  std::string key;          // as sent
+  std::string scope;        // "PIPELINE/JOB"
+  std::string fingerprint;  // hash of the request; another one under the same key is refused
+};
+
+struct new_run {
+  run_record run;  // with its tasks
+  std::optional<cursor_move> cursor{};
+  std::optional<schedule_move> schedule{};
+  std::optional<idempotency> once{};
+};
+
+struct run_filter {
+  std::string pipeline{}, job{};
+  std::vector<run_state> states{};
+  // By created_at: [since, until). A run's id has to be stamped with its created_at: time is searched by id.
+  std::optional<timestamp> since{}, until{};
+  std::string before_id{};  // page: runs older than this id
+  std::size_t limit = 50;
+};
+
+class store {
+ public:
+  // Opens or makes DATA/state.db on the store thread and migrates it; throws with a clear text when it is
+  // newer than this binary or damaged. `writer` is the store thread's executor.
+  store(std::filesystem::path file, asio::any_io_executor writer);
+  ~store();
+  void close();
+
+  // The id of this data folder (ULID), made with it.
+  std::string instance();
+
+  // ---- pipelines ----
+  // Stores the next revision and makes it current. `expected_revision` (0: must not exist) guards against a
+  // racing change: errc::precondition_failed.
+  asio::awaitable<result<pipeline_record>> put_pipeline(pipeline_record next, std::int64_t expected_revision);
+  asio::awaitable<void> remove_pipeline(std::string name);          // its runs stay; cursors and schedules go
+  asio::awaitable<void> set_paused(std::string name, bool paused);  // nothing happens when it is gone
+  std::vector<pipeline_record> pipelines();
+  std::optional<pipeline_record> revision(const std::string& pipeline,
+                                          std::int64_t revision);       // also of removed pipelines
+  std::vector<pipeline_record> revisions(const std::string& pipeline);  // newest first, without text
+
+  // ---- runs ----
+  struct created {
+    std::string id;
+    bool existed = false;  // the idempotency key was known: `id` is that run
+  };
+  // errc::conflict: the key was used with another fingerprint.
+  asio::awaitable<result<created>> create_run(new_run r);
+  // Several at once, all or none (dependents of a run that ended; missed firings).
+  asio::awaitable<void> create_runs(std::vector<new_run> runs);
+
+  asio::awaitable<void> extend_input(std::string run, std::int64_t until, cursor_move cursor);
+  asio::awaitable<void> close_input(std::string run);
+
+  // The run starts an attempt: state running, attempt number, tasks that are not succeeded back to queued.
+  asio::awaitable<void> start_attempt(std::string run, int attempt, timestamp at);
+  asio::awaitable<void> update_task(std::string run, task_record task);
+  asio::awaitable<void> set_waiting(std::string run, run_state state, std::string waiting_reason,
+                                    std::optional<timestamp> retry_at);
+  // The end of a run, and the runs that its end makes, in one transaction. Tasks that are unfinished even
+  // after `tasks` was stored end too: queued ones as skipped, others as cancelled. A run that failed or timed
+  // out with an input becomes a dead letter.
+  asio::awaitable<void> finish_run(std::string run, run_state state, std::string reason, timestamp at,
+                                   std::vector<task_record> tasks, std::vector<new_run> dependents);
+  // Every run that is not final, at start: `running` and `retrying` ones become queued with interruptions + 1
+  // (failed past the limit), their unfinished tasks too. An attempt that was cut off
+  // is taken off `attempt`. Returns the unfinished runs, oldest first.
+  asio::awaitable<std::vector<run_record>> recover(timestamp now);
+
+  std::optional<run_record> run(const std::string& id);    // with tasks
+  std::vector<run_record> runs(const run_filter& filter);  // newest first, without tasks
+  std::string load_input(const std::string& run);          // ndjson of an inline input
+  std::map<std::string, std::int64_t> count_by_state(const std::string& pipeline, const std::string& job);
+
+  // Deletes final runs that ended before `before`, and those beyond the newest `keep` of each job (0 keeps
+  // none), but no dead letters. In portions, so that it holds up nobody. Returns their ids, for their logs.
+  asio::awaitable<std::vector<std::string>> prune_runs(timestamp before, std::int64_t keep);
+
+  // ---- triggers ----
+  std::optional<std::int64_t> cursor(const std::string& pipeline, const std::string& job,
+                                     const std::string& trigger);
+  asio::awaitable<void> set_cursor(std::string pipeline, std::string job, std::string trigger,
+                                   std::int64_t position);  // first sight
+  std::optional<timestamp> last_firing(const std::string& pipeline, const std::string& job,
+                                       const std::string& trigger);
+  asio::awaitable<void> set_firing(schedule_move move);  // first sight, or a skipped firing
+  // All topic-trigger cursors: "PIPELINE/job/JOB/TRIGGER" and position.
+  std::vector<std::pair<std::string, std::int64_t>> cursors();
+
+  // ---- dead letters of runs ----
+  std::vector<run_record> dead_runs(const std::string& pipeline, const std::string& after_id,
+                                    std::size_t limit);
+  std::int64_t count_dead_runs();
+  asio::awaitable<std::int64_t> settle_dead_runs(std::vector<std::string> ids);  // replayed or discarded
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,78 @@
+// Everything that only looks at state.db. Lives on the control thread with a read-only connection of its own,
+// owned by store; sees what was committed before each call.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/sqlite.hpp"
+#include "scheduler/store.hpp"
+
+namespace penstock::scheduler {
+
+namespace sqlite = runtime::sqlite;
+
+class store_reader {
+ public:
+  explicit store_reader(const std::filesystem::path& file);
+
+  std::string instance();
+  std::vector<pipeline_record> pipelines();
+  std::optional<pipeline_record> revision(const std::string& pipeline, std::int64_t revision);
+  std::vector<pipeline_record> revisions(const std::string& pipeline);
+
+  std::optional<run_record> run(const std::string& id);
+  std::vector<run_record> runs(const run_filter& filter);
+  std::string load_input(const std::string& run);
+  std::map<std::string, std::int64_t> count_by_state(const std::string& pipeline, const std::string& job);
+
+  std::optional<std::int64_t> cursor(const std::string& pipeline, const std::string& job,
+                                     const std::string& trigger);
+  std::optional<timestamp> last_firing(const std::string& pipeline, const std::string& job,
+                                       const std::string& trigger);
+  std::vector<std::pair<std::string, std::int64_t>> cursors();
+
+  std::vector<run_record> dead_runs(const std::string& pipeline, const std::string& after_id,
+                                    std::size_t limit);
+  std::int64_t count_dead_runs();
+
+ private:
+  // A part of the index runs_of_job, and how many runs are in it.
+  struct run_group {
+    std::string pipeline, job;
+    run_state state;
+    std::int64_t runs;
+  };
+
+  // Several statements that see the file at one moment.
+  class snapshot {
+   public:
+    explicit snapshot(store_reader& of) : of_(of) { of_.begin_.run(); }
+    ~snapshot() {
+      if (of_.db_.in_transaction()) of_.end_.run();
+    }
+    snapshot(const snapshot&) = delete;
+    snapshot& operator=(const snapshot&) = delete;
+
+   private:
+    store_reader& of_;
+  };
+
+  explicit store_reader(sqlite::connection db);
+
+  std::vector<std::string> page_ids(const run_filter& filter);
+  std::vector<run_group> groups(const std::string& pipeline, const std::string& job);
+
+  sqlite::connection db_;
+  sqlite::statement begin_, end_, instance_, pipelines_, revision_, revisions_;
+  sqlite::statement run_, tasks_, input_, ids_, ids_in_state_, ids_of_job_;
+  sqlite::statement all_groups_, groups_of_pipeline_, groups_of_job_;
+  sqlite::statement cursor_, last_firing_, cursors_, dead_, dead_of_pipeline_, count_dead_;
+};
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,206 @@
+#include "scheduler/supervisor.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include "runtime/command_run.hpp"
+#include "scheduler/background.hpp"
+#include "scheduler/dead_letter_desk.hpp"
+#include "scheduler/maintenance.hpp"
+#include "scheduler/pipeline_set.hpp"
+#include "scheduler/run_maker.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+using steady = std::chrono::steady_clock;
+
+steady::time_point in(std::chrono::nanoseconds time) {
+  return steady::now() + std::chrono::duration_cast<steady::duration>(time);
+}
+
+}  // namespace
+
+struct supervisor::impl {
+  impl(executors where, scheduler::store& state, runtime::services& offered, const runtime::registry& components,
+       supervisor_options options)
+      : around{std::move(where), state, offered, components, options, run_slots(options.max_active_runs)},
+        activity(std::make_shared<runtime::wakeup>(around.where.control)),
+        pipelines(around, activity),
+        runs(around, pipelines),
+        dead_letters(around, pipelines, runs),
+        upkeep(around, pipelines, activity) {
+    around.dependents = [this](const run_record& ended) { return pipelines.dependents_of(ended); };
+  }
+
+  surroundings around;
+  std::shared_ptr<runtime::wakeup> activity;
+  pipeline_set pipelines;
+  run_maker runs;
+  dead_letter_desk dead_letters;
+  maintenance upkeep;
+  bool stopping = false;
+
+  asio::awaitable<void> cut_off_runs(std::vector<std::string>& forced);
+};
+
+supervisor::supervisor(executors where, store& state, runtime::services& offered, const runtime::registry& components,
+                       supervisor_options options)
+    : impl_(std::make_unique<impl>(std::move(where), state, offered, components, std::move(options))) {}
+
+supervisor::~supervisor() = default;
+
+// ---- start and stop ----
+
+asio::awaitable<void> supervisor::start() {
+  auto& s = *impl_;
+  if (const int killed = runtime::kill_orphans(s.around.options.instance); killed > 0) {
+    spdlog::warn("ended {} processes that an earlier daemon left behind", killed);
+  }
+  const auto unfinished = co_await s.around.store.recover(wall_now());
+  co_await s.pipelines.load_stored();
+  for (const auto& run : unfinished) co_await s.pipelines.take_over(run);
+  s.pipelines.start_jobs();
+  if (!unfinished.empty()) spdlog::info("{} unfinished runs taken up again", unfinished.size());
+  in_background(s.around.where.control, "maintenance", s.upkeep.run());
+}
+
+asio::awaitable<std::vector<std::string>> supervisor::stop() {
+  auto& s = *impl_;
+  s.stopping = true;
+  const auto deadline = in(s.around.options.drain_timeout);
+  std::vector<std::string> forced;
+
+  s.pipelines.refuse_changes();
+  s.upkeep.stop();
+  for (const auto& job : s.pipelines.all_jobs()) job->stop();
+  const auto live = s.pipelines.live();
+  for (const auto& [name, pipeline] : live) {
+    const auto left = std::max<steady::duration>(deadline - steady::now(), std::chrono::milliseconds(100));
+    for (auto& sentence : co_await pipeline->stop_flows(left, flow_state::stopped)) forced.push_back(sentence);
+  }
+  const auto unfinished = s.around.unfinished;
+  for (const auto& [id, run] : unfinished) {
+    if (run->executing()) co_await run->wait_for_end(deadline);
+  }
+  co_await s.cut_off_runs(forced);
+  co_return forced;
+}
+
+asio::awaitable<void> supervisor::impl::cut_off_runs(std::vector<std::string>& forced) {
+  for (const auto& job : pipelines.all_jobs()) job->interrupt();
+  const auto left = around.unfinished;
+  for (const auto& [id, run] : left) {
+    if (!run->executing()) continue;
+    forced.push_back("run " + id + " of " + run->record().pipeline + "/" + run->record().job +
+                     " was interrupted and will be taken up again");
+    co_await run->wait_for_end(in(run->job().grace + std::chrono::seconds(6)));
+  }
+}
+
+bool supervisor::stopping() const { return impl_->stopping; }
+
+// ---- pipelines ----
+
+asio::awaitable<result<apply_answer>> supervisor::apply(apply_request request) {
+  return impl_->pipelines.apply(std::move(request));
+}
+
+asio::awaitable<result<void>> supervisor::remove(std::string name, std::string if_match) {
+  return impl_->pipelines.remove(std::move(name), std::move(if_match));
+}
+
+asio::awaitable<result<void>> supervisor::pause(std::string name) { return impl_->pipelines.pause(std::move(name)); }
+
+asio::awaitable<result<void>> supervisor::resume(std::string name) { return impl_->pipelines.resume(std::move(name)); }
+
+std::vector<pipeline_view> supervisor::pipelines() {
+  std::vector<pipeline_view> views;
+  for (const auto& [name, live] : impl_->pipelines.live()) views.push_back(live->view());
+  return views;
+}
+
+result<pipeline_view> supervisor::pipeline(const std::string& name) {
+  const auto live = impl_->pipelines.find(name);
+  if (!live) return live.error();
+  auto view = (*live)->view();
+  for (auto& job : view.jobs) job.runs = impl_->around.store.count_by_state(name, job.name);
+  return view;
+}
+
+asio::awaitable<void> supervisor::load_folder(std::filesystem::path folder) {
+  return impl_->pipelines.load_folder(std::move(folder));
+}
+
+std::vector<broken_file> supervisor::broken_files() const { return impl_->pipelines.broken_files(); }
+
+result<flow_view> supervisor::flow(const std::string& pipeline, const std::string& name) {
+  const auto found = impl_->pipelines.find_flow(pipeline, name);
+  if (!found) return found.error();
+  return (*found)->view();
+}
+
+// ---- runs ----
+
+asio::awaitable<result<trigger_answer>> supervisor::trigger(std::string pipeline, std::string job, trigger_request request) {
+  if (impl_->stopping) co_return error{errc::unavailable, "the daemon is stopping", {}, 5};
+  co_return co_await impl_->runs.trigger(std::move(pipeline), std::move(job), std::move(request));
+}
+
+result<run_record> supervisor::run(const std::string& id) {
+  const auto live = impl_->around.unfinished.find(id);
+  if (live != impl_->around.unfinished.end()) return live->second->record();
+  const auto stored = impl_->around.store.run(id);
+  if (!stored) return error{errc::not_found, "no run '" + id + "'"};
+  return *stored;
+}
+
+std::vector<run_record> supervisor::runs(const run_filter& filter) { return impl_->around.store.runs(filter); }
+
+asio::awaitable<result<run_record>> supervisor::wait_for_end(std::string id, std::chrono::nanoseconds limit) {
+  const auto live = impl_->around.unfinished.find(id);
+  if (live != impl_->around.unfinished.end()) {
+    const auto run = live->second;
+    co_await run->wait_for_end(steady::now() + std::chrono::duration_cast<steady::duration>(limit));
+    co_return run->record();
+  }
+  co_return run(id);
+}
+
+asio::awaitable<result<void>> supervisor::cancel(std::string id) {
+  const auto live = impl_->around.unfinished.find(id);
+  if (live == impl_->around.unfinished.end()) {
+    const auto stored = run(id);
+    if (!stored) co_return stored.error();
+    co_return error{errc::conflict, "run " + id + " has ended already: " + std::string(token(stored->state))};
+  }
+  live->second->cancel("cancelled by request");
+  co_return result<void>{};
+}
+
+asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id) { return impl_->runs.retry(std::move(id)); }
+
+std::filesystem::path supervisor::log_file(const std::string& run, const std::string& task) const {
+  return impl_->around.options.data / "logs" / run / (task + ".log");
+}
+
+// ---- topics and dead letters ----
+
+std::vector<consumer_view> supervisor::consumers(const std::string& topic) { return impl_->pipelines.consumers(topic); }
+
+std::vector<dead_letter_view> supervisor::dead_letters(const std::string& pipeline, const std::string& after_id,
+                                                       std::size_t limit) {
+  return impl_->dead_letters.list(pipeline, after_id, limit);
+}
+
+std::int64_t supervisor::count_dead_letters() { return impl_->dead_letters.count(); }
+
+asio::awaitable<result<settled>> supervisor::replay_dead_letters(std::vector<std::string> ids) {
+  return impl_->dead_letters.replay(std::move(ids));
+}
+
+asio::awaitable<result<settled>> supervisor::discard_dead_letters(std::vector<std::string> ids) {
+  return impl_->dead_letters.discard(std::move(ids));
+}
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,200 @@
+// The control plane: turns what the definitions want into what runs, and answers for it.
+//
+// Lives on the control thread, where every method is called; owned by the daemon. Definitions, flows and jobs change only
+// through here. One pipeline's changes are applied one after another (a queue per pipeline), so a start never races a
+// stop. start() brings the stored pipelines to life, through the same diff that later changes go through;
+// stop() takes them down in order: triggers, then flows drain, then runs are given their grace, then they are cut off.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/definition.hpp"
+#include "config/diff.hpp"
+#include "config/error.hpp"
+#include "runtime/component.hpp"
+#include "runtime/registry.hpp"
+#include "scheduler/model.hpp"
+#include "scheduler/store.hpp"
+
+namespace penstock::scheduler {
+
+namespace asio = boost::asio;
+
+// The executors that work runs on; each outlives the supervisor.
+struct executors {
+  asio::any_io_executor control;  // one thread; the supervisor's own
+  asio::any_io_executor flows;    // pool: each flow gets a strand
+  asio::any_io_executor batch;    // pool at low priority: each task gets a strand
+};
+
+struct supervisor_options {
+  std::filesystem::path data;                                   // the data folder
+  std::string instance;                                         // its id
+  std::chrono::nanoseconds drain_timeout{std::chrono::seconds{30}};  // stop(): for flows and runs together
+  std::int64_t max_active_runs = 64;                            // of the whole daemon
+  std::int64_t max_log_bytes = 16 << 20;                        // of one task
+  std::int64_t keep_runs = 10'000;                              // final runs kept of each job
+  std::chrono::hours keep_for{24 * 30};                         // and for how long
+};
+
+// ---- what is asked ----
+
+struct apply_request {
+  std::optional<std::string> name{};  // from the URL; must equal the definition's name
+  std::string text{};
+  std::string media_type = "application/yaml";
+  std::string origin = "rest";        // or the file's path
+  std::filesystem::path directory{};  // of the file, for ${dir}; empty for REST
+  std::string if_match{};             // an ETag, or "*"; empty: none asked
+  bool must_be_new = false;           // POST, or If-None-Match: *
+  bool dry_run = false;
+};
+
+struct apply_answer {
+  bool created = false;
+  bool unchanged = false;  // the same text as the current revision: nothing was stored
+  pipeline_record record;
+  config::pipeline_diff changes;
+};
+
+struct trigger_request {
+  std::string ndjson{};           // events: ids are filled in already
+  std::int64_t events = 0;
+  std::string params = "{}";      // JSON object
+  std::string idempotency_key{};  // empty: none
+  std::string fingerprint{};      // hash of the request's body
+};
+
+struct trigger_answer {
+  std::string run_id;
+  bool existed = false;  // the same Idempotency-Key was seen before
+};
+
+// ---- what is shown ----
+
+struct flow_view {
+  std::string name;
+  flow_state state{};
+  std::string reason;               // why it backs off, failed or stopped
+  std::optional<timestamp> since{};  // in this state since
+  std::optional<timestamp> next_start{};  // backing_off
+  int restarts = 0;
+  std::string kind;  // "dataflow" or "command"
+  std::int64_t received = 0, emitted = 0, filtered = 0, dead = 0, duplicates = 0;
+  std::optional<timestamp> last_event_at{};
+  std::optional<int> pid{};
+};
+
+struct job_view {
+  std::string name;
+  std::int64_t queued = 0, running = 0;  // running counts retrying ones too
+  std::vector<std::string> triggers;     // in words: "topic quakes, 200 events or 2s", "cron 0 6 * * * Europe/Madrid"
+  std::optional<timestamp> next_firing{};
+  std::map<std::string, std::int64_t> runs;  // kept runs by state token
+};
+
+struct pipeline_view {
+  pipeline_record record;
+  std::shared_ptr<const config::pipeline> definition;
+  bool paused = false;
+  std::vector<flow_view> flows;
+  std::vector<job_view> jobs;
+};
+
+// A definition file that could not be applied; its last good revision, if any, stays live.
+struct broken_file {
+  std::string file;
+  std::vector<problem> problems;
+};
+
+struct consumer_view {
+  std::string consumer;  // "PIPELINE/flow/FLOW" or "PIPELINE/job/JOB"
+  std::int64_t cursor = 0;
+  std::int64_t lag = 0;  // events
+};
+
+// A dead letter of an event (of a flow or a task) or of a run's input.
+struct dead_letter_view {
+  runtime::dead_letter letter;     // of a run's input: id is the run's id, step is "run"
+  std::string kind;                // "event" or "run"
+  std::int64_t events = 1;         // kind "run": how many events its input has
+};
+
+// What a replay or discard did.
+struct settled {
+  std::int64_t done = 0;
+  std::vector<std::string> failed{};  // one sentence each: id and why it could not be replayed
+};
+
+class supervisor {
+ public:
+  using dead_letter_view = scheduler::dead_letter_view;
+  using settled = scheduler::settled;
+
+  supervisor(executors where, store& state, runtime::services& offered, const runtime::registry& components,
+             supervisor_options options);
+  ~supervisor();
+  supervisor(const supervisor&) = delete;
+  supervisor& operator=(const supervisor&) = delete;
+
+  // Recovers runs, kills orphans of a killed daemon, starts everything that is stored.
+  asio::awaitable<void> start();
+  // Drains and ends. What had to be forced is returned, one sentence each.
+  asio::awaitable<std::vector<std::string>> stop();
+  bool stopping() const;
+
+  // ---- pipelines ----
+  // invalid / malformed with problems; conflict: exists, or the name differs from the URL's; precondition_failed: ETag.
+  asio::awaitable<result<apply_answer>> apply(apply_request request);
+  asio::awaitable<result<void>> remove(std::string name, std::string if_match);
+  asio::awaitable<result<void>> pause(std::string name);
+  asio::awaitable<result<void>> resume(std::string name);
+  std::vector<pipeline_view> pipelines();
+  result<pipeline_view> pipeline(const std::string& name);  // not_found names the nearest
+  // Applies every *.yaml, *.yml and *.json of the folder; a broken file never stops the others.
+  asio::awaitable<void> load_folder(std::filesystem::path folder);
+  std::vector<broken_file> broken_files() const;
+
+  // ---- flows ----
+  result<flow_view> flow(const std::string& pipeline, const std::string& name);
+
+  // ---- runs ----
+  // not_found: pipeline or job; overloaded: the job's queue is full; conflict: idempotency key, or paused; a run refused
+  // by `on_overlap: skip` is recorded as skipped and answered like any other.
+  asio::awaitable<result<trigger_answer>> trigger(std::string pipeline, std::string job, trigger_request request);
+  result<run_record> run(const std::string& id);
+  std::vector<run_record> runs(const run_filter& filter);
+  // Returns when the run is final or `limit` has passed, whichever is first; the record as it is then.
+  asio::awaitable<result<run_record>> wait_for_end(std::string id, std::chrono::nanoseconds limit);
+  asio::awaitable<result<void>> cancel(std::string id);  // conflict: it has ended already
+  // A new run of the same job with the same input, on the current revision.
+  asio::awaitable<result<trigger_answer>> retry(std::string id);
+  // Where the log of a task is. The file may not exist (yet): the task printed nothing.
+  std::filesystem::path log_file(const std::string& run, const std::string& task) const;
+
+  // ---- topics ----
+  // Who reads it and how far behind.
+  std::vector<consumer_view> consumers(const std::string& topic);
+
+  // ---- dead letters ----
+  // Both kinds in one list, oldest first, paged by id.
+  std::vector<dead_letter_view> dead_letters(const std::string& pipeline, const std::string& after_id, std::size_t limit);
+  std::int64_t count_dead_letters();
+  // Events go through their flow's steps and sink again (one that fails again is a new dead letter); a run's input makes
+  // a new run. not_found: an id is unknown.
+  asio::awaitable<result<settled>> replay_dead_letters(std::vector<std::string> ids);
+  asio::awaitable<result<settled>> discard_dead_letters(std::vector<std::string> ids);
+
+ private:
+  struct impl;
+  std::unique_ptr<impl> impl_;
+};
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,132 @@
+// What supervision costs on top of the bare system call: runs of /bin/true per second, by posix_spawn +
+// waitpid in a loop (the floor) and by command_run with everything it does (pipes, log, pidfd, process
+// group), one after the other and four at a time, in the same minute on the same machine. Prints both and
+// their ratio; asserts nothing.
+//
+// Usage: bench_spawn [runs]   (default 2000)
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <spawn.h>
+#include <stdexcept>
+#include <string>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include "runtime/blocking_pool.hpp"
+#include "runtime/command_run.hpp"
+#include "runtime/topic.hpp"
+#include "runtime/webhooks.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace {
+
+using namespace penstock::runtime;
+namespace asio = boost::asio;
+
+double seconds_for(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void spawn_bare(int runs) {
+  char name[] = "/bin/true";
+  char* arguments[] = {name, nullptr};
+  for (int i = 0; i < runs; ++i) {
+    pid_t pid = 0;
+    int status = 0;
+    if (::posix_spawn(&pid, name, nullptr, nullptr, arguments, environ) != 0 ||
+        ::waitpid(pid, &status, 0) != pid || status != 0)
+      throw std::runtime_error("/bin/true cannot be run");
+  }
+}
+
+double bare_per_second(int runs, int parallel) {
+  return runs / seconds_for([&] {
+           std::vector<std::jthread> threads;
+           for (int i = 0; i < parallel; ++i) threads.emplace_back([&] { spawn_bare(runs / parallel); });
+         });
+}
+
+class supervised {
+ public:
+  double per_second(int runs, int parallel) {
+    return runs / seconds_for([&] {
+             std::vector<std::future<void>> chains;
+             for (int i = 0; i < parallel; ++i)
+               chains.push_back(asio::co_spawn(pool_, chain(runs / parallel), asio::use_future));
+             for (auto& one : chains) one.get();
+           });
+  }
+  ~supervised() { pool_.join(); }
+
+ private:
+  asio::awaitable<void> chain(int runs) {
+    for (int i = 0; i < runs; ++i) {
+      command_options options;
+      options.definition.run = {"/bin/true"};
+      options.pipeline = "bench";
+      options.consumer = "bench/run/R/main";
+      options.workdir = dir_.path();
+      options.environment = {{"PATH", "/usr/bin:/bin"}, {"PENSTOCK_RUN_ID", "R"}};
+      options.log = dir_ / "main.log";
+      options.timeout = std::chrono::minutes{15};
+      command_run run(asio::make_strand(pool_), components_, services_, std::move(options));
+      const command_outcome outcome = co_await run.run();
+      if (!outcome.ok()) throw std::runtime_error(outcome.reason);
+    }
+  }
+
+  penstock::testing::temp_dir dir_;
+  asio::thread_pool pool_{2};
+  topics topics_{dir_ / "topics", asio::make_strand(pool_)};
+  flow_store flows_{dir_ / "flows.db", asio::make_strand(pool_)};
+  webhooks webhooks_;
+  blocking_pool blocking_{2};
+  services services_{topics_, flows_, webhooks_, blocking_, {}};
+  registry components_;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int runs = argc > 1 ? std::atoi(argv[1]) : 2000;
+  constexpr int rounds = 9;
+  if (runs < 4 * rounds) {
+    std::fprintf(stderr, "usage: bench_spawn [runs, at least %d]\n", 4 * rounds);
+    return 2;
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  adopt_orphans();
+  supervised daemon;
+  for (const int parallel : {1, 4}) {
+    std::vector<double> floors, ours, ratios;
+    for (int round = 0; round < rounds; ++round) {  // by turns, so that other load meets both alike
+      floors.push_back(bare_per_second(runs / rounds, parallel));
+      ours.push_back(daemon.per_second(runs / rounds, parallel));
+      ratios.push_back(ours.back() / floors.back());
+    }
+    std::printf(
+        "/bin/true, %d at a time: posix_spawn %6.0f/s   command_run %6.0f/s   ratio %.2f (medians of %d "
+        "rounds)\n",
+        parallel, median(floors), median(ours), median(ratios), rounds);
+  }
+}

@@ -1,0 +1,82 @@
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "config/json_schema.hpp"
+#include "test_catalog.hpp"
+
+namespace penstock::config {
+namespace {
+
+value at(const value& schema, const std::string& pointer) { return schema.at(value::json_pointer(pointer)); }
+
+// Every $ref points at something, every `required` key is a property, and no `type` or `enum` is empty.
+void check_sound(const value& schema, const value& root) {
+  if (schema.is_array()) {
+    for (const value& item : schema) check_sound(item, root);
+    return;
+  }
+  if (!schema.is_object()) return;
+  if (schema.contains("$ref")) {
+    CHECK(root.contains(value::json_pointer(schema.at("$ref").get<std::string>().substr(1))));
+  }
+  if (schema.contains("required") && schema.at("required").is_array() && schema.contains("properties")) {
+    for (const value& key : schema.at("required"))
+      CHECK(schema.at("properties").contains(key.get<std::string>()));
+  }
+  if (schema.contains("enum")) CHECK_FALSE(schema.at("enum").empty());
+  for (const auto& [key, child] : schema.items()) {
+    if (key != "default" && key != "examples") check_sound(child, root);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the schema says what the records say", "[config][schema]") {
+  const value schema = pipeline_json_schema(testing::small_catalog());
+  check_sound(schema, schema);
+  CHECK(schema.at("$schema") == "https://json-schema.org/draft/2020-12/schema");
+  CHECK(schema.at("required") == value::array({"name"}));
+  CHECK(schema.at("additionalProperties") == false);
+
+  const std::string job = "/properties/jobs/additionalProperties/properties";
+  CHECK(at(schema, job + "/on_overlap/enum") == value::array({"queue", "skip", "allow", "replace"}));
+  CHECK(at(schema, job + "/on_overlap/default") == "queue");
+  CHECK(at(schema, job + "/queue_limit/default") == 1000);
+  CHECK(at(schema, job + "/grace/default") == "10s");
+  CHECK(at(schema, job + "/timeout/examples") == value::array({"15m"}));
+  CHECK(at(schema, job + "/timeout/type") == "string");
+  CHECK(at(schema, job + "/tasks/minProperties") == 1);
+  CHECK(at(schema, job + "/from/$ref") == "#/$defs/source");
+
+  const value trigger = at(schema, job + "/trigger/anyOf/1");
+  CHECK(trigger.at("oneOf").size() == 4);
+  CHECK(trigger.at("oneOf").at(0) == value::parse(R"({"required":["topic"]})"));
+  CHECK(trigger.at("dependentRequired").at("max_wait") == value::array({"topic"}));
+  CHECK(trigger.at("properties").at("cron").at("examples") == value::array({"0 6 * * *"}));
+}
+
+TEST_CASE("each component is a choice of its kind", "[config][schema]") {
+  const value schema = pipeline_json_schema(testing::small_catalog());
+  std::vector<std::string> sinks;
+  for (const value& choice : at(schema, "/$defs/sink/oneOf")) {
+    sinks.push_back(choice.contains("enum") ? choice.at("enum").dump()
+                                            : choice.at("required").at(0).get<std::string>());
+  }
+  CHECK(sinks == std::vector<std::string>{"drop", "http", "sqlite", "topic", "[\"drop\"]"});
+  CHECK(at(schema, "/$defs/step/oneOf/0/properties").contains("name"));
+  CHECK_FALSE(at(schema, "/$defs/sink/oneOf/0/properties").contains("name"));
+}
+
+TEST_CASE("secrets are marked and take references only", "[config][schema]") {
+  const value schema = pipeline_json_schema(testing::small_catalog());
+  for (const value& source : at(schema, "/$defs/source/oneOf")) {
+    if (!source.contains("properties") || !source.at("properties").contains("webhook")) continue;
+    const value secret = at(source, "/properties/webhook/properties/signature/properties/secret");
+    CHECK(secret.at("writeOnly") == true);
+    CHECK(secret.at("pattern").get<std::string>().find("env|file|secret") != std::string::npos);
+    return;
+  }
+  FAIL("no webhook in the schema");
+}
+
+}  // namespace penstock::config

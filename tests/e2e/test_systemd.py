@@ -1,0 +1,102 @@
+"""The unit as it is installed, and the daemon's side of Type=notify, with this test in systemd's place."""
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.request
+
+import pytest
+
+from penstock import BIN, Daemon
+
+BUILD = os.environ.get("PENSTOCK_BUILD_DIR", str(BIN.parent))
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    prefix = tmp_path_factory.mktemp("prefix")
+    finished = subprocess.run(["cmake", "--install", BUILD, "--prefix", prefix], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return prefix
+
+
+def test_what_is_installed(installed):
+    for file in ("bin/penstockd", "bin/penstock", "share/penstock/examples/quakes/quakes.yaml",
+                 "share/penstock/examples/quakes/earthquakes.ndjson", "share/doc/penstock/README.md",
+                 "share/doc/penstock/LICENSE"):
+        assert (installed / file).is_file(), file
+    assert os.access(installed / "bin" / "penstockd", os.X_OK)
+    assert os.access(installed / "share/penstock/examples/quakes/replay.py", os.X_OK)
+    unit = (installed / "lib/systemd/system/penstockd.service").read_text()
+    assert f"ExecStart={installed}/bin/penstockd " in unit
+    assert "@" not in unit.replace("SystemCallFilter=@", "").replace("~@", "").replace(" @", "")
+    validate = subprocess.run([installed / "bin" / "penstock", "validate",
+                               installed / "share/penstock/examples/quakes/quakes.yaml"], capture_output=True, text=True)
+    assert validate.returncode == 0, validate.stdout
+
+
+@needs_systemd
+def test_the_unit_is_clean(installed):
+    unit = installed / "lib/systemd/system/penstockd.service"
+    finished = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    assert (finished.returncode, finished.stderr.strip()) == (0, "")
+
+
+@needs_systemd
+def test_the_unit_is_hardened(installed):
+    unit = installed / "lib/systemd/system/penstockd.service"
+    finished = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit], capture_output=True,
+                              text=True)
+    level = re.search(r"Overall exposure level for \S+: ([0-9.]+)", finished.stdout)
+    assert level, finished.stdout + finished.stderr
+    assert float(level[1]) <= 2.5
+
+
+def test_notifications(start_daemon, tmp_path):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(20)
+        seen = []
+
+        def wait_for(word):
+            while not any(word in message for message in seen):
+                seen.append(systemd.recv(4096).decode())
+
+        daemon = start_daemon({"shop": "name: shop\ntopics: {orders: {}}\n"},
+                              env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"})
+        wait_for("READY=1")
+        assert daemon.get("/readyz").status == 200
+        seen.clear()
+        wait_for("WATCHDOG=1")
+        seen.clear()
+        assert daemon.stop() == 0
+        wait_for("STOPPING=1")
+        daemon.start()
+
+
+def test_ready_means_serving(tmp_path):
+    """At the very moment of READY=1 a request is answered."""
+    address = str(tmp_path / "notify")
+    daemon = Daemon(tmp_path, env={"NOTIFY_SOCKET": address})
+    answers = []
+
+    def ask_when_told(systemd):
+        while "READY=1" not in systemd.recv(4096).decode():
+            pass
+        where = (daemon.data / "listen").read_text().strip()
+        with urllib.request.urlopen(f"http://{where}/readyz", timeout=5) as answer:
+            answers.append(answer.status)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(20)
+        asker = threading.Thread(target=ask_when_told, args=(systemd,))
+        asker.start()
+        daemon.start()
+        asker.join(20)
+    assert answers == [200]
+    assert daemon.stop() == 0
