@@ -408,6 +408,7 @@ asio::awaitable<void> command_run::state::give_up(std::string trouble) {
   while (!leader_ended) co_await wait_for_change(never);
   if (!leader_reaped) last = reap(leader.pid);
   leader_reaped = true;
+  reap_killed_group(leader.pid);
   co_await finish_pumps();
   describe();
   outcome.end = command_end::signalled;

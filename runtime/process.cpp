@@ -268,9 +268,12 @@ std::optional<process_end> reap(pid_t leader) {
 void kill_and_reap(pid_t leader) {
   ::kill(-leader, SIGKILL);
   reap(leader);
-  // Its children are ours by now, and dying.
+  reap_killed_group(leader);
+}
+
+void reap_killed_group(pid_t group) {
   siginfo_t ignored{};
-  while (::waitid(P_PGID, static_cast<id_t>(leader), &ignored, WEXITED) == 0 || errno == EINTR) {
+  while (::waitid(P_PGID, static_cast<id_t>(group), &ignored, WEXITED) == 0 || errno == EINTR) {
   }
 }
 
@@ -290,12 +293,15 @@ struct process_status {
   bool runs() const { return state != 'Z' && state != 'X'; }
 };
 
-// Fields 3 and 5 of /proc/PID/stat (proc(5)); the name before them may hold anything, so it is skipped from
-// behind.
+// Nothing: there is no such process. Throws when the machine is out of descriptors: not seeing is not
+// knowing. Fields 3 and 5 of /proc/PID/stat (proc(5)); the name before them may hold anything, so it is
+// skipped from behind.
 std::optional<process_status> status_of(pid_t pid) {
   std::array<char, 64> path{};
   std::snprintf(path.data(), path.size(), "/proc/%d/stat", pid);
   const unique_fd file(::open(path.data(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+    throw std::runtime_error("cannot read /proc: " + words(errno));
   if (file.get() < 0) return std::nullopt;
   std::array<char, 512> text{};
   const auto size = ::read(file.get(), text.data(), text.size() - 1);

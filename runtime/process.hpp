@@ -75,6 +75,9 @@ struct process_end {
 std::optional<process_end> reap(pid_t leader);
 // For one that cannot be looked after: it and its group are gone when this returns. Blocks meanwhile.
 void kill_and_reap(pid_t leader);
+// Blocks until the children of ours in this group, to which SIGKILL was sent, have ended. Only after the
+// leader was reaped.
+void reap_killed_group(pid_t group);
 
 // "SIGTERM"
 std::string signal_name(int signal);
@@ -86,7 +89,7 @@ bool group_exists(pid_t group);
 // reaped. Reads all of /proc, so it is for groups that outlive their leader. Only after the leader was
 // reaped. Throws when the machine is out of descriptors.
 std::vector<process> rest_of_group(pid_t group, std::size_t most);
-// How many still run.
+// How many still run. Throws likewise.
 int count_group(pid_t group);
 
 // Called once by main: descendants whose parents end become children of this program

@@ -511,10 +511,13 @@ std::unique_ptr<reader> topic::state::open_reader() const {
   return std::make_unique<reader>(std::move(db));
 }
 
-// A reader, taken from the pool for one call; none when there is no file or the topic is closed.
+enum class after_use { keep_open, close_if_new };
+
+// A reader, taken from the pool for one call; none when there is no file or the topic is closed. Only reading
+// events keeps a new connection open: looking at thousands of topics must not leave their files open.
 class topic::state::lease {
  public:
-  explicit lease(state& owner) : owner_(owner) {
+  lease(state& owner, after_use after) : owner_(owner) {
     std::unique_lock lock(owner_.readers_mutex);
     owner_.reader_returned.wait(lock, [this] {
       if (owner_.readers_closed) return true;
@@ -535,11 +538,16 @@ class topic::state::lease {
       throw;
     }
     if (!taken_) give_up();
+    close_after_ = after == after_use::close_if_new;
   }
 
   ~lease() {
     if (!taken_) return;
-    owner_.used = true;
+    if (close_after_) {
+      taken_.reset();
+      give_up();
+      return;
+    }
     taken_->events.reset();  // a read that stopped early must not hold on to its snapshot
     const std::lock_guard lock(owner_.readers_mutex);
     owner_.idle_readers.push_back(std::move(taken_));
@@ -561,6 +569,7 @@ class topic::state::lease {
 
   state& owner_;
   std::unique_ptr<reader> taken_;
+  bool close_after_ = false;
 };
 
 void topic::state::close_readers() {
@@ -586,7 +595,7 @@ void topic::state::rest() {
 std::int64_t topic::state::known_last_offset() {
   std::int64_t known = last_offset;
   if (known != unknown) return known;
-  const lease from(*this);
+  const lease from(*this, after_use::close_if_new);
   const std::int64_t found = from ? one_integer(from->last) : 0;
   // A writer that was opened meanwhile knows better.
   return last_offset.compare_exchange_strong(known, found) ? found : known;
@@ -670,7 +679,8 @@ batch topic::read(std::int64_t after, std::size_t limit, std::int64_t until, std
   batch out;
   const std::int64_t last = std::min(until, state_->known_last_offset());
   if (limit == 0 || after >= last) return out;
-  const state::lease from(*state_);
+  state_->used = true;
+  const state::lease from(*state_, after_use::keep_open);
   if (!from) return out;
   const auto most = static_cast<std::size_t>(last - std::max<std::int64_t>(after, 0));
   out.events.reserve(std::min({limit, most, reserve_limit}));
@@ -689,7 +699,7 @@ batch topic::read(std::int64_t after, std::size_t limit, std::int64_t until, std
 std::int64_t topic::last_offset() { return state_->known_last_offset(); }
 
 std::optional<timestamp> topic::received_at(std::int64_t offset) {
-  const state::lease from(*state_);
+  const state::lease from(*state_, after_use::close_if_new);
   if (!from) return std::nullopt;
   const std::int64_t received = one_integer(from->received.bind(1, offset));
   if (received == 0) return std::nullopt;
@@ -697,7 +707,7 @@ std::optional<timestamp> topic::received_at(std::int64_t offset) {
 }
 
 std::int64_t topic::producer_position(const std::string& producer) {
-  const state::lease from(*state_);
+  const state::lease from(*state_, after_use::close_if_new);
   return from ? one_integer(from->producer.bind(1, producer)) : 0;
 }
 

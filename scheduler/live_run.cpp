@@ -78,7 +78,7 @@ void live_run::started(int attempt, timestamp at) {
 
 void live_run::start() {
   executing_ = true;
-  in_background(around_.where.control, "run " + record_.id, run_attempts());
+  in_background(around_.where.control, "run " + record_.id, execute());
 }
 
 void live_run::cancel(std::string reason) {
@@ -120,8 +120,19 @@ asio::awaitable<void> live_run::wait_for_end(steady::time_point deadline) {
   std::erase(waiting_for_end_, ended);
 }
 
-asio::awaitable<void> live_run::run_attempts() {
+asio::awaitable<void> live_run::execute() {
   const auto self = shared_from_this();
+  try {
+    co_await run_attempts();
+  } catch (const std::exception& e) {
+    spdlog::critical("run {}: {}", record_.id, e.what());  // a bug; the run is taken up again at the next start
+  }
+  over_ = true;
+  for (const auto& waiting : waiting_for_end_) waiting->notify();
+  ended_(self);
+}
+
+asio::awaitable<void> live_run::run_attempts() {
   while (cancel_reason_.empty() && !interrupted_) {
     const auto attempt = co_await run_attempt();
     if (interrupted_ || !cancel_reason_.empty()) break;
@@ -136,10 +147,7 @@ asio::awaitable<void> live_run::run_attempts() {
     }
     if (!co_await pause_before(record_.attempt + 1, attempt)) break;
   }
-  if (!over_ && !interrupted_) co_await finish(run_state::cancelled, cancel_reason_);
-  over_ = true;
-  for (const auto& waiting : waiting_for_end_) waiting->notify();
-  ended_(self);
+  if (!is_final(record_.state) && !interrupted_) co_await finish(run_state::cancelled, cancel_reason_);
 }
 
 // Runs tasks as their needs allow until none runs and none can start. The result's reason is empty when all succeeded.
@@ -261,6 +269,9 @@ asio::awaitable<void> live_run::finish(run_state state, std::string reason) {
     try {
       co_await around_.store.finish_run(record_.id, state, reason, *record_.ended_at, record_.tasks, std::move(rows));
       stored = true;
+    } catch (const std::logic_error&) {
+      for (auto& d : dependents) d.settle(false);
+      throw;  // a bug: trying again would not help
     } catch (const std::exception& e) {
       spdlog::error("run {}: its end cannot be stored, trying again in {} s: {}", record_.id, pause.count(), e.what());
     }

@@ -60,6 +60,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   // Shared with task coroutines, which may outlive the attempt when they had to be abandoned.
   using shared_execution = std::shared_ptr<execution>;
 
+  asio::awaitable<void> execute();
   asio::awaitable<void> run_attempts();
   asio::awaitable<attempt_result> run_attempt();
   asio::awaitable<bool> wait_for_tasks(std::optional<std::chrono::steady_clock::time_point> deadline);

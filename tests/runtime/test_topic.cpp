@@ -797,6 +797,7 @@ TEST_CASE("an unused topic's files are closed by retention, and open again when 
   CHECK(open_files() == 0);
   CHECK(b.t->status().events == 1);  // looking leaves nothing open
   CHECK(b.t->last_offset() == 1);
+  CHECK(b.t->received_at(1) == start);
   CHECK(open_files() == 0);
   CHECK(b.append({"b"}).first_offset == 2);
   CHECK(b.ids() == std::vector<std::string>{"a", "b"});
