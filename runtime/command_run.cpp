@@ -90,7 +90,7 @@ std::string processes(int count) { return std::to_string(count) + (count == 1 ? 
 
 }  // namespace
 
-// All members but `cancel_requested` belong to the strand. One coroutine, supervise(), decides; feed() and
+// All members but the atomic ones belong to the strand. One coroutine, supervise(), decides; feed() and
 // the two pump coroutines and the pidfd's handlers only report to it through flags and poke(). It outlives
 // them all.
 struct command_run::state : std::enable_shared_from_this<state> {
@@ -155,6 +155,7 @@ struct command_run::state : std::enable_shared_from_this<state> {
   services& offered;
   command_options options;
   std::atomic<bool> cancel_requested{false};
+  std::atomic<int> shown_pid{0};  // 0: none
 
   asio::steady_timer changed;
   process leader;
@@ -186,6 +187,11 @@ asio::awaitable<command_outcome> command_run::run() {
   return asio::co_spawn(state_->strand, state::execute(state_), asio::use_awaitable);
 }
 
+std::optional<int> command_run::pid() const {
+  const int pid = state_->shown_pid;
+  return pid == 0 ? std::nullopt : std::optional(pid);
+}
+
 void command_run::cancel() {
   if (state_->cancel_requested.exchange(true)) return;
   asio::post(state_->strand, [s = state_] { s->poke(); });
@@ -202,6 +208,7 @@ asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<sta
     trouble = e.what();
   }
   if (!trouble.empty()) co_return self->not_run(command_end::not_started, trouble);
+  self->shown_pid = self->leader.pid;
   try {
     self->start_pumps();
     co_await self->supervise();
@@ -209,6 +216,7 @@ asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<sta
     trouble = e.what();
   }
   if (!trouble.empty()) co_await self->give_up(std::move(trouble));
+  self->shown_pid = 0;
   self->finish_log();
   reap_strays();
   co_return std::move(self->outcome);

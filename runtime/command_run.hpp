@@ -69,6 +69,8 @@ class command_run {
 
   // Call once, awaited from any executor; runs on the strand. Never throws.
   asio::awaitable<command_outcome> run();
+  // From any thread: the process, while it is being supervised; nothing before and afterwards.
+  std::optional<int> pid() const;
   // From any thread: end it gracefully (end of input, TERM, grace, CONT, KILL).
   void cancel();
 

@@ -203,7 +203,7 @@ const char* pattern_matcher::match_reference(const char* s, char digit) {
   if (index < 0 || index >= level_ || captures_[static_cast<std::size_t>(index)].length == capture::open)
     throw pattern_error(std::string("invalid capture index %") + digit);
   const capture& c = captures_[static_cast<std::size_t>(index)];
-  if (c.length == capture::position) throw pattern_error("a position capture cannot be referred to");
+  if (c.length == capture::position) return nullptr;  // as in Lua, a position is equal to no text
   spend(c.length / 16);
   if (end_ - s < c.length || std::memcmp(c.start, s, static_cast<std::size_t>(c.length)) != 0) return nullptr;
   return s + c.length;

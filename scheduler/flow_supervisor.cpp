@@ -164,6 +164,7 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_command(const conf
   options.environment["PENSTOCK_FLOW"] = definition_.name;
   options.log = around_.options.data / "logs" / ("flow-" + revision_->name) / (definition_.name + ".log");
   options.log_limit_bytes = around_.options.max_log_bytes;
+  options.continuous = true;
   options.grace = definition_.grace;
   command_ = std::make_shared<runtime::command_run>(asio::make_strand(around_.where.flows), around_.components,
                                                     around_.offered, std::move(options));
@@ -189,6 +190,7 @@ flow_view flow_supervisor::view() const {
   v.filtered = counters_->filtered.load();
   v.dead = counters_->dead.load();
   v.duplicates = counters_->duplicates.load();
+  if (command_) v.pid = command_->pid();
   if (const auto at = counters_->last_event_us.load(); at != 0) v.last_event_at = from_micros(at);
   return v;
 }

@@ -411,9 +411,13 @@ asio::awaitable<void> live_run::run_command(const config::task& definition, cons
   self->command = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, std::move(options));
   const auto outcome = co_await self->command->run();
   if (outcome.end == runtime::command_end::exited) task.exit_code = outcome.exit_code;
-  task.reason = outcome.output_failure.empty() ? outcome.reason : outcome.output_failure;
+  task.reason = outcome.reason;
+  for (const auto& failure : {outcome.input_failure, outcome.output_failure}) {
+    if (!failure.empty()) task.reason = failure;
+  }
   if (outcome.ok()) {
     task.state = run_state::succeeded;
+    if (command.to) co_await around_.offered.flows.forget(consumer(task.name));
   } else if (outcome.end == runtime::command_end::timed_out) {
     task.state = run_state::timed_out;
   } else if (outcome.end == runtime::command_end::cancelled) {

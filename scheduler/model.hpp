@@ -33,54 +33,54 @@ bool may_become(run_state from, run_state to);
 struct run_input {
   enum class kind { none, topic, inline_events };
   kind type = kind::none;
-  std::string topic;          // kind::topic: offsets (after, until]
+  std::string topic;  // kind::topic: offsets (after, until]
   std::int64_t after = 0;
   std::int64_t until = 0;
-  bool open = false;          // kind::topic: may still grow
-  std::string ndjson;         // kind::inline_events
-  std::int64_t events = 0;    // how many
+  bool open = false;        // kind::topic: may still grow
+  std::string ndjson;       // kind::inline_events
+  std::int64_t events = 0;  // how many
 };
 
 struct task_record {
   std::string name;
   run_state state = run_state::queued;
-  int attempt = 0;                  // how often it was started
+  int attempt = 0;  // how often it was started
   std::optional<int> exit_code{};
-  std::string reason{};             // in words; empty when it succeeded
+  std::string reason{};  // in words; empty when it succeeded
   std::optional<timestamp> started_at{}, ended_at{};
 };
 
 struct run_record {
-  std::string id;        // ULID
+  std::string id;  // ULID
   std::string pipeline;
   std::string job;
   std::int64_t revision = 0;
   run_state state = run_state::queued;
   trigger_kind trigger = trigger_kind::rest;
-  std::string waiting_reason{};     // why a queued or retrying run does not run now
-  std::string reason{};             // why it ended as it did
-  int attempt = 0;                  // attempts started
-  int interruptions = 0;            // attempts cut off by a daemon stop or crash; they are not counted in `attempt`
+  std::string waiting_reason{};  // why a queued or retrying run does not run now
+  std::string reason{};          // why it ended as it did
+  int attempt = 0;               // attempts started
+  int interruptions = 0;  // attempts cut off by a daemon stop or crash; they are not counted in `attempt`
   std::optional<timestamp> scheduled_for{};  // cron, every: the time it stands for
-  std::string upstream_run{};       // after: the run whose end made this one
-  run_input input{};                // `ndjson` only filled by store::load_input
-  std::string params = "{}";        // JSON object
+  std::string upstream_run{};                // after: the run whose end made this one
+  run_input input{};                         // `ndjson` only filled by store::load_input
+  std::string params = "{}";                 // JSON object
   timestamp created_at{};
   std::optional<timestamp> started_at{}, ended_at{};
-  std::optional<timestamp> retry_at{};       // retrying: not before
-  std::vector<task_record> tasks{};          // in the definition's order
+  std::optional<timestamp> retry_at{};  // retrying: not before
+  std::vector<task_record> tasks{};     // in the definition's order
 };
 
 struct pipeline_record {
   std::string name;
-  std::int64_t revision = 0;   // from 1, one more at each change
-  std::string text;            // as it was sent
-  std::string media_type;      // application/yaml or application/json
-  std::string origin;          // "rest", or the file's path
-  std::string etag;            // "\"REVISION-HASH\""
+  std::int64_t revision = 0;  // from 1, one more at each change
+  std::string text;           // as it was sent
+  std::string media_type;     // application/yaml or application/json
+  std::string origin;         // "rest", or the file's path
+  std::string etag;           // "\"REVISION-HASH\""
   bool paused = false;
   timestamp created_at{};
-  timestamp updated_at{};      // of this revision
+  timestamp updated_at{};  // of this revision
 };
 
 }  // namespace penstock::scheduler

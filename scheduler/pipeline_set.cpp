@@ -231,7 +231,8 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   record.origin = request.origin;
   record.updated_at = wall_now();
   if (!live) record.created_at = record.updated_at;
-  record.revision = expected + 1;  // the store may go further when the name was in use before
+  const auto earlier = around_.store.revisions(name);  // also of a removed pipeline of that name
+  record.revision = earlier.empty() ? 1 : earlier.front().revision + 1;
   record.etag = make_etag(record.revision, record.text);
   if (request.dry_run) co_return answer;
 

@@ -15,10 +15,10 @@ namespace penstock::scheduler {
 // ---- topic trigger: when do waiting events become a run? ----
 
 struct topic_view {
-  std::int64_t cursor = 0;                // claimed so far
-  std::int64_t last_offset = 0;           // committed in the topic
-  std::optional<timestamp> oldest{};      // receive time of the first unclaimed event; absent when none waits
-  bool may_start = true;                  // overlap rule and pause allow another run now
+  std::int64_t cursor = 0;            // claimed so far
+  std::int64_t last_offset = 0;       // committed in the topic
+  std::optional<timestamp> oldest{};  // receive time of the first unclaimed event; absent when none waits
+  bool may_start = true;              // overlap rule and pause allow another run now
 };
 
 struct topic_decision {
@@ -34,9 +34,9 @@ topic_decision decide(const config::topic_trigger& trigger, const topic_view& vi
 // ---- a run that is open for more events (grace_period) ----
 
 struct open_view {
-  std::int64_t after = 0, until = 0;   // claimed by this run so far
-  std::int64_t last_offset = 0;        // of the topic
-  timestamp last_event{};              // when the claim last grew (or the run started)
+  std::int64_t after = 0, until = 0;  // claimed by this run so far
+  std::int64_t last_offset = 0;       // of the topic
+  timestamp last_event{};             // when the claim last grew (or the run started)
 };
 
 struct open_decision {
@@ -47,7 +47,8 @@ struct open_decision {
   bool operator==(const open_decision&) const = default;
 };
 
-// Extends by what waits in the topic, up to max_events in all; closes when that is reached or nothing came for grace_period.
+// Extends by what waits in the topic, up to max_events in all; closes when that is reached or nothing came
+// for grace_period.
 open_decision decide(const config::topic_trigger& trigger, const open_view& view, timestamp now);
 
 // ---- overlap: what happens to a new run while others of its job exist? ----
@@ -63,7 +64,8 @@ admission admit(config::overlap_rule rule, std::int64_t queue_limit, const job_l
 
 // ---- attempts ----
 
-// The pause before attempt `next` (2, 3, …): doubling from backoff_first to backoff_limit, times `jitter` in [0.5, 1].
+// The pause before attempt `next` (2, 3, …): doubling from backoff_first to backoff_limit, times `jitter` in
+// [0.5, 1].
 nanoseconds backoff(const config::retry_rule& rule, int next, double jitter);
 
 struct attempt_result {
@@ -96,10 +98,13 @@ dag_step next_tasks(const config::job& job, const std::vector<task_record>& task
 
 // ---- schedules ----
 
-// The times in (last, now] that `trigger` has missed and shall still run, by its policy, oldest first; bounded by `limit`.
-std::vector<timestamp> missed_firings(const config::cron_trigger& trigger, timestamp last, timestamp now, std::size_t limit);
+// The times in (last, now] that `trigger` has missed and shall still run, by its policy, oldest first;
+// bounded by `limit`.
+std::vector<timestamp> missed_firings(const config::cron_trigger& trigger, timestamp last, timestamp now,
+                                      std::size_t limit);
 
-// The next firing of an `every` trigger: multiples of the interval since `anchor` (when the job was first seen).
+// The next firing of an `every` trigger: multiples of the interval since `anchor` (when the job was first
+// seen).
 timestamp next_every(const config::every_trigger& trigger, timestamp anchor, timestamp after);
 
 }  // namespace penstock::scheduler

@@ -85,7 +85,8 @@ class seen_keys {
   static std::int64_t seen_at(const state_entry& entry) {
     std::int64_t at = 0;
     const char* const end = entry.value.data() + entry.value.size();
-    if (std::from_chars(entry.value.data(), end, at).ptr != end || entry.value.empty())
+    const auto [read_to, wrong] = std::from_chars(entry.value.data(), end, at);
+    if (wrong != std::errc() || read_to != end)
       throw std::runtime_error("the stored state of key '" + entry.key + "' is damaged: '" + entry.value +
                                "'");
     return at;

@@ -115,7 +115,7 @@ def test_trigger_and_runs(shop, tmp_path):
     as_json = json.loads(penstock("runs", "show", run_id, "--json", daemon=shop).stdout)
     assert as_json == shop.run(run_id)
     log = penstock("logs", run_id, daemon=shop).stdout
-    assert "city Rome" in log and '{"n": 1}' in log and "problem" in log
+    assert "city Rome" in log and '{"n":1}' in log and "problem" in log
     assert penstock("logs", "01ARZ3NDEKTSV4RRFFQ69G5FAV", daemon=shop).returncode == REFUSED
     assert penstock("runs", "--state", "failed", daemon=shop).stdout.count("fails") == 1
     from_stdin = penstock("trigger", "shop", "echo", "--events", "-", "--wait", "--json", daemon=shop, stdin='[{"n": 3}]')
