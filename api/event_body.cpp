@@ -76,7 +76,7 @@ std::optional<result<trigger_text>> split_trigger(ondemand::parser& parser, std:
   if (parser.iterate(padded).get(document)) return std::nullopt;
   ondemand::object object;
   if (const auto failure = document.get_object().get(object)) {
-    if (failure != simdjson::INCORRECT_TYPE) return std::nullopt;
+    if (failure != simdjson::INCORRECT_TYPE || !parse_json(text)) return std::nullopt;
     return error{errc::invalid, "the body must be an object such as {\"params\": {}, \"events\": []}"};
   }
   trigger_text out;

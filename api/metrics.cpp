@@ -6,6 +6,7 @@
 #include <iterator>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -141,11 +142,11 @@ void add_process(metrics_text& out, const process_figures& p) {
 
 void metrics_text::begin(std::string_view name, std::string_view type, std::string_view help) {
   name_ = name;
-  text_.append("# HELP ").append(name).append(" ").append(help);
-  text_.append("\n# TYPE ").append(name).append(" ").append(type).append("\n");
+  head_ = fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n", name, help, type);
 }
 
 void metrics_text::start_sample(labels with) {
+  text_ += std::exchange(head_, {});
   text_ += name_;
   char open = '{';
   for (const auto& [name, value] : with) {

@@ -15,7 +15,7 @@
 
 namespace penstock::api {
 
-// Builds the text: begin() a metric, then its samples, metric by metric.
+// Builds the text: begin() a metric, then its samples, metric by metric. One without samples leaves nothing.
 class metrics_text {
  public:
   using labels = std::initializer_list<std::pair<std::string_view, std::string_view>>;
@@ -29,6 +29,7 @@ class metrics_text {
   void start_sample(labels with);
   std::string text_;
   std::string name_;
+  std::string head_;  // HELP and TYPE, until the first sample
 };
 
 struct process_figures {

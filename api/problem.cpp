@@ -65,7 +65,7 @@ response document_response(int status, std::string_view type, const std::string&
     json& errors = document["errors"] = json::array();
     for (const problem& p : problems) errors.push_back(error_entry(p));
   }
-  response r{.status = status, .content_type = "application/problem+json", .body = to_text(document)};
+  response r{.status = status, .content_type = "application/problem+json", .body = to_text(document) + "\n"};
   if (status >= 500) r.cause = detail;
   return r;
 }

@@ -137,7 +137,7 @@ asio::awaitable<bool> session::serve_one() {
   log(reply, started);
   const bool open = co_await send(std::move(reply));
   co_await end_watch();
-  co_return open && !gone_;
+  co_return open && !gone_ && !core_->stopping;  // a stream may have outlived the moment of the stop
 }
 
 void session::begin_request() {
@@ -165,7 +165,7 @@ asio::awaitable<response> session::answer() {
   if (!refused) refused = check_query();
   if (!refused) refused = check_body();
   if (refused) {
-    co_await skip_small_body();
+    skip_arrived_body();
     co_return std::move(*refused);
   }
   if (parser_->whole()) {
@@ -351,16 +351,12 @@ response session::refusal(read_end why) {
   return problem_response(400, "malformed", "not an HTTP request: " + failure_.message());
 }
 
-// A refused request's body is read when it is small, so that the connection can go on.
-asio::awaitable<void> session::skip_small_body() {
-  if (parser_->whole() || !request_.header_value("expect").empty()) co_return;
-  const auto length = parser_->content_length();
-  if (!length || *length > small_body) co_return;
+// A refused request's body is dropped when it is here already, so that the connection can go on. It is not
+// waited for: the client may wait for the refusal.
+void session::skip_arrived_body() {
   parser_->limit_body_to(small_body);
-  stage_ = stage::body;
-  deadline_in(core_->options.body_timeout);
-  co_await read(&request_parser::whole);
-  stage_ = stage::busy;
+  bool finished = parser_->whole();
+  if (!finished) feed(&request_parser::whole, finished);
 }
 
 // ---- writing ----
@@ -398,7 +394,7 @@ asio::awaitable<bool> session::send(response reply) {
   const bool streams = reply.stream && body_wanted;
   const bool chunked = streams && request_.version == 11;
   const bool keep = may_keep_open() && (!streams || chunked);
-  unread_ = !keep;
+  unread_ = !keep && (refused_ || !parser_->whole() || buffer_.size() > 0);
   write_head(reply, keep, chunked);
   std::string_view body;
   if (body_wanted && !streams) body = reply.body;

@@ -63,7 +63,7 @@ class session : public std::enable_shared_from_this<session> {
   std::optional<response> check_query();
   std::optional<response> check_body();
   response refusal(read_end why);
-  asio::awaitable<void> skip_small_body();
+  void skip_arrived_body();
 
   asio::awaitable<bool> send(response reply);
   asio::awaitable<bool> send_stream(body_stream& stream, bool chunked);

@@ -1,7 +1,6 @@
 // penstockd: reads flags and settings, then runs the application until it is told to stop.
 #include <signal.h>
 #include <spdlog/spdlog.h>
-#include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
@@ -12,6 +11,7 @@
 #include "daemon/application.hpp"
 #include "daemon/logging.hpp"
 #include "daemon/settings.hpp"
+#include "runtime/process.hpp"
 
 namespace {
 
@@ -72,7 +72,7 @@ int main(int argc, char** argv) {
 
   daemon::set_up_logging(settings->log_level, settings->log_format);
   ::signal(SIGPIPE, SIG_IGN);
-  ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // what a task's programs leave behind comes to us, not to init
+  runtime::adopt_orphans();  // what a task's programs leave behind comes to us, not to init
   try {
     daemon::application application(*settings);
     return application.run();

@@ -60,9 +60,9 @@ class dataflow_run {
 
   // Call once, awaited from any executor; runs on the strand. Never throws.
   asio::awaitable<dataflow_outcome> run();
-  // Puts dead events through steps and sink again, between two batches of the input; their dead letters are removed in the
-  // transaction that makes the outcome safe (one that fails again is a new dead letter). unavailable: the run is not
-  // at work, or the sink cannot take them now; then nothing has changed.
+  // Puts dead events through steps and sink again, between two batches of the input; their dead letters are
+  // removed in the transaction that makes the outcome safe (one that fails again is a new dead letter).
+  // unavailable: the run is not at work, or the sink cannot take them now; then nothing has changed.
   asio::awaitable<result<void>> replay(batch events, std::vector<std::string> dead_letter_ids);
   // Stop the input, finish what was taken in, then end with `drained`.
   void request_drain();

@@ -27,6 +27,14 @@ std::string make_traceparent() {
   return "00-" + hex() + hex() + "-" + hex() + "-01";
 }
 
+// True when a task has a sink: its positions are kept while the run may be tried again.
+bool keeps_positions(const config::job& job) {
+  return std::any_of(job.tasks.begin(), job.tasks.end(), [](const config::task& task) {
+    const auto* command = std::get_if<config::command>(&task.does);
+    return !command || command->to;
+  });
+}
+
 // PENSTOCK_PARAM_NAME: upper case, anything but letters and digits as an underscore.
 std::string parameter_variable(const std::string& name) {
   std::string variable = "PENSTOCK_PARAM_";
@@ -249,38 +257,54 @@ asio::awaitable<void> live_run::persist(std::function<asio::awaitable<void>()> w
 // Stores the end, together with the runs that follow from it. A store that fails (disk full) is tried again until it
 // works or the daemon stops: the run's outcome is not lost.
 asio::awaitable<void> live_run::finish(run_state state, std::string reason) {
-  record_.state = state;
-  record_.reason = reason;
-  record_.waiting_reason.clear();
-  record_.retry_at.reset();
-  record_.input.open = false;
-  record_.ended_at = wall_now();
-  for (auto& task : record_.tasks) {
+  run_record ended = record_;  // shown only once it is durable
+  ended.state = state;
+  ended.reason = std::move(reason);
+  ended.waiting_reason.clear();
+  ended.retry_at.reset();
+  ended.input.open = false;
+  ended.ended_at = wall_now();
+  for (auto& task : ended.tasks) {
     if (is_final(task.state)) continue;
     task.state = state == run_state::cancelled ? run_state::cancelled : run_state::skipped;
     task.reason = "the run ended before it started";
   }
-
   for (auto pause = std::chrono::seconds(1); !interrupted_; pause = std::min(pause * 2, std::chrono::seconds(30))) {
-    auto dependents = around_.dependents(record_);
-    std::vector<new_run> rows;
-    for (const auto& d : dependents) rows.push_back(d.made);
-    bool stored = false;
-    try {
-      co_await around_.store.finish_run(record_.id, state, reason, *record_.ended_at, record_.tasks, std::move(rows));
-      stored = true;
-    } catch (const std::logic_error&) {
-      for (auto& d : dependents) d.settle(false);
-      throw;  // a bug: trying again would not help
-    } catch (const std::exception& e) {
-      spdlog::error("run {}: its end cannot be stored, trying again in {} s: {}", record_.id, pause.count(), e.what());
-    }
-    for (auto& d : dependents) d.settle(stored);
-    if (stored) break;
+    if (co_await store_end(ended)) break;
     co_await changed_->wait_until(steady::now() + pause);
   }
-  spdlog::info("run {} of {}/{}: {}{}{}", record_.id, record_.pipeline, record_.job, token(state),
-               reason.empty() ? "" : ": ", reason);
+}
+
+// One try; false when the store failed.
+asio::awaitable<bool> live_run::store_end(const run_record& ended) {
+  auto dependents = around_.dependents(ended);
+  std::vector<new_run> rows;
+  for (const auto& d : dependents) rows.push_back(d.made);
+  std::exception_ptr failure;
+  try {
+    co_await around_.store.finish_run(ended.id, ended.state, ended.reason, *ended.ended_at, ended.tasks, std::move(rows));
+    record_ = ended;
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  for (auto& d : dependents) d.settle(!failure);
+  if (failure) {
+    try {
+      std::rethrow_exception(failure);
+    } catch (const std::logic_error&) {
+      throw;  // a bug: trying again would not help
+    } catch (const std::exception& e) {
+      spdlog::error("run {}: its end cannot be stored, it will be tried again: {}", ended.id, e.what());
+      co_return false;
+    }
+  }
+  spdlog::info("run {} of {}/{}: {}{}{}", ended.id, ended.pipeline, ended.job, token(ended.state),
+               ended.reason.empty() ? "" : ": ", ended.reason);
+  if (keeps_positions(job_)) {
+    in_background(around_.where.control, "positions of run " + ended.id,
+                  around_.offered.flows.forget(ended.pipeline + "/run/" + ended.id));
+  }
+  co_return true;
 }
 
 void live_run::skip_task(const std::string& name) {
@@ -376,7 +400,6 @@ asio::awaitable<void> live_run::run_dataflow(const config::dataflow& definition,
       task.reason = outcome.reason;
       break;
   }
-  if (task.state == run_state::succeeded) co_await around_.offered.flows.forget(consumer(task.name));
 }
 
 asio::awaitable<void> live_run::run_command(const config::task& definition, const config::command& command,
@@ -417,7 +440,6 @@ asio::awaitable<void> live_run::run_command(const config::task& definition, cons
   }
   if (outcome.ok()) {
     task.state = run_state::succeeded;
-    if (command.to) co_await around_.offered.flows.forget(consumer(task.name));
   } else if (outcome.end == runtime::command_end::timed_out) {
     task.state = run_state::timed_out;
   } else if (outcome.end == runtime::command_end::cancelled) {

@@ -66,6 +66,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   asio::awaitable<bool> wait_for_tasks(std::optional<std::chrono::steady_clock::time_point> deadline);
   asio::awaitable<bool> pause_before(int attempt, const attempt_result& failure);
   asio::awaitable<void> finish(run_state state, std::string reason);
+  asio::awaitable<bool> store_end(const run_record& ended);
   asio::awaitable<void> persist(std::function<asio::awaitable<void>()> write);
   asio::awaitable<void> run_task(std::size_t index, shared_execution self);
   asio::awaitable<void> run_dataflow(const config::dataflow& definition, task_record& task, shared_execution self);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -290,9 +291,18 @@ class table_writer {
   }
 
   void add_columns(const row& cells) {
+    row missing;
     for (const cell& c : cells) {
-      if (columns_.contains(c.name)) continue;
-      if (!settings_.create) throw unfit("the table has no column '" + std::string(c.name) + "'");
+      if (!columns_.contains(c.name)) missing.push_back(c);
+    }
+    if (missing.empty()) return;
+    if (!settings_.create) throw unfit("the table has no column '" + std::string(missing.front().name) + "'");
+    // Before anything is changed: each ALTER TABLE costs more than the one before.
+    const int limit = sqlite3_limit(db_.handle(), SQLITE_LIMIT_COLUMN, -1);
+    if (columns_.size() + missing.size() > static_cast<std::size_t>(limit)) {
+      throw unfit("with it the table would have more than " + std::to_string(limit) + " columns");
+    }
+    for (const cell& c : missing) {
       change_schema("ALTER TABLE " + identifier(settings_.table) + " ADD COLUMN " + declared(c));
       columns_.emplace(c.name);
     }
@@ -417,10 +427,18 @@ class sqlite_sink final : public blocking_sink {
  private:
   void open_blocking(const std::string&) override {
     std::filesystem::create_directories(path_.parent_path());
-    db_ = sqlite::connection(path_, sqlite::open_mode::read_write_create);
-    db_.execute(positions_table);
+    open_database();
     table_.emplace(db_, settings_);
     memory_.emplace(db_, producer_);
+  }
+
+  // One at a time: two connections that turn the same new file to WAL at once both hold what the other needs,
+  // and SQLite tells one of them `busy` without waiting.
+  void open_database() {
+    static std::mutex one_at_a_time;
+    const std::lock_guard lock(one_at_a_time);
+    db_ = sqlite::connection(path_, sqlite::open_mode::read_write_create);
+    db_.execute(positions_table);
   }
 
   write_result write_blocking(const batch& events) override {

@@ -1,6 +1,7 @@
 // A client that sends exact bytes and reads what comes back: one blocking socket, on the test's thread.
 #pragma once
 
+#include <cerrno>
 #include <chrono>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -48,6 +49,7 @@ class client {
   bool send(std::string_view bytes) {
     while (!bytes.empty()) {
       const auto n = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (n < 0 && errno == EINTR) continue;
       if (n <= 0) return false;
       bytes.remove_prefix(static_cast<std::size_t>(n));
     }
@@ -56,7 +58,10 @@ class client {
   // Reads more; false at the end.
   bool fill() {
     char bytes[65536];
-    const auto n = ::recv(fd_, bytes, sizeof bytes, 0);
+    ssize_t n;
+    do {
+      n = ::recv(fd_, bytes, sizeof bytes, 0);
+    } while (n < 0 && errno == EINTR);  // a child of this process has ended
     if (n <= 0) return false;
     unread_.append(bytes, static_cast<std::size_t>(n));
     return true;

@@ -31,8 +31,7 @@ grace: 1s
 """)})
     run_id = daemon.trigger("shop", "work").json["id"]
     started(daemon, run_id)
-    group = processes_with("PENSTOCK_RUN_ID=" + run_id)
-    assert len(group) >= 3, group
+    group = wait_until(lambda: len(found := processes_with("PENSTOCK_RUN_ID=" + run_id)) >= 3 and found, "three processes")
     daemon.cancel(run_id)
     run = daemon.wait_for_run(run_id)
     assert run["state"] == "cancelled"

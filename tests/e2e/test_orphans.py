@@ -15,14 +15,17 @@ def ready(daemon, run_id, times):
     return wait_until(lambda: daemon.logs(run_id).count("ready") >= times, f"the command to be ready {times} times")
 
 
+def whole_group(run_id):
+    """The shell of the run's command and both of its children."""
+    return wait_until(lambda: len(found := processes_with("PENSTOCK_RUN_ID=" + run_id)) >= 3 and found, "three processes")
+
+
 def test_processes_of_a_killed_daemon_are_gone_and_the_run_runs_again(start_daemon):
     daemon = start_daemon({"shop": PIPELINE})
     run_id = daemon.trigger("shop", "work").json["id"]
     ready(daemon, run_id, 1)
     flow_pid = wait_until(lambda: daemon.flow("shop", "program")["pid"], "the flow's process")
-    old = processes_with("PENSTOCK_RUN_ID=" + run_id)
-    assert len(old) >= 3, old
-    old += [flow_pid]
+    old = whole_group(run_id) + [flow_pid]
 
     daemon.kill9()
     daemon.start()
@@ -32,8 +35,7 @@ def test_processes_of_a_killed_daemon_are_gone_and_the_run_runs_again(start_daem
     assert run["state"] == "running"
     assert run["interruptions"] == 1
     assert run["attempt"] == 1
-    new = processes_with("PENSTOCK_RUN_ID=" + run_id)
-    assert len(new) >= 3 and not set(new) & set(old)
+    assert not set(whole_group(run_id)) & set(old)
     wait_until(lambda: daemon.flow("shop", "program")["pid"] not in (None, flow_pid), "the flow's next process")
 
     daemon.cancel(run_id)

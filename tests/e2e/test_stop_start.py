@@ -1,7 +1,6 @@
 """SIGTERM under load drains in order; a start resumes where it stopped. Nothing is lost or doubled in SQLite."""
 import http.client
 import json
-import os
 import threading
 
 from penstock import PATIENCE, processes_with, wait_until
@@ -90,19 +89,16 @@ def test_stops_under_load_lose_and_double_nothing(start_daemon):
     assert all(run["state"] == "succeeded" for run in daemon.runs("shop", "load"))
 
 
-def test_a_running_command_is_ended_and_its_run_resumed(start_daemon):
+def test_a_running_command_is_ended_and_its_run_resumed(start_daemon, tmp_path):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("drain_timeout: 2s\n")
     daemon = start_daemon({"shop": """
 name: shop
 jobs:
+  prepare: {run: [mkfifo, gate]}
   long: {run: [sh, -c, "echo started; read line < gate"], grace: 1s}
-"""})
-    work = daemon.work("shop")
-    run_id = daemon.trigger("shop", "long").json["id"]
-    # The gate does not exist yet, so the first attempt fails unless it is made first.
-    run = daemon.wait_for_run(run_id)
-    assert run["state"] == "failed"
-
-    os.mkfifo(work / "gate")
+"""}, args=["--config", settings])
+    assert daemon.run_to_end("shop", "prepare")["state"] == "succeeded"
     run_id = daemon.trigger("shop", "long").json["id"]
     wait_until(lambda: "started" in daemon.logs(run_id), "the command to start")
     assert daemon.stop() == 0
@@ -111,7 +107,7 @@ jobs:
     run = wait_until(lambda: (r := daemon.run(run_id))["state"] == "running" and r, "the run to run again")
     assert run["interruptions"] == 1
     assert run["attempt"] == 1, "an interruption is not a failed attempt"
-    with open(work / "gate", "w", encoding="utf-8") as gate:
+    with open(daemon.work("shop") / "gate", "w", encoding="utf-8") as gate:
         print("go", file=gate)
     assert daemon.wait_for_run(run_id)["state"] == "succeeded"
 

@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAYERS = ["config", "runtime", "scheduler", "api", "daemon"]  # each may include those before it, and itself
 LONGEST_FUNCTION = 100  # lines
 LONGEST_FILE = 900      # lines
+LONGEST_TEST_FILE = 1100  # cases of one thing, read one at a time
 TEXT = {".cpp", ".hpp", ".in", ".md", ".py", ".sh", ".sql", ".txt", ".yaml", ".yml", ".json", ".cmake", ""}
 
 
@@ -73,7 +74,7 @@ def test_includes_go_one_way():
 
 
 def test_heavy_libraries_stay_where_they_belong():
-    rules = [("yaml-cpp/", {"config"}), ("sqlite3.h", {"runtime"}), ("simdjson.h", {"runtime"}), ("lua", {"runtime"}),
+    rules = [("yaml-cpp/", {"config"}), ("sqlite3.h", {"runtime"}), ("simdjson.h", {"runtime", "api"}), ("lua", {"runtime"}),
              ("boost/asio", {"runtime", "scheduler", "api", "daemon"}), ("boost/beast", {"api"})]
     found = []
     for path in OURS:
@@ -169,7 +170,11 @@ def test_functions_are_short():
 
 
 def test_files_are_no_bigger_than_a_room():
-    found = [f"{shown(path)}: {len(lines_of(path))} lines" for path in SOURCES if len(lines_of(path)) > LONGEST_FILE]
+    found = []
+    for path in SOURCES:
+        longest = LONGEST_TEST_FILE if path.parts[0] == "tests" or "tests" in path.parts else LONGEST_FILE
+        if len(lines_of(path)) > longest:
+            found.append(f"{shown(path)}: {len(lines_of(path))} lines, at most {longest}")
     assert not found, "\n".join(found)
 
 
