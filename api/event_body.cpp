@@ -131,10 +131,13 @@ result<void> add_events(scheduler::trigger_request& out, std::string_view array,
 }  // namespace
 
 event_format format_of(const request& r) {
-  const std::string type = media_type(r.header_value("content-type"));
+  const bool binary = !r.header_value("ce-specversion").empty();
+  const std::string_view sent = r.header_value("content-type");
+  if (sent == "application/json" && !binary) return {};  // most requests: no copy of it
+  const std::string type = media_type(sent);
   if (type == "application/cloudevents+json") return {.format = intake_format::cloudevent};
   if (type == "application/cloudevents-batch+json") return {.format = intake_format::cloudevents_batch};
-  if (!r.header_value("ce-specversion").empty()) return {.binary = true};
+  if (binary) return {.binary = true};
   if (type == "application/x-ndjson" || type == "application/ndjson" || type == "application/jsonl" ||
       type == "application/x-jsonlines") {
     return {.format = intake_format::ndjson};

@@ -16,8 +16,12 @@ namespace penstock::api {
 
 namespace {
 
-error not_now(phase now) {
-  return {errc::unavailable, now == phase::stopping ? "the daemon stops" : "the daemon starts", {}, 1};
+// Said to everyone who asks too early or too late: no news for the log.
+response not_now(phase now) {
+  const std::string detail = now == phase::stopping ? "the daemon stops" : "the daemon starts";
+  response r = problem_response(error{errc::unavailable, detail, {}, 1});
+  r.cause.clear();
+  return r;
 }
 
 std::vector<runtime::topic_status> read_topics(const std::vector<std::shared_ptr<runtime::topic>>& topics) {
@@ -44,11 +48,11 @@ asio::awaitable<response> get_health(request&, context&) {
 }
 
 asio::awaitable<response> get_readiness(request&, context& c) {
-  if (c.now != phase::ready) co_return problem_response(not_now(c.now));
+  if (c.now != phase::ready) co_return not_now(c.now);
   co_return response{.body = "{\"status\":\"ready\"}\n"};
 }
 
-asio::awaitable<response> not_ready(request&, context& c) { co_return problem_response(not_now(c.now)); }
+asio::awaitable<response> not_ready(request&, context& c) { co_return not_now(c.now); }
 
 asio::awaitable<response> get_metrics(request&, context& c) {
   figures all;

@@ -42,7 +42,9 @@ void append_offset(std::string& out, std::int64_t offset) {
 
 // Text without a document in between: this is answered once per event.
 std::string accepted_text(const runtime::append_result& done) {
-  std::string out = "{\"accepted\":";
+  std::string out;
+  out.reserve(160);
+  out += "{\"accepted\":";
   append_number(out, done.accepted);
   out += ",\"duplicates\":";
   append_number(out, done.duplicates);
@@ -53,12 +55,12 @@ std::string accepted_text(const runtime::append_result& done) {
   return out += "}\n";
 }
 
-asio::awaitable<result<runtime::batch>> read_body(request& r, context& c, std::string topic, timestamp now) {
-  const event_format format = format_of(r);
-  const runtime::event_defaults defaults{.source = "/topics/" + topic, .now = now};
-  auto body = std::make_shared<const runtime::buffer>(std::move(r.body));
-  if (body->text().size() <= read_elsewhere) co_return read_event_body(r, std::move(body), format, defaults);
-  auto work = [&r, body, &format, &defaults] {
+using body_text = std::shared_ptr<const runtime::buffer>;
+
+asio::awaitable<result<runtime::batch>> read_large_body(request& r, context& c, body_text body,
+                                                        event_format format,
+                                                        const runtime::event_defaults& defaults) {
+  auto work = [&r, body, format, &defaults] {
     return std::make_shared<result<runtime::batch>>(read_event_body(r, body, format, defaults));
   };
   const auto events = co_await c.blocking.run(std::move(work));
@@ -155,7 +157,12 @@ asio::awaitable<response> post_events(request& r, context& c) {
   const auto topic = c.topics.find(r.parameter("topic"));
   if (!topic) co_return problem_response(no_topic(c, r.parameter("topic")));
   const timestamp now = wall_now();
-  auto events = co_await read_body(r, c, topic->name(), now);
+  const event_format format = format_of(r);
+  const runtime::event_defaults defaults{.source = "/topics/" + topic->name(), .now = now};
+  auto body = std::make_shared<const runtime::buffer>(std::move(r.body));
+  const bool large = body->text().size() > read_elsewhere;
+  auto events = large ? result<runtime::batch>() : read_event_body(r, body, format, defaults);
+  if (large) events = co_await read_large_body(r, c, std::move(body), format, defaults);
   if (!events) co_return problem_response(events.error());
   auto batch = std::make_shared<const runtime::batch>(std::move(*events));
   const runtime::append_options how({}, now);

@@ -104,7 +104,7 @@ struct response {
   std::string body{};
   std::vector<std::pair<std::string, std::string>> headers{};
   std::unique_ptr<body_stream> stream{};  // instead of `body`
-  std::string cause{};                    // for the log only: what went wrong inside
+  std::string cause{};  // for the log only: what went wrong inside; empty: nothing to worry about
 };
 
 }  // namespace penstock::api

@@ -46,8 +46,9 @@ std::string_view without_authority(std::string_view target) {
 
 }  // namespace
 
-request_parser::request_parser(request& out, std::uint32_t header_bytes) : out_(out) {
-  places_.reserve(16);  // more than most requests have headers
+request_parser::request_parser(request& out, std::vector<place>& places, std::uint32_t header_bytes)
+    : out_(out), places_(places) {
+  places_.clear();
   header_limit(header_bytes);
   body_limit(boost::none);  // the route decides, once it is known: limit_body_to
 }

@@ -18,7 +18,13 @@ namespace penstock::api {
 
 class request_parser final : public boost::beast::http::basic_parser<true> {
  public:
-  request_parser(request& out, std::uint32_t header_bytes);
+  // Where a header stands in request::head.
+  struct place {
+    std::size_t name, name_size, value, value_size;
+  };
+
+  // `places` is working memory, which the owner keeps from message to message.
+  request_parser(request& out, std::vector<place>& places, std::uint32_t header_bytes);
 
   // From now on a body beyond `bytes` fails with http::error::body_limit, before it is stored.
   void limit_body_to(std::size_t bytes) { body_limit_bytes_ = bytes; }
@@ -32,10 +38,6 @@ class request_parser final : public boost::beast::http::basic_parser<true> {
   using verb = boost::beast::http::verb;
   using string_view = boost::beast::string_view;
   using error_code = boost::beast::error_code;
-
-  struct place {
-    std::size_t name, name_size, value, value_size;  // offsets in request::head
-  };
 
   void on_request_impl(verb method, string_view name, string_view target, int version,
                        error_code& ec) override;
@@ -51,7 +53,7 @@ class request_parser final : public boost::beast::http::basic_parser<true> {
   std::size_t keep(string_view text);
 
   request& out_;
-  std::vector<place> places_;
+  std::vector<place>& places_;
   std::size_t target_size_ = 0;
   std::size_t body_limit_bytes_ = 0;
   std::size_t expected_body_ = 0;

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/http/error.hpp>
@@ -72,18 +71,14 @@ session::~session() {
 }
 
 void session::start() {
-  asio::co_spawn(
-      core_->executor, run(shared_from_this()),
-      asio::bind_cancellation_slot(cut_.slot(), [self = shared_from_this()](std::exception_ptr failure) {
-        if (!failure) return;
-        try {
-          std::rethrow_exception(failure);
-        } catch (const boost::system::system_error& e) {
-          if (e.code() != asio::error::operation_aborted) spdlog::error("connection: {}", e.what());
-        } catch (const std::exception& e) {
-          spdlog::error("connection: {}", e.what());
-        }
-      }));
+  asio::co_spawn(core_->executor, run(shared_from_this()), [](std::exception_ptr failure) {
+    if (!failure) return;
+    try {
+      std::rethrow_exception(failure);
+    } catch (const std::exception& e) {
+      spdlog::error("connection: {}", e.what());
+    }
+  });
 }
 
 void session::stop() {
@@ -95,7 +90,7 @@ void session::stop() {
 void session::cut_off() {
   boost::system::error_code ignored;
   socket_.close(ignored);
-  cut_.emit(asio::cancellation_type::terminal);
+  request_.interrupted.raise();
 }
 
 session::clock::time_point session::check_deadline(clock::time_point now) {
@@ -108,9 +103,11 @@ session::clock::time_point session::check_deadline(clock::time_point now) {
   return deadline_;
 }
 
-void session::deadline_in(std::chrono::milliseconds time) {
-  deadline_ = clock::now() + time;
+session::clock::time_point session::deadline_in(std::chrono::milliseconds time) {
+  const clock::time_point now = clock::now();
+  deadline_ = now + time;
   core_->expect_by(deadline_);
+  return now;
 }
 
 // ---- one connection, request by request ----
@@ -121,8 +118,7 @@ asio::awaitable<void> session::run(std::shared_ptr<session> self) {
 }
 
 asio::awaitable<bool> session::serve_one() {
-  begin_request();
-  const clock::time_point started = clock::now();
+  const clock::time_point started = begin_request();
   const read_end head = co_await read(&request_parser::head_done);
   if (head == read_end::closed || (head == read_end::timed_out && stage_ == stage::idle)) co_return false;
   first_ = false;
@@ -135,63 +131,38 @@ asio::awaitable<bool> session::serve_one() {
   no_deadline();
   core_->count(route_, request_.method, reply.status);
   log(reply, started);
-  const bool open = co_await send(std::move(reply));
-  co_await end_watch();
-  co_return open && !gone_ && !core_->stopping;  // a stream may have outlived the moment of the stop
+  sending now = begin_sending(reply);
+  // Nearly always the socket takes all of it at once, and then nobody has to wait.
+  bool sent = write_now(now.data);
+  if (sent && (now.streams || asio::buffer_size(now.data) > 0)) sent = co_await send_rest(reply, now);
+  if (watching_) co_await end_watch();
+  co_return sent&& now.keep && !gone_ &&
+      !core_->stopping;  // a stream may have outlived the moment of the stop
 }
 
-void session::begin_request() {
+session::clock::time_point session::begin_request() {
   core_->body_bytes -= std::exchange(held_body_, 0);
   request_.clear();
   if (request_.body.capacity() > body_piece) request_.body = {};
   if (buffer_.size() == 0 && buffer_.capacity() > head_piece) buffer_ = {};
-  parser_.emplace(request_, static_cast<std::uint32_t>(core_->options.header_bytes));
+  parser_.emplace(request_, places_, static_cast<std::uint32_t>(core_->options.header_bytes));
   route_ = nullptr;
   const bool started = buffer_.size() > 0;
   stage_ = started ? stage::head : stage::idle;
-  deadline_in(started || first_ ? core_->options.header_timeout : core_->options.idle_timeout);
+  return deadline_in(started || first_ ? core_->options.header_timeout : core_->options.idle_timeout);
 }
 
 asio::awaitable<response> session::answer() {
   stage_ = stage::busy;
-  const std::string_view id = request_.header_value("x-request-id");
-  request_.id = fit_for_a_log(id) ? std::string(id) : runtime::make_ulid();
-  std::optional<response> refused = check_message();
-  if (refused) {
-    refused_ = true;
-    co_return std::move(*refused);
+  std::optional<response> refused = check_head();
+  if (refused) co_return std::move(*refused);
+  if (!parser_->whole()) {
+    bool finished = false;
+    read_end body = feed(&request_parser::whole, finished);
+    if (!finished) body = co_await read_body();
+    if (body != read_end::complete) co_return refusal(body);
   }
-  refused = find_route();
-  if (!refused) refused = check_query();
-  if (!refused) refused = check_body();
-  if (refused) {
-    skip_arrived_body();
-    co_return std::move(*refused);
-  }
-  if (parser_->whole()) {
-    no_deadline();
-    co_return co_await handle();
-  }
-  co_return co_await read_body_and_handle();
-}
-
-asio::awaitable<response> session::read_body_and_handle() {
-  // RFC 9110 section 10.1.1: the client waits for this before it sends; not when it has begun already.
-  if (request_.version == 11 && buffer_.size() == 0 && !request_.header_value("expect").empty()) {
-    const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
-    const bool sent = co_await write({asio::buffer(go_on), {}, {}});
-    if (!sent) co_return refusal(read_end::closed);
-  }
-  stage_ = stage::body;
-  deadline_in(core_->options.body_timeout);
-  const read_end body = co_await read(&request_parser::whole);
-  stage_ = stage::busy;
   no_deadline();
-  if (body != read_end::complete) co_return refusal(body);
-  co_return co_await handle();
-}
-
-asio::awaitable<response> session::handle() {
   std::string cause;
   try {
     co_return co_await route_->handle(request_);
@@ -201,6 +172,20 @@ asio::awaitable<response> session::handle() {
   response r = problem_response(500, "internal", "this failed inside; the daemon's log says why");
   r.cause = std::move(cause);
   co_return r;
+}
+
+asio::awaitable<session::read_end> session::read_body() {
+  // RFC 9110 section 10.1.1: the client waits for this before it sends; not when it has begun already.
+  if (request_.version == 11 && request_.body.empty() && !request_.header_value("expect").empty()) {
+    const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    pieces data{asio::buffer(go_on)};
+    if (!write_now(data) || asio::buffer_size(data) > 0) co_return read_end::closed;
+  }
+  stage_ = stage::body;
+  deadline_in(core_->options.body_timeout);
+  const read_end body = co_await read(&request_parser::whole);
+  stage_ = stage::busy;
+  co_return body;
 }
 
 // ---- reading ----
@@ -253,6 +238,26 @@ bool session::hold_body() {
 }
 
 // ---- what a request must be before its handler sees it ----
+
+std::optional<response> session::check_head() {
+  const std::string_view id = request_.header_value("x-request-id");
+  if (fit_for_a_log(id)) {
+    request_.id = id;
+  } else {
+    request_.id.resize(runtime::ulid_size);
+    runtime::make_ulid(wall_now(), request_.id.data());
+  }
+  std::optional<response> refused = check_message();
+  if (refused) {
+    refused_ = true;
+    return refused;
+  }
+  refused = find_route();
+  if (!refused) refused = check_query();
+  if (!refused) refused = check_body();
+  if (refused) skip_arrived_body();
+  return refused;
+}
 
 std::optional<response> session::check_message() {
   if (request_.version == 11 && parser_->hosts() != 1) {
@@ -372,7 +377,7 @@ void session::write_head(const response& reply, bool keep, bool chunked) {
   out_.append("HTTP/1.1 ").append(std::to_string(reply.status)).append(" ");
   out_.append(reason.data(), reason.size()).append("\r\nDate: ").append(core_->date()).append("\r\n");
   const bool no_content = reply.status == 204 || reply.status == 304;
-  if (!no_content) add_header(out_, "Content-Type", reply.content_type);
+  if (!no_content) out_.append("Content-Type: ").append(reply.content_type).append("\r\n");
   if (chunked) {
     out_ += "Transfer-Encoding: chunked\r\n";
   } else if (!no_content && !reply.stream) {
@@ -389,22 +394,28 @@ void session::write_head(const response& reply, bool keep, bool chunked) {
   out_ += "\r\n";
 }
 
-asio::awaitable<bool> session::send(response reply) {
+session::sending session::begin_sending(const response& reply) {
   const bool body_wanted = request_.method != http_method::head && reply.status != 204 && reply.status != 304;
-  const bool streams = reply.stream && body_wanted;
-  const bool chunked = streams && request_.version == 11;
-  const bool keep = may_keep_open() && (!streams || chunked);
-  unread_ = !keep && (refused_ || !parser_->whole() || buffer_.size() > 0);
-  write_head(reply, keep, chunked);
+  sending now;
+  now.streams = reply.stream && body_wanted;
+  now.chunked = now.streams && request_.version == 11;
+  now.keep = may_keep_open() && (!now.streams || now.chunked);
+  unread_ = !now.keep && (refused_ || !parser_->whole() || buffer_.size() > 0);
+  write_head(reply, now.keep, now.chunked);
   std::string_view body;
-  if (body_wanted && !streams) body = reply.body;
+  if (body_wanted && !now.streams) body = reply.body;
   if (body.size() <= joined_body) {
     out_ += body;
     body = {};
   }
-  bool sent = co_await write({asio::buffer(out_), asio::buffer(body), {}});
-  if (sent && streams) sent = co_await send_stream(*reply.stream, chunked);
-  co_return sent&& keep;
+  now.data = {asio::buffer(out_), asio::buffer(body)};
+  return now;
+}
+
+asio::awaitable<bool> session::send_rest(response& reply, sending now) {
+  bool sent = co_await write(now.data);
+  if (sent && now.streams) sent = co_await send_stream(*reply.stream, now.chunked);
+  co_return sent;
 }
 
 asio::awaitable<bool> session::send_stream(body_stream& stream, bool chunked) {
@@ -414,20 +425,27 @@ asio::awaitable<bool> session::send_stream(body_stream& stream, bool chunked) {
     if (bytes.empty()) break;
     const std::string size = chunked ? chunk_head(bytes.size()) : std::string();
     const std::string_view end = chunked ? "\r\n" : "";
-    const bool sent = co_await write({asio::buffer(size), asio::buffer(bytes), asio::buffer(end)});
+    const pieces data{asio::buffer(size), asio::buffer(bytes), asio::buffer(end)};
+    const bool sent = co_await write(data);
     if (!sent) co_return false;
   }
   if (!chunked) co_return true;
   const std::string_view last = "0\r\n\r\n";
-  co_return co_await write({asio::buffer(last), {}, {}});
+  const pieces data{asio::buffer(last)};
+  co_return co_await write(data);
+}
+
+// What the socket takes without waiting; `data` is then what is left. False: the connection is broken.
+bool session::write_now(pieces& data) {
+  boost::system::error_code failure;
+  const std::size_t taken = socket_.write_some(data, failure);
+  if (failure) return failure == asio::error::would_block || failure == asio::error::try_again;
+  advance(data, taken);
+  return true;
 }
 
 asio::awaitable<bool> session::write(pieces data) {
-  // Nearly always the socket takes all of it at once, and then nobody has to wait.
-  boost::system::error_code failure;
-  const std::size_t taken = socket_.write_some(data, failure);
-  if (failure && failure != asio::error::would_block && failure != asio::error::try_again) co_return false;
-  advance(data, failure ? 0 : taken);
+  if (!write_now(data)) co_return false;
   while (asio::buffer_size(data) > 0) {
     deadline_in(core_->options.body_timeout);
     const auto [failed, bytes] = co_await socket_.async_write_some(data, as_result);
@@ -454,7 +472,7 @@ asio::awaitable<void> session::linger() {
 }
 
 void session::log(const response& reply, clock::time_point started) const {
-  if (reply.status >= 500) {
+  if (!reply.cause.empty()) {
     spdlog::warn("{} {} answered {}: {} (request {})", token(request_.method), request_.target, reply.status,
                  reply.cause, request_.id);
   } else if (spdlog::should_log(spdlog::level::debug)) {
@@ -486,7 +504,6 @@ void session::watched(boost::system::error_code failure, std::size_t bytes) {
 }
 
 asio::awaitable<void> session::end_watch() {
-  if (!watching_) co_return;
   watch_ends_ = true;
   boost::system::error_code ignored;
   socket_.cancel(ignored);

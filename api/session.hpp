@@ -13,10 +13,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 
@@ -37,7 +37,8 @@ class session : public std::enable_shared_from_this<session> {
   void start();
   // Graceful: an idle connection closes now, a busy one after its response.
   void stop();
-  // Now, whatever it does.
+  // Closes the connection now. What its handler waits for by then it still waits for; nobody hears the
+  // answer.
   void cut_off();
   // Called by the sweep: when the deadline is over, the wait for the client ends. Returns the deadline.
   clock::time_point check_deadline(clock::time_point now);
@@ -47,17 +48,25 @@ class session : public std::enable_shared_from_this<session> {
   enum class stage { idle, head, body, busy };
   using pieces = std::array<asio::const_buffer, 3>;
 
+  // A response on its way.
+  struct sending {
+    pieces data;
+    bool keep = false;     // the connection goes on afterwards
+    bool streams = false;  // the stream's pieces follow
+    bool chunked = false;
+  };
+
   static asio::awaitable<void> run(std::shared_ptr<session> self);
   asio::awaitable<bool> serve_one();  // false: no further request on this connection
   asio::awaitable<response> answer();
-  asio::awaitable<response> read_body_and_handle();
-  asio::awaitable<response> handle();
 
   asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
   read_end feed(bool (request_parser::*reached)() const, bool& finished);
   bool hold_body();
-  void begin_request();
+  clock::time_point begin_request();  // returns the time
+  asio::awaitable<read_end> read_body();
 
+  std::optional<response> check_head();
   std::optional<response> check_message();
   std::optional<response> find_route();
   std::optional<response> check_query();
@@ -65,9 +74,11 @@ class session : public std::enable_shared_from_this<session> {
   response refusal(read_end why);
   void skip_arrived_body();
 
-  asio::awaitable<bool> send(response reply);
+  sending begin_sending(const response& reply);
+  asio::awaitable<bool> send_rest(response& reply, sending now);
   asio::awaitable<bool> send_stream(body_stream& stream, bool chunked);
   void write_head(const response& reply, bool keep, bool chunked);
+  bool write_now(pieces& data);
   asio::awaitable<bool> write(pieces data);
   asio::awaitable<void> linger();
   bool may_keep_open() const;
@@ -77,18 +88,18 @@ class session : public std::enable_shared_from_this<session> {
   void watched(boost::system::error_code failure, std::size_t bytes);
   asio::awaitable<void> end_watch();
 
-  void deadline_in(std::chrono::milliseconds time);
+  clock::time_point deadline_in(std::chrono::milliseconds time);  // returns the time
   void no_deadline() { deadline_ = clock::time_point::max(); }
 
   const std::shared_ptr<server_core> core_;
   asio::ip::tcp::socket socket_;
   boost::beast::flat_buffer buffer_;
   request request_;
+  std::vector<request_parser::place> places_;  // the parser's, kept for its memory
   std::optional<request_parser> parser_;
   const route* route_ = nullptr;       // of this request
   std::string out_;                    // head of the response, and its body when that is small
   boost::system::error_code failure_;  // what the parser disliked
-  asio::cancellation_signal cut_;
 
   stage stage_ = stage::idle;
   clock::time_point deadline_ = clock::time_point::max();

@@ -14,6 +14,7 @@
 
 #include "config/time.hpp"
 #include "runtime/flow_store.hpp"
+#include "runtime/process.hpp"
 
 namespace penstock::daemon {
 
@@ -175,18 +176,18 @@ asio::awaitable<void> application::stop() {
   manager_.stopping("draining");
   spdlog::info("stopping: flows drain, runs get up to {}", format_duration(settings_.drain_timeout));
   signals_.remove(SIGHUP);
-  signals_.async_wait([](const boost::system::error_code& cancelled, int) {
+  signals_.async_wait([this](const boost::system::error_code& cancelled, int) {
     if (cancelled) return;
     spdlog::warn("told to stop a second time: leaving at once; what was accepted is on disk");
+    if (store_) runtime::kill_orphans(store_->instance());
     spdlog::shutdown();
     std::_Exit(1);
   });
   if (api_) api_->announce_stop();
   if (supervisor_) {
-    for (const auto& sentence : co_await supervisor_->stop()) {
-      spdlog::warn("forced: {}", sentence);
-      if (sentence.starts_with("flow ")) left_behind_ = true;
-    }
+    const auto report = co_await supervisor_->stop();
+    for (const auto& sentence : report.forced) spdlog::warn("forced: {}", sentence);
+    left_behind_ = report.hangs;
   }
   if (api_) {
     const auto cut_off = co_await api_->stop(std::chrono::seconds(5));

@@ -17,7 +17,7 @@ void service_manager::feed() {
   ::sd_notify(0, "WATCHDOG=1");
   timer_.expires_after(period_);
   timer_.async_wait([this](const boost::system::error_code& cancelled) {
-    if (!cancelled) feed();
+    if (!cancelled && period_.count() > 0) feed();
   });
 }
 

@@ -409,11 +409,16 @@ asio::awaitable<result<void>> dataflow_run::state::replay(std::shared_ptr<state>
 // more: sinks would take it for one that they have stored.
 asio::awaitable<void> dataflow_run::state::settle_again(batch events, std::vector<std::string> ids) {
   std::map<std::string, dead_letter, std::less<>> letters;  // by event id
+  const std::size_t settled_already = steps.size() + 1;  // begins nowhere
   std::vector<std::size_t> begins(events.size(), 0);
   for (std::size_t i = 0; i < events.size(); ++i) {
     events.events[i].position = 0;
-    std::optional<dead_letter> letter = i < ids.size() ? store.find_dead_letter(ids[i]) : std::nullopt;
-    if (!letter) continue;
+    if (i >= ids.size()) continue;  // comes from no letter: goes through all steps
+    std::optional<dead_letter> letter = store.find_dead_letter(ids[i]);
+    if (!letter) {  // replayed or discarded meanwhile
+      begins[i] = settled_already;
+      continue;
+    }
     begins[i] = first_step(*letter);
     letters.insert_or_assign(letter->event_id, std::move(*letter));
   }

@@ -123,6 +123,8 @@ asio::awaitable<void> dead_letter_desk::replay_task(std::string consumer, std::v
 
 asio::awaitable<result<settled>> dead_letter_desk::replay(std::vector<std::string> ids) {
   settled outcome;
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   std::map<std::string, std::vector<runtime::dead_letter>> by_consumer;
   std::vector<std::string> runs;
   for (const auto& id : ids) {
@@ -146,7 +148,15 @@ asio::awaitable<result<settled>> dead_letter_desk::replay(std::vector<std::strin
 }
 
 asio::awaitable<void> dead_letter_desk::replay_run(std::string id, settled& outcome) {
-  const auto made = co_await runs_.retry(id);
+  const auto stored = around_.store.run(id);
+  const bool dead = stored && (stored->state == run_state::failed || stored->state == run_state::timed_out) &&
+                    stored->input.events > 0;
+  if (!dead) {
+    outcome.failed.push_back(id + ": this run is no dead letter");
+    co_return;
+  }
+  const idempotency once{"replay of run " + id, "dead-letters", id};  // asked twice, or after a crash: still one run
+  const auto made = co_await runs_.retry(id, once);
   if (!made) {
     outcome.failed.push_back(id + ": " + made.error().detail);
     co_return;

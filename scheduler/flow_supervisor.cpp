@@ -28,12 +28,12 @@ std::string consumer_name(const pipeline_revision& revision, const config::flow&
   return revision.name + "/flow/" + flow.name + "@" + revision.life;
 }
 
+}  // namespace
+
 std::string hook_path(const config::flow& flow) {
   const auto* from = source_of(flow);
   return from && from->component == "webhook" ? setting(*from, "path") : std::string();
 }
-
-}  // namespace
 
 flow_supervisor::flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision,
                                  config::flow definition)
@@ -71,20 +71,22 @@ void flow_supervisor::become(flow_state next, std::string reason) {
   since_ = wall_now();
 }
 
-void flow_supervisor::start() {
+void flow_supervisor::start(std::shared_ptr<flow_supervisor> before) {
+  start_again_ = alive_ && stopping_;
   if (alive_) return;
   alive_ = true;
   stopping_ = false;
   asked_ = std::make_shared<runtime::wakeup>(around_.where.control);
   ended_ = std::make_shared<runtime::wakeup>(around_.where.control);
   become(flow_state::starting);
-  in_background(around_.where.control, "flow " + consumer_, keep_alive());
+  in_background(around_.where.control, "flow " + consumer_, keep_alive(std::move(before)));
 }
 
 asio::awaitable<bool> flow_supervisor::stop(std::chrono::nanoseconds limit, flow_state end_state) {
   const auto self = shared_from_this();
   if (alive_) {
     stopping_ = true;
+    start_again_ = false;
     become(flow_state::draining);
     if (dataflow_) dataflow_->request_drain();
     if (command_) command_->cancel();
@@ -98,8 +100,10 @@ asio::awaitable<bool> flow_supervisor::stop(std::chrono::nanoseconds limit, flow
   co_return true;
 }
 
-asio::awaitable<void> flow_supervisor::keep_alive() {
+asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_supervisor> before) {
   const auto self = shared_from_this();
+  while (before && before->alive_) co_await before->ended_->wait();  // its stop() has given up waiting there
+  before.reset();
   while (!stopping_) {
     const auto started = steady::now();
     const ending end = co_await run_once();
@@ -118,6 +122,7 @@ asio::awaitable<void> flow_supervisor::keep_alive() {
   }
   alive_ = false;
   ended_->notify();
+  if (start_again_) start();
 }
 
 asio::awaitable<flow_supervisor::ending> flow_supervisor::run_once() {

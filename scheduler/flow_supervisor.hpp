@@ -19,14 +19,19 @@
 
 namespace penstock::scheduler {
 
+// The path under /hooks that the flow receives at, or empty.
+std::string hook_path(const config::flow& flow);
+
 class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
  public:
   flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision, config::flow definition);
   ~flow_supervisor();
 
-  void start();  // does nothing when it is alive already
+  // Does nothing when it is alive already; one that still drains starts again when it has ended. `before` is a flow
+  // that this one replaces: it starts when that has ended, so that the two never write beside each other.
+  void start(std::shared_ptr<flow_supervisor> before = nullptr);
   // Stops the input, lets what is inside finish, and ends in `end_state`. False: `limit` passed first; the flow is left
-  // to end by itself and must not be started again.
+  // to end by itself.
   asio::awaitable<bool> stop(std::chrono::nanoseconds limit, flow_state end_state);
 
   flow_view view() const;
@@ -43,7 +48,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
     std::string reason;
   };
 
-  asio::awaitable<void> keep_alive();
+  asio::awaitable<void> keep_alive(std::shared_ptr<flow_supervisor> before);
   asio::awaitable<ending> run_once();
   asio::awaitable<ending> run_dataflow(const config::dataflow& definition);
   asio::awaitable<ending> run_command(const config::command& definition);
@@ -64,6 +69,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
 
   bool alive_ = false;     // keep_alive() is on its way
   bool stopping_ = false;
+  bool start_again_ = false;  // start() was called while it drained
   std::shared_ptr<runtime::dataflow_run> dataflow_;  // while it runs
   std::shared_ptr<runtime::command_run> command_;    // while it runs
   std::shared_ptr<runtime::wakeup> asked_;           // wakes a backoff

@@ -111,11 +111,6 @@ void job_supervisor::stop() {
   changed_->notify();
 }
 
-void job_supervisor::interrupt() {
-  const auto running = active_;
-  for (const auto& [id, run] : running) run->interrupt();
-}
-
 bool job_supervisor::over() const {
   return stopping_ || (retired_ && queue_.empty() && active_.empty() && reserved_running_ + reserved_queued_ == 0);
 }
@@ -249,7 +244,7 @@ result<prepared_run> job_supervisor::prepare(run_record run) {
   const job_load load{static_cast<std::int64_t>(active_.size()) + reserved_running_,
                       static_cast<std::int64_t>(queue_.size()) + reserved_queued_};
   auto how = admit(definition().on_overlap, definition().queue_limit, load);
-  if (how == admission::start && (paused_ || !around_.slots.take())) how = admission::queue;
+  if (how == admission::start && (paused_ || stopping_ || !around_.slots.take())) how = admission::queue;
   switch (how) {
     case admission::refuse:
       return error{errc::overloaded, "job " + name_ + " has " + std::to_string(load.queued) + " runs waiting, its queue_limit", {}, 1};
@@ -335,13 +330,15 @@ void job_supervisor::on_ended(const std::shared_ptr<live_run>& run) {
 }
 
 asio::awaitable<bool> job_supervisor::start_next_queued() {
-  if (queue_.empty() || !may_start_now() || stopping_) co_return false;
+  // One that executes already is on its way out: it was cancelled while it waited.
+  const auto next = std::find_if(queue_.begin(), queue_.end(), [](const auto& run) { return !run->executing(); });
+  if (next == queue_.end() || !may_start_now() || stopping_) co_return false;
   if (!around_.slots.take()) {
     around_.slots.wake_when_free(changed_);
     co_return false;
   }
-  const auto run = queue_.front();
-  queue_.pop_front();
+  const auto run = *next;
+  queue_.erase(next);
   active_[run->record().id] = run;
   const int attempt = run->record().attempt + 1;
   const auto now = wall_now();
@@ -351,6 +348,7 @@ asio::awaitable<bool> job_supervisor::start_next_queued() {
   } catch (...) {
     failure = std::current_exception();
   }
+  if (run->executing()) co_return true;  // cancelled meanwhile: it ends by itself
   if (failure) {
     active_.erase(run->record().id);
     around_.slots.give_back();
@@ -358,7 +356,11 @@ asio::awaitable<bool> job_supervisor::start_next_queued() {
     std::rethrow_exception(failure);
   }
   run->started(attempt, now);
-  if (run->record().input.open) watch_open(run);
+  if (run->record().input.open && !watch_open(run)) {
+    co_await around_.store.close_input(run->record().id);  // its trigger is gone: nobody would ever close it
+    run->close_input();
+    if (run->executing()) co_return true;
+  }
   if (stopping_) {
     on_ended(run);  // stored as running: the next start takes it over
     co_return false;
@@ -435,7 +437,8 @@ asio::awaitable<job_supervisor::when> job_supervisor::advance_open(const config:
   const auto run = w.open;
   const auto& input = run->record().input;
   const open_view view{input.after, input.until, w.topic->last_offset(), w.last_event};
-  const auto decision = decide(trigger, view, now);
+  auto decision = decide(trigger, view, now);
+  if (retired_ || stopping_) decision.what = open_decision::action::close;
   const cursor_move move{revision_->name, name_, w.key, w.cursor, decision.until};
   switch (decision.what) {
     case open_decision::action::wait_until: co_return decision.at;

@@ -37,8 +37,9 @@ class job_supervisor : public std::enable_shared_from_this<job_supervisor> {
   void resume();
   void retire();
   void stop();       // like retire, but queued runs stay queued in the store for the next start
-  void interrupt();  // cut off what still runs
-  bool idle() const { return active_.empty() && reserved_running_ == 0 && reserved_queued_ == 0; }
+  bool idle() const {
+    return active_.empty() && queue_.empty() && reserved_running_ == 0 && reserved_queued_ == 0;
+  }
 
   // A run found unfinished at start; it waits in the queue.
   void take_over(run_record record, std::shared_ptr<const pipeline_revision> revision);

@@ -22,7 +22,9 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
 
   std::vector<std::string> to_stop = changed.flows.removed;
   to_stop.insert(to_stop.end(), changed.flows.changed.begin(), changed.flows.changed.end());
-  auto left_behind = co_await stop_flows(to_stop, limit, flow_state::stopped);
+  flow_list leaving;
+  for (const auto& name : to_stop) leaving.emplace(name_ + "/" + name, flows_.at(name));
+  auto left_behind = co_await stop_flows(around_, leaving, limit, flow_state::stopped);
   for (const auto& name : to_stop) flows_.erase(name);
 
   declare_topics(*next->definition);
@@ -33,7 +35,8 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
     if (record.paused) {
       co_await flows_[name]->stop(limit, flow_state::paused);
     } else {
-      flows_[name]->start();
+      const auto replaced = leaving.find(name_ + "/" + name);
+      flows_[name]->start(replaced == leaving.end() ? nullptr : replaced->second);
     }
   }
 
@@ -61,51 +64,53 @@ void live_pipeline::change_jobs(const config::pipeline_diff& changed,
   }
 }
 
-asio::awaitable<std::vector<std::string>> live_pipeline::stop_flows(const std::vector<std::string>& names,
-                                                                    std::chrono::nanoseconds limit, flow_state end_state) {
+asio::awaitable<std::vector<std::string>> stop_flows(surroundings& around, flow_list flows,
+                                                     std::chrono::nanoseconds limit, flow_state end_state) {
   struct progress {
     std::size_t waiting = 0;
     std::vector<std::string> left_behind;
     std::shared_ptr<runtime::wakeup> one_ended;
   };
   const auto all = std::make_shared<progress>();
-  all->one_ended = std::make_shared<runtime::wakeup>(around_.where.control);
+  all->one_ended = std::make_shared<runtime::wakeup>(around.where.control);
   const auto stop_one = [](std::shared_ptr<flow_supervisor> flow, std::string what, std::shared_ptr<progress> p,
                            std::chrono::nanoseconds most, flow_state end) -> asio::awaitable<void> {
     if (!co_await flow->stop(most, end)) p->left_behind.push_back(what + " did not end within " + format_duration(most));
     --p->waiting;
     p->one_ended->notify();
   };
-  for (const auto& name : names) {
+  for (const auto& [name, flow] : flows) {
     ++all->waiting;
-    in_background(around_.where.control, "stop of flow " + name,
-                  stop_one(flows_.at(name), "flow " + name_ + "/" + name, all, limit, end_state));
+    in_background(around.where.control, "stop of flow " + name, stop_one(flow, "flow " + name, all, limit, end_state));
   }
   while (all->waiting > 0) co_await all->one_ended->wait();
   co_return all->left_behind;
 }
 
-asio::awaitable<std::vector<std::string>> live_pipeline::stop_flows(std::chrono::nanoseconds limit, flow_state end_state) {
-  std::vector<std::string> names;
-  for (const auto& [name, flow] : flows_) names.push_back(name);
-  co_return co_await stop_flows(names, limit, end_state);
+flow_list live_pipeline::all_flows() const {
+  flow_list all;
+  for (const auto& [name, flow] : flows_) all.emplace(name_ + "/" + name, flow);
+  return all;
 }
 
 asio::awaitable<void> live_pipeline::pause(std::chrono::nanoseconds limit) {
   record_.paused = true;
   for (auto& [name, job] : jobs_) job->pause();
-  for (const auto& sentence : co_await stop_flows(limit, flow_state::paused)) spdlog::warn("{}", sentence);
+  for (auto& job : retired_jobs_) job->pause();
+  for (const auto& sentence : co_await stop_flows(around_, all_flows(), limit, flow_state::paused)) spdlog::warn("{}", sentence);
 }
 
 void live_pipeline::resume() {
   record_.paused = false;
   for (auto& [name, flow] : flows_) flow->start();
   for (auto& [name, job] : jobs_) job->resume();
+  for (auto& job : retired_jobs_) job->resume();
 }
 
 void live_pipeline::retire_jobs() {
   for (auto& [name, job] : jobs_) {
     job->retire();
+    job->resume();  // nobody could resume it later, and its queued runs shall end
     retired_jobs_.push_back(job);
   }
   jobs_.clear();

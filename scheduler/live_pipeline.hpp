@@ -17,6 +17,13 @@
 
 namespace penstock::scheduler {
 
+// "PIPELINE/FLOW" -> the flow.
+using flow_list = std::map<std::string, std::shared_ptr<flow_supervisor>>;
+
+// Drains all of them at once. Returns a sentence for each that did not end within `limit`.
+asio::awaitable<std::vector<std::string>> stop_flows(surroundings& around, flow_list flows,
+                                                     std::chrono::nanoseconds limit, flow_state end_state);
+
 class live_pipeline {
  public:
   live_pipeline(surroundings& around, std::string name);
@@ -29,7 +36,7 @@ class live_pipeline {
   asio::awaitable<std::vector<std::string>> become(pipeline_record record, std::shared_ptr<const pipeline_revision> next,
                                                    std::chrono::nanoseconds limit);
   void start_jobs();
-  asio::awaitable<std::vector<std::string>> stop_flows(std::chrono::nanoseconds limit, flow_state end_state);
+  flow_list all_flows() const;
 
   asio::awaitable<void> pause(std::chrono::nanoseconds limit);
   void resume();
@@ -44,8 +51,6 @@ class live_pipeline {
   pipeline_view view() const;
 
  private:
-  asio::awaitable<std::vector<std::string>> stop_flows(const std::vector<std::string>& names,
-                                                       std::chrono::nanoseconds limit, flow_state end_state);
   void change_jobs(const config::pipeline_diff& changed, const std::shared_ptr<const pipeline_revision>& next);
 
   surroundings& around_;

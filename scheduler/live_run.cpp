@@ -148,7 +148,10 @@ asio::awaitable<void> live_run::run_attempts() {
       co_await finish(run_state::succeeded, "");
       break;
     }
-    const auto next = after_failure(job_.retry, record_.attempt, attempt);
+    auto next = after_failure(job_.retry, record_.attempt, attempt);
+    const bool hangs = std::any_of(executions_.begin(), executions_.end(), [](const auto& e) { return e && e->running; });
+    // A second attempt beside a sink that still hangs could write the same events twice.
+    if (hangs) next = attempt.timed_out ? run_state::timed_out : run_state::failed;
     if (next != run_state::retrying) {
       co_await finish(next, attempt.reason);
       break;
@@ -188,7 +191,9 @@ asio::awaitable<attempt_result> live_run::run_attempt() {
       continue;
     }
     for (const auto& e : executions_) {  // a sink that hangs: its thread cannot be killed, only left behind
-      if (e && e->running) e->abandoned = true;
+      if (!e || !e->running || e->abandoned) continue;
+      e->abandoned = true;
+      ++around_.hanging_tasks;
     }
   }
 
@@ -348,7 +353,10 @@ asio::awaitable<void> live_run::run_task(std::size_t index, shared_execution sel
     outcome.reason = e.what();
   }
   self->running = false;
-  if (self->abandoned) co_return;  // the attempt went on without it
+  if (self->abandoned) {  // the attempt went on without it
+    --around_.hanging_tasks;
+    co_return;
+  }
   outcome.ended_at = wall_now();
   record_.tasks[index] = outcome;
   if (record_.tasks.size() > 1 && !interrupted_) {

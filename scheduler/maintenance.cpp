@@ -15,6 +15,7 @@ using steady = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
 constexpr std::chrono::seconds pause_between{60};
+constexpr std::size_t page = 1000;
 
 std::optional<timestamp> earlier(std::optional<timestamp> a, std::optional<timestamp> b) {
   if (!a || !b) return a ? a : b;
@@ -98,7 +99,16 @@ std::int64_t maintenance::needed_after(const std::string& topic) const {
   for (const auto& [id, run] : around_.unfinished) {
     if (run->record().input.topic == topic) floor = std::min(floor, run->record().input.after);
   }
-  return floor;
+  // The input of a run that is a dead letter is kept until it is replayed or discarded.
+  std::string after_id;
+  for (;;) {
+    const auto dead = around_.store.dead_runs("", after_id, page);
+    for (const auto& run : dead) {
+      if (run.input.topic == topic) floor = std::min(floor, run.input.after);
+    }
+    if (dead.size() < page) return floor;
+    after_id = dead.back().id;
+  }
 }
 
 }  // namespace penstock::scheduler

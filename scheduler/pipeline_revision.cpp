@@ -43,7 +43,7 @@ void fill_dir(config::work& work, const std::string& dir) {
 
 }  // namespace
 
-std::shared_ptr<const pipeline_revision> make_revision(const pipeline_record& record, config::pipeline definition,
+result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record, config::pipeline definition,
                                                        const fs::path& data) {
   auto made = std::make_shared<pipeline_revision>();
   made->name = record.name;
@@ -53,14 +53,19 @@ std::shared_ptr<const pipeline_revision> make_revision(const pipeline_record& re
   const fs::path own_folder = fs::absolute(data) / "work" / record.name;
   const std::string dir = record.origin == "rest" ? own_folder.string() : fs::path(record.origin).parent_path().string();
   made->workdir = definition.workdir.empty() ? own_folder : own_folder / with_dir(definition.workdir, dir);
-  fs::create_directories(made->workdir);
+  std::error_code failure;
+  fs::create_directories(made->workdir, failure);
+  if (failure) {
+    const std::string detail = "workdir " + made->workdir.string() + " cannot be made: " + failure.message();
+    return error{errc::invalid, detail, {{"/workdir", 0, 0, detail}}};
+  }
 
   for (auto& [name, flow] : definition.flows) fill_dir(flow.does, dir);
   for (auto& [name, job] : definition.jobs) {
     for (auto& task : job.tasks) fill_dir(task.does, dir);
   }
   made->definition = std::make_shared<const config::pipeline>(std::move(definition));
-  return made;
+  return std::shared_ptr<const pipeline_revision>(std::move(made));
 }
 
 result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record,

@@ -27,8 +27,8 @@ struct pipeline_revision {
 result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record, const config::catalog& components,
                                                                const std::filesystem::path& data);
 
-// The same for a definition that has just been parsed.
-std::shared_ptr<const pipeline_revision> make_revision(const pipeline_record& record, config::pipeline definition,
+// The same for a definition that has just been parsed. errc::invalid: its workdir cannot be made.
+result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record, config::pipeline definition,
                                                        const std::filesystem::path& data);
 
 // What a program gets as its environment: a few harmless variables of the daemon's own, and who it works for.

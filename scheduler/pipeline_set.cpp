@@ -42,6 +42,8 @@ prepared_run refused(run_record run, std::string reason) {
   return {{.run = std::move(run)}, [](bool) {}};
 }
 
+error stopping_error() { return {errc::unavailable, "the daemon is stopping", {}, 5}; }
+
 // The job that an `after` trigger of `pipeline` follows, as "PIPELINE/JOB".
 std::string followed(const config::after_trigger& trigger, const std::string& pipeline) {
   return (trigger.pipeline.empty() ? pipeline : trigger.pipeline) + "/" + trigger.job;
@@ -63,6 +65,13 @@ runtime::gate& pipeline_set::gate_of(const std::string& name) {
   auto& gate = gates_[name];
   if (!gate) gate = std::make_unique<runtime::gate>(around_.where.control);
   return *gate;
+}
+
+asio::awaitable<void> pipeline_set::close() {
+  closed_ = true;
+  std::vector<runtime::gate*> gates;
+  for (const auto& [name, gate] : gates_) gates.push_back(gate.get());
+  for (auto* gate : gates) held_.push_back(co_await gate->enter());
 }
 
 // ---- finding ----
@@ -148,7 +157,7 @@ std::vector<prepared_run> pipeline_set::dependents_of(const run_record& ended) {
   std::vector<prepared_run> made;
   const auto key = ended.pipeline + "/" + ended.job;
   const auto found = followers_.find(key);
-  if (found == followers_.end() || closed_) return made;
+  if (found == followers_.end()) return made;
   for (const auto& [pipeline, name] : found->second) {
     const auto job = find_job(pipeline, name);
     if (!job) continue;
@@ -176,8 +185,10 @@ asio::awaitable<void> pipeline_set::load_stored() {
       stored.emplace_back(std::move(record), *revision);
       continue;
     }
-    spdlog::error("pipeline {} cannot be loaded: {}", record.name, revision.error().detail);
-    broken_.push_back({record.name + " (stored revision " + std::to_string(record.revision) + ")", revision.error().problems});
+    const error why = revision.error();
+    spdlog::error("pipeline {} cannot be loaded: {}", record.name, why.detail);
+    broken_.push_back({record.name + " (stored revision " + std::to_string(record.revision) + ")", why.problems});
+    unreadable_.emplace(record.name, std::move(record));
   }
   for (const auto& [record, revision] : stored) {  // all topics first, whoever reads them
     for (const auto& [name, topic] : revision->definition->topics) around_.offered.topics.declare(topic);
@@ -200,6 +211,34 @@ result<void> pipeline_set::check_preconditions(const apply_request& request, con
   return {};
 }
 
+result<void> pipeline_set::check_shared_names(const config::pipeline& next) const {
+  std::map<std::string, std::string> hooks;  // path -> who has it
+  std::vector<problem> problems;
+  const auto add = [&](const std::string& pointer, std::string detail) { problems.push_back({pointer, 0, 0, std::move(detail)}); };
+  for (const auto& [other, live] : live_) {
+    if (other == next.name) continue;
+    const auto& definition = *live->current()->definition;
+    for (const auto& [name, topic] : next.topics) {
+      const auto same = definition.topics.find(name);
+      if (same == definition.topics.end() || same->second == topic) continue;
+      add("/topics/" + name, "pipeline '" + other + "' declares topic '" + name + "' with other settings; write the same ones, or "
+                             "leave it to '" + other + "'");
+    }
+    for (const auto& [name, flow] : definition.flows) {
+      if (const auto path = hook_path(flow); !path.empty()) hooks.emplace(path, other + "/" + name);
+    }
+  }
+  for (const auto& [name, flow] : next.flows) {
+    const auto path = hook_path(flow);
+    if (path.empty()) continue;
+    const auto [taken, fresh] = hooks.emplace(path, next.name + "/" + name);
+    if (!fresh) add("/flows/" + name + "/from/webhook/path", "flow " + taken->second + " receives at /hooks" + path + " already");
+  }
+  if (problems.empty()) return {};
+  const std::string detail = problems.front().detail;
+  return error{errc::invalid, detail, std::move(problems)};
+}
+
 asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request) {
   const std::string file = request.origin == "rest" ? "" : request.origin;
   auto parsed = config::parse_pipeline(request.text, around_.components.catalog(), {.file = file});
@@ -208,12 +247,13 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   if (request.name && *request.name != name) {
     co_return error{errc::conflict, "the definition's name is '" + name + "', the URL's is '" + *request.name + "'"};
   }
-  if (closed_) co_return error{errc::unavailable, "the daemon is stopping"};
-
   const auto pass = co_await gate_of(name).enter();
+  if (closed_) co_return stopping_error();
   const auto found = live_.find(name);
   live_pipeline* live = found == live_.end() ? nullptr : found->second.get();
   if (auto ok = check_preconditions(request, live); !ok) co_return ok.error();
+
+  if (auto ok = check_shared_names(*parsed); !ok) co_return ok.error();
 
   apply_answer answer;
   answer.created = !live;
@@ -224,23 +264,25 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
     if (answer.unchanged) co_return answer;
   }
   auto& record = answer.record;
-  const std::int64_t expected = live ? record.revision : 0;
+  const auto unreadable = unreadable_.find(name);
+  const std::int64_t expected = live ? record.revision : unreadable != unreadable_.end() ? unreadable->second.revision : 0;
   record.name = name;
   record.text = request.text;
   record.media_type = request.media_type;
   record.origin = request.origin;
   record.updated_at = wall_now();
-  if (!live) record.created_at = record.updated_at;
+  if (!live) record.created_at = expected > 0 ? unreadable->second.created_at : record.updated_at;
   const auto earlier = around_.store.revisions(name);  // also of a removed pipeline of that name
   record.revision = earlier.empty() ? 1 : earlier.front().revision + 1;
   record.etag = make_etag(record.revision, record.text);
   if (request.dry_run) co_return answer;
 
-  auto stored = co_await around_.store.put_pipeline(record, expected);
-  if (!stored) co_return stored.error();
-  record = *stored;
   const auto revision = make_revision(record, std::move(*parsed), around_.options.data);
-  co_await bring_to_life(record, revision);
+  if (!revision) co_return revision.error();
+  const auto stored = co_await around_.store.put_pipeline(record, expected);
+  if (!stored) co_return stored.error();
+  unreadable_.erase(name);
+  co_await bring_to_life(record, *revision);
   live_.at(name)->start_jobs();
   for (auto& [other, p] : live_) {
     for (auto& [job_name, job] : p->jobs()) job->topics_declared();
@@ -265,22 +307,29 @@ asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
 
 asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string if_match) {
   const auto pass = co_await gate_of(name).enter();
+  if (closed_) co_return stopping_error();
+  if (unreadable_.contains(name)) {
+    co_await around_.store.remove_pipeline(name);
+    unreadable_.erase(name);
+    co_return result<void>{};
+  }
   auto found = find(name);
   if (!found) co_return found.error();
   const auto live = *found;
   if (!if_match.empty() && if_match != "*" && if_match != live->record().etag) {
     co_return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + if_match};
   }
-  for (const auto& sentence : co_await live->stop_flows(around_.options.drain_timeout, flow_state::stopped)) {
+  co_await around_.store.remove_pipeline(name);  // first: when the disk is full, nothing has changed
+  for (const auto& sentence : co_await stop_flows(around_, live->all_flows(), around_.options.drain_timeout,
+                                                flow_state::stopped)) {
     spdlog::warn("{}", sentence);
   }
-  co_await around_.store.remove_pipeline(name);
+  co_await around_.offered.flows.forget(name + "/flow/");
   index_followers(name, live->current()->definition.get(), nullptr);
   const auto topics = topics_only_of(name);
   live->retire_jobs();
   retired_jobs_.insert(retired_jobs_.end(), live->retired_jobs().begin(), live->retired_jobs().end());
   live_.erase(name);
-  co_await around_.offered.flows.forget(name + "/flow/");
   for (const auto& topic : topics) {
     expiring_.erase(topic);
     around_.offered.topics.remove(topic);
@@ -314,6 +363,7 @@ std::vector<std::string> pipeline_set::topics_only_of(const std::string& name) c
 
 asio::awaitable<result<void>> pipeline_set::pause(std::string name) {
   const auto pass = co_await gate_of(name).enter();
+  if (closed_) co_return stopping_error();
   const auto live = find(name);
   if (!live) co_return live.error();
   co_await around_.store.set_paused(name, true);
@@ -323,6 +373,7 @@ asio::awaitable<result<void>> pipeline_set::pause(std::string name) {
 
 asio::awaitable<result<void>> pipeline_set::resume(std::string name) {
   const auto pass = co_await gate_of(name).enter();
+  if (closed_) co_return stopping_error();
   const auto live = find(name);
   if (!live) co_return live.error();
   co_await around_.store.set_paused(name, false);
@@ -382,10 +433,13 @@ asio::awaitable<void> pipeline_set::take_over(run_record record) {
       if (record.tasks.empty()) record.tasks = around_.store.run(record.id)->tasks;
       const auto known = find_job(record.pipeline, record.job);
       const auto job = known ? *known : retired_job(*revision, record.job);
+      for (const auto& [name, topic] : (*revision)->definition->topics) {
+        if (!around_.offered.topics.find(name)) around_.offered.topics.declare(topic);  // its input may be there
+      }
       job->take_over(std::move(record), *revision);
       if (!known) {
+        job->retire();  // before it starts, so that its triggers make nothing
         job->start(false);
-        job->retire();
       }
       co_return;
     }

@@ -38,7 +38,8 @@ class pipeline_set {
   asio::awaitable<result<void>> remove(std::string name, std::string if_match);
   asio::awaitable<result<void>> pause(std::string name);
   asio::awaitable<result<void>> resume(std::string name);
-  void refuse_changes() { closed_ = true; }  // the daemon stops
+  // The daemon stops: lets changes that are on their way finish, and refuses all later ones.
+  asio::awaitable<void> close();
 
   const std::map<std::string, std::shared_ptr<live_pipeline>, std::less<>>& live() const { return live_; }
   result<std::shared_ptr<live_pipeline>> find(const std::string& name) const;
@@ -57,6 +58,8 @@ class pipeline_set {
 
  private:
   result<void> check_preconditions(const apply_request& request, const live_pipeline* live) const;
+  // Topics and hook paths are shared by all: two pipelines may not mean different things by one name.
+  result<void> check_shared_names(const config::pipeline& next) const;
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
   asio::awaitable<void> bring_to_life(pipeline_record record, std::shared_ptr<const pipeline_revision> revision);
   void index_followers(const std::string& pipeline, const config::pipeline* before, const config::pipeline* after);
@@ -74,6 +77,8 @@ class pipeline_set {
   std::map<std::string, std::set<std::pair<std::string, std::string>>> followers_;
   std::map<std::string, std::shared_ptr<runtime::topic::subscription>> expiring_;  // topics whose appends are activity
   std::vector<broken_file> broken_;
+  std::map<std::string, pipeline_record> unreadable_;  // stored, but refused by this binary: can be replaced or removed
+  std::vector<runtime::gate::pass> held_;              // once closed; ends before gates_
   bool closed_ = false;
 };
 

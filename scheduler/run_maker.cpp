@@ -47,7 +47,7 @@ asio::awaitable<result<trigger_answer>> run_maker::trigger(std::string pipeline,
   co_return co_await make(*found, std::move(run), std::move(once));
 }
 
-asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id) {
+asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, std::optional<idempotency> once) {
   const auto stored = around_.store.run(id);
   if (!stored) co_return error{errc::not_found, "no run '" + id + "'"};
   if (!is_final(stored->state)) co_return error{errc::conflict, "run " + id + " has not ended yet"};
@@ -66,7 +66,7 @@ asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id) {
       co_return error{errc::conflict, "its input events are no longer kept in topic '" + run.input.topic + "'"};
     }
   }
-  co_return co_await make(*job, std::move(run), std::nullopt);
+  co_return co_await make(*job, std::move(run), std::move(once));
 }
 
 }  // namespace penstock::scheduler

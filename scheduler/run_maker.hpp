@@ -22,7 +22,7 @@ class run_maker {
                                                std::optional<idempotency> once);
   // See supervisor::trigger and supervisor::retry.
   asio::awaitable<result<trigger_answer>> trigger(std::string pipeline, std::string job, trigger_request request);
-  asio::awaitable<result<trigger_answer>> retry(std::string id);
+  asio::awaitable<result<trigger_answer>> retry(std::string id, std::optional<idempotency> once);
 
  private:
   surroundings& around_;

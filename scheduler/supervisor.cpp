@@ -41,6 +41,7 @@ struct supervisor::impl {
   maintenance upkeep;
   bool stopping = false;
 
+  asio::awaitable<void> let_runs_end(steady::time_point deadline);
   asio::awaitable<void> cut_off_runs(std::vector<std::string>& forced);
 };
 
@@ -65,31 +66,47 @@ asio::awaitable<void> supervisor::start() {
   in_background(s.around.where.control, "maintenance", s.upkeep.run());
 }
 
-asio::awaitable<std::vector<std::string>> supervisor::stop() {
+asio::awaitable<stop_report> supervisor::stop() {
   auto& s = *impl_;
   s.stopping = true;
   const auto deadline = in(s.around.options.drain_timeout);
-  std::vector<std::string> forced;
+  stop_report report;
 
-  s.pipelines.refuse_changes();
+  co_await s.pipelines.close();
   s.upkeep.stop();
   for (const auto& job : s.pipelines.all_jobs()) job->stop();
-  const auto live = s.pipelines.live();
-  for (const auto& [name, pipeline] : live) {
-    const auto left = std::max<steady::duration>(deadline - steady::now(), std::chrono::milliseconds(100));
-    for (auto& sentence : co_await pipeline->stop_flows(left, flow_state::stopped)) forced.push_back(sentence);
+  flow_list flows;
+  for (const auto& [name, pipeline] : s.pipelines.live()) flows.merge(pipeline->all_flows());
+  report.forced = co_await stop_flows(s.around, std::move(flows), s.around.options.drain_timeout, flow_state::stopped);
+  report.hangs = !report.forced.empty();
+
+  co_await s.let_runs_end(deadline);
+  co_await s.cut_off_runs(report.forced);
+  report.hangs = report.hangs || s.around.hanging_tasks > 0;
+  co_return report;
+}
+
+// A run that pauses before its next attempt has nothing to finish; one that still takes events in is told that they end.
+asio::awaitable<void> supervisor::impl::let_runs_end(steady::time_point deadline) {
+  const auto unfinished = around.unfinished;
+  for (const auto& [id, run] : unfinished) {
+    if (!run->executing()) continue;
+    if (run->record().state == run_state::retrying) run->interrupt();
+    if (run->record().input.open) {
+      co_await around.store.close_input(id);
+      run->close_input();
+    }
   }
-  const auto unfinished = s.around.unfinished;
   for (const auto& [id, run] : unfinished) {
     if (run->executing()) co_await run->wait_for_end(deadline);
   }
-  co_await s.cut_off_runs(forced);
-  co_return forced;
 }
 
 asio::awaitable<void> supervisor::impl::cut_off_runs(std::vector<std::string>& forced) {
-  for (const auto& job : pipelines.all_jobs()) job->interrupt();
   const auto left = around.unfinished;
+  for (const auto& [id, run] : left) {
+    if (run->executing()) run->interrupt();
+  }
   for (const auto& [id, run] : left) {
     if (!run->executing()) continue;
     forced.push_back("run " + id + " of " + run->record().pipeline + "/" + run->record().job +
@@ -178,7 +195,7 @@ asio::awaitable<result<void>> supervisor::cancel(std::string id) {
   co_return result<void>{};
 }
 
-asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id) { return impl_->runs.retry(std::move(id)); }
+asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id) { return impl_->runs.retry(std::move(id), std::nullopt); }
 
 std::filesystem::path supervisor::log_file(const std::string& run, const std::string& task) const {
   return impl_->around.options.data / "logs" / run / (task + ".log");

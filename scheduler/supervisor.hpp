@@ -133,6 +133,11 @@ struct settled {
   std::vector<std::string> failed{};  // one sentence each: id and why it could not be replayed
 };
 
+struct stop_report {
+  std::vector<std::string> forced;  // what could not end by itself in time, one sentence each
+  bool hangs = false;               // a thread waits in a call that nobody can end: the process must leave without it
+};
+
 class supervisor {
  public:
   using dead_letter_view = scheduler::dead_letter_view;
@@ -146,8 +151,7 @@ class supervisor {
 
   // Recovers runs, kills orphans of a killed daemon, starts everything that is stored.
   asio::awaitable<void> start();
-  // Drains and ends. What had to be forced is returned, one sentence each.
-  asio::awaitable<std::vector<std::string>> stop();
+  asio::awaitable<stop_report> stop();
   bool stopping() const;
 
   // ---- pipelines ----

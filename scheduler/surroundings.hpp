@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/component.hpp"
@@ -19,8 +19,7 @@
 
 namespace penstock::scheduler {
 
-// How many runs the whole daemon executes at once. Whoever finds none free is woken, first come first served, when one
-// becomes free.
+// How many runs the whole daemon executes at once. Whoever finds none free is woken when one becomes free.
 class run_slots {
  public:
   explicit run_slots(std::int64_t most) : free_(most) {}
@@ -32,10 +31,8 @@ class run_slots {
   }
   void give_back() {
     ++free_;
-    if (waiting_.empty()) return;
-    auto next = std::move(waiting_.front());
-    waiting_.pop_front();
-    next->notify();
+    // All of them, because the first may not want it any more; who still does takes it or waits again, in this order.
+    for (const auto& waiting : std::exchange(waiting_, {})) waiting->notify();
   }
   bool any_free() const { return free_ > 0; }
   void wake_when_free(const std::shared_ptr<runtime::wakeup>& who) {
@@ -44,7 +41,7 @@ class run_slots {
 
  private:
   std::int64_t free_;
-  std::deque<std::shared_ptr<runtime::wakeup>> waiting_;
+  std::vector<std::shared_ptr<runtime::wakeup>> waiting_;
 };
 
 class live_run;
@@ -64,6 +61,7 @@ struct surroundings {
   supervisor_options options;
   run_slots slots;
   std::map<std::string, std::shared_ptr<live_run>> unfinished{};  // every run that is not final, by id
+  int hanging_tasks = 0;  // given up on, but a thread still waits in their sink
   // The runs that other jobs' `after` triggers make of a run that ends now.
   std::function<std::vector<prepared_run>(const run_record& ended)> dependents{};
 };

@@ -10,7 +10,6 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_future.hpp>
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
@@ -114,6 +113,7 @@ class fixture {
   }
   ~fixture() {
     stop(2s);
+    release_->notify();
     guard_.reset();
     thread_.join();
   }
@@ -180,15 +180,15 @@ class fixture {
     if (!watched.told.exchange(true)) watched.left.set_value();
     co_return response{.body = "{\"waited\":true}"};
   }
-  // Never listens: only being cut off ends it.
+  // Never listens: it goes on although its connection was cut off.
   asio::awaitable<response> stuck(request&) {
-    asio::steady_timer never(io_.get_executor(), asio::steady_timer::time_point::max());
     ++watched.open;
-    co_await never.async_wait(asio::use_awaitable);
+    co_await release_->wait();
     co_return response{};
   }
 
   asio::io_context io_{1};
+  std::shared_ptr<runtime::wakeup> release_ = std::make_shared<runtime::wakeup>(io_.get_executor());
   asio::executor_work_guard<asio::io_context::executor_type> guard_{io_.get_executor()};
   server server_;
   std::uint16_t port_ = 0;
@@ -525,6 +525,7 @@ TEST_CASE("slow clients are not waited for", "[server]") {
   options.header_timeout = 60ms;
   options.body_timeout = 60ms;
   options.idle_timeout = 60ms;
+  options.linger_timeout = 60ms;
   fixture f(options);
   SECTION("that never begin") {
     client c(f.port());
@@ -729,7 +730,6 @@ TEST_CASE("a stop is graceful", "[server]") {
     while (f.watched.open == 0) std::this_thread::yield();
     CHECK(f.stop(20ms) == 1);
     CHECK(c.closed());
-    CHECK(f.connections() == 0);
   }
 }
 
