@@ -1,6 +1,7 @@
 #include "api/endpoints.hpp"
 
 #include <memory>
+#include <span>
 
 #include "api/handlers.hpp"
 
@@ -15,7 +16,7 @@ struct endpoint {
 
 using enum http_method;
 
-const endpoint table[] = {
+const endpoint for_pipelines[] = {
     {{.method = get,
       .path = "/v1/pipelines",
       .summary = "all pipelines, and definition files that are broken",
@@ -46,12 +47,21 @@ const endpoint table[] = {
     {{.method = post, .path = "/v1/pipelines/{name}/resume", .summary = "go on after a pause"},
      resume_pipeline},
     {{.method = get, .path = "/v1/pipelines/{name}/flows/{flow}", .summary = "one flow"}, get_flow},
+};
+
+const endpoint for_runs[] = {
     {{.method = post,
       .path = "/v1/pipelines/{name}/jobs/{job}/runs",
       .summary = "start a run with {\"params\":{},\"events\":[]}; wait=30s answers when it has ended",
       .query = {"wait"},
       .takes_events = true},
      trigger_run},
+    {{.method = post,
+      .path = "/v1/pipelines/{name}/jobs/{job}/backfill",
+      .summary = "one run for each scheduled time without one in {\"from\":\"\",\"to\":\"\"}; dry_run only counts them",
+      .query = {"dry_run"},
+      .body_required = true},
+     backfill_job},
     {{.method = get,
       .path = "/v1/runs",
       .summary = "runs, newest first",
@@ -62,14 +72,17 @@ const endpoint table[] = {
     {{.method = post, .path = "/v1/runs/{id}/cancel", .summary = "end a run, gracefully"}, cancel_run},
     {{.method = post,
       .path = "/v1/runs/{id}/retry",
-      .summary = "a new run with the same input",
-      .query = {"wait"}},
+      .summary = "a new run with the same input; tasks that succeeded are kept, unless from=start",
+      .query = {"from", "wait"}},
      retry_run},
     {{.method = get,
       .path = "/v1/runs/{id}/logs",
       .summary = "what the tasks printed; follow=true streams until the run ends",
       .query = {"task", "follow", "timestamps"}},
      get_run_logs},
+};
+
+const endpoint for_events[] = {
     {{.method = get, .path = "/v1/topics", .summary = "all topics", .query = {"limit", "cursor"}},
      list_topics},
     {{.method = get, .path = "/v1/topics/{topic}", .summary = "one topic, its consumers and their lag"},
@@ -106,6 +119,9 @@ const endpoint table[] = {
       .summary = "drop: {\"ids\":[]}, {\"pipeline\":\"\"} or {\"all\":true}",
       .body_required = true},
      discard_dead_letters},
+};
+
+const endpoint for_operation[] = {
     {{.method = get, .path = "/v1/schema/pipeline", .summary = "JSON Schema of definitions", .always = true},
      get_schema},
     {{.method = get, .path = "/healthz", .summary = "the process is up", .always = true}, get_health},
@@ -119,7 +135,7 @@ bool serves(const endpoint_rules& rules, phase now) {
   return rules.always || now == phase::ready || (now == phase::stopping && rules.method == get);
 }
 
-// Made once, from the table itself and this entry.
+// Made once, from the tables themselves and this entry.
 asio::awaitable<response> send_index(std::shared_ptr<const std::string> text) {
   co_return response{.body = *text};
 }
@@ -136,12 +152,18 @@ route index_route(std::vector<endpoint_rules> rules) {
 std::vector<route> make_routes(context& c) {
   std::vector<route> routes;
   std::vector<endpoint_rules> rules;
-  for (const endpoint& e : table) {
-    rules.push_back(e.rules);
-    routes.push_back({e.rules, [&c, &e](request& r) {
-                        return serves(e.rules, c.now) ? e.handle(r, c) : not_ready(r, c);
-                      }});
-  }
+  const auto add = [&](std::span<const endpoint> some) {
+    for (const endpoint& e : some) {
+      rules.push_back(e.rules);
+      routes.push_back({e.rules, [&c, &e](request& r) {
+                          return serves(e.rules, c.now) ? e.handle(r, c) : not_ready(r, c);
+                        }});
+    }
+  };
+  add(for_pipelines);
+  add(for_runs);
+  add(for_events);
+  add(for_operation);
   routes.push_back(index_route(std::move(rules)));
   return routes;
 }

@@ -8,6 +8,7 @@
 
 #include "api/json.hpp"
 #include "config/in_quotes.hpp"
+#include "runtime/cloudevents.hpp"
 
 namespace penstock::api {
 
@@ -22,51 +23,12 @@ std::string media_type(std::string_view content_type) {
   return type;
 }
 
-// ---- CloudEvents in headers (HTTP protocol binding 1.0.2, section 3.1) ----
-
-result<runtime::batch> read_binary(const request& r, std::shared_ptr<const runtime::buffer> body,
-                                   timestamp now) {
-  runtime::batch events;
-  const std::string_view data = body->text();
-  events.adopt(std::move(body));
-  // Section 3.1.3.2: values are percent-encoded; one that is not properly so is taken as it stands.
-  const auto attribute = [&](std::string_view name) {
-    const std::string_view text = r.header_value(name);
-    return events.keep(percent_decode(text).value_or(std::string(text)));
-  };
-  runtime::event e{.id = attribute("ce-id"),
-                   .source = attribute("ce-source"),
-                   .type = attribute("ce-type"),
-                   .subject = attribute("ce-subject"),
-                   .datacontenttype = events.keep(r.header_value("content-type")),
-                   .key = attribute("ce-partitionkey"),
-                   .data = data,
-                   .time = now};
-  if (r.header_value("ce-specversion") != "1.0") return error{errc::malformed, "ce-specversion must be 1.0"};
-  if (e.id.empty() || e.source.empty() || e.type.empty()) {
-    return error{errc::malformed, "a CloudEvent has ce-id, ce-source and ce-type"};
-  }
-  if (const std::string_view time = attribute("ce-time"); !time.empty()) {
-    const auto parsed = parse_time(time);
-    if (!parsed)
-      return error{errc::malformed, "ce-time " + config::in_quotes(time) + " is not an RFC 3339 time"};
-    e.time = *parsed;
-  }
-  if (e.is_json() && e.data.empty()) e.data = events.keep("null");
-  if (e.is_json()) {
-    if (const std::string wrong = runtime::check_json(e.data); !wrong.empty()) {
-      return error{errc::malformed, "the event's data is not JSON: " + wrong};
-    }
-  }
-  events.events.push_back(e);
-  return events;
-}
-
 // ---- triggers ----
 
 // The parts of a trigger's body as they were written.
 struct trigger_text {
   std::string_view params, events;  // empty: not given
+  std::optional<std::int64_t> priority{};
 };
 
 // Nothing when simdjson dislikes the text; the caller then finds out where.
@@ -94,10 +56,16 @@ std::optional<result<trigger_text>> split_trigger(ondemand::parser& parser, std:
       if (type != ondemand::json_type::array) return error{errc::invalid, "events must be an array"};
       ondemand::array events;
       if (value.get_array().get(events) || events.raw_json().get(out.events)) return std::nullopt;
+    } else if (key == "priority") {
+      std::int64_t priority = -1;
+      if (type != ondemand::json_type::number || value.get_int64().get(priority) || priority < 0 || priority > 9) {
+        return error{errc::invalid, "priority must be a whole number from 0 to 9", {{"/priority", 0, 0, "must be a whole number from 0 to 9"}}};
+      }
+      out.priority = priority;
     } else {
       return error{
           errc::invalid,
-          "unknown key " + config::in_quotes(key) + "; " + config::suggestion(key, {"params", "events"}),
+          "unknown key " + config::in_quotes(key) + "; " + config::suggestion(key, {"params", "events", "priority"}),
           {{"/" + std::string(key), 0, 0, "unknown key"}}};
     }
   }
@@ -150,7 +118,10 @@ event_format format_of(const request& r) {
 
 result<runtime::batch> read_event_body(const request& r, std::shared_ptr<const runtime::buffer> body,
                                        const event_format& format, const runtime::event_defaults& defaults) {
-  if (format.binary) return read_binary(r, std::move(body), defaults.now);
+  if (format.binary) {
+    const auto header = [&r](std::string_view name) { return r.header_value(name); };
+    return runtime::read_binary_cloudevent(header, std::move(body), defaults.now);
+  }
   auto events = runtime::read_events(body, format.format, defaults);
   if (events || format.certain || events.error().code != errc::malformed) return events;
   const bool lines = body->text().find('\n') != std::string_view::npos;
@@ -174,6 +145,7 @@ result<scheduler::trigger_request> read_trigger(const runtime::buffer& body, tim
   const auto parts = split_trigger(parser, text);
   if (!parts) return not_json(text);
   if (!*parts) return parts->error();
+  if ((*parts)->priority) out.priority = static_cast<int>(*(*parts)->priority);
   if (!(*parts)->params.empty()) {
     const auto params = parse_json((*parts)->params);
     if (!params) return not_json(text);

@@ -29,6 +29,7 @@ asio::awaitable<response> list_runs(request& r, context& c);
 asio::awaitable<response> get_run(request& r, context& c);
 asio::awaitable<response> cancel_run(request& r, context& c);
 asio::awaitable<response> retry_run(request& r, context& c);
+asio::awaitable<response> backfill_job(request& r, context& c);
 asio::awaitable<response> get_run_logs(request& r, context& c);
 
 // handlers_topics.cpp

@@ -63,7 +63,7 @@ std::vector<std::string> chosen_ids(context& c, selection from) {
   }
 }
 
-using settle = asio::awaitable<result<scheduler::supervisor::settled>> (scheduler::supervisor::*)(
+using settle = asio::awaitable<result<scheduler::settled>> (scheduler::supervisor::*)(
     std::vector<std::string>);
 
 asio::awaitable<response> settle_chosen(request& r, context& c, settle how) {

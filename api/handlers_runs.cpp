@@ -34,8 +34,10 @@ std::string fingerprint_of(std::string_view body) {
   return base64url({reinterpret_cast<const char*>(digest.data()), size});
 }
 
-response run_response(int status, const scheduler::run_record& run) {
-  response r{.status = status, .body = to_text(to_json(run)) + "\n"};
+response run_response(int status, context& c, const scheduler::run_record& run) {
+  json document = to_json(run);
+  document["timeline"] = to_json(c.supervisor.timeline(run.id));
+  response r{.status = status, .body = to_text(document) + "\n"};
   if (status == 202) r.headers.emplace_back("Location", "/v1/runs/" + run.id);
   return r;
 }
@@ -55,7 +57,7 @@ asio::awaitable<response> made_run(request& r, context& c, std::string id,
   if (wait) co_await wait_for_end(r, c, id, *wait);
   const auto run = c.supervisor.run(id);
   if (!run) co_return problem_response(run.error());
-  co_return run_response(wait && scheduler::is_final(run->state) ? 200 : 202, *run);
+  co_return run_response(wait && scheduler::is_final(run->state) ? 200 : 202, c, *run);
 }
 
 result<std::vector<scheduler::run_state>> read_states(const request& r) {
@@ -92,6 +94,37 @@ result<scheduler::run_filter> read_filter(const request& r) {
                                .until = *until,
                                .before_id = wanted->after,
                                .limit = wanted->limit};
+}
+
+result<timestamp> time_member(const json& body, const char* name) {
+  const auto found = body.find(name);
+  const auto at = found != body.end() && found->is_string() ? parse_time(found->get<std::string>()) : std::nullopt;
+  if (at) return *at;
+  return error{errc::invalid, std::string(name) + " must be an RFC 3339 time, e.g. 2026-11-01T00:00:00Z",
+               {{std::string("/") + name, 0, 0, "must be an RFC 3339 time"}}};
+}
+
+// {"from": …, "to": …, "params": {…}, "again": false}
+result<scheduler::backfill_request> read_backfill(std::string_view text) {
+  const auto body = parse_json(text);
+  if (!body) return body.error();
+  if (!body->is_object()) return error{errc::malformed, "the body must be an object with from and to"};
+  const std::vector<std::string> known{"from", "to", "params", "again"};
+  for (const auto& [name, value] : body->items()) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    return error{errc::invalid, config::in_quotes(name) + " is not known here; " + config::suggestion(name, known)};
+  }
+  const auto from = time_member(*body, "from");
+  if (!from) return from.error();
+  const auto until = time_member(*body, "to");
+  if (!until) return until.error();
+  if (*from >= *until) return error{errc::invalid, "from must be before to"};
+  const auto again = body->find("again");
+  if (again != body->end() && !again->is_boolean()) return error{errc::invalid, "again must be true or false"};
+  scheduler::backfill_request wanted{.from = *from, .until = *until};
+  wanted.again = again != body->end() && again->get<bool>();
+  if (const auto params = body->find("params"); params != body->end()) wanted.params = to_text(*params);
+  return wanted;
 }
 
 std::vector<std::string> task_names(const scheduler::run_record& run) {
@@ -143,7 +176,7 @@ asio::awaitable<response> get_run(request& r, context& c) {
     run = c.supervisor.run(id);
   }
   if (!run) co_return problem_response(run.error());
-  co_return run_response(200, *run);
+  co_return run_response(200, c, *run);
 }
 
 asio::awaitable<response> cancel_run(request& r, context& c) {
@@ -152,15 +185,30 @@ asio::awaitable<response> cancel_run(request& r, context& c) {
   if (!done) co_return problem_response(done.error());
   const auto run = c.supervisor.run(id);
   if (!run) co_return problem_response(run.error());
-  co_return run_response(202, *run);
+  co_return run_response(202, c, *run);
 }
 
 asio::awaitable<response> retry_run(request& r, context& c) {
   const auto wait = read_duration(r, "wait", longest_wait);
   if (!wait) co_return problem_response(wait.error());
-  const auto made = co_await c.supervisor.retry(r.parameter("id"));
+  const auto from = r.query_value("from").value_or("failed");
+  if (from != "failed" && from != "start") {
+    co_return problem_response(error{errc::malformed, "query parameter from: failed (what has succeeded is kept) or start"});
+  }
+  const auto made = co_await c.supervisor.retry(r.parameter("id"), from == "start");
   if (!made) co_return problem_response(made.error());
   co_return co_await made_run(r, c, made->run_id, *wait);
+}
+
+asio::awaitable<response> backfill_job(request& r, context& c) {
+  const auto dry_run = read_flag(r, "dry_run");
+  if (!dry_run) co_return problem_response(dry_run.error());
+  auto wanted = read_backfill(r.body);
+  if (!wanted) co_return problem_response(wanted.error());
+  wanted->dry_run = *dry_run;
+  const auto answer = co_await c.supervisor.backfill(r.parameter("name"), r.parameter("job"), std::move(*wanted));
+  if (!answer) co_return problem_response(answer.error());
+  co_return response{.status = *dry_run ? 200 : 202, .body = to_text(to_json(*answer)) + "\n"};
 }
 
 asio::awaitable<response> get_run_logs(request& r, context& c) {

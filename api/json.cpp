@@ -33,9 +33,13 @@ json duration_ms(const scheduler::run_record& run) {
 }
 
 json task_json(const scheduler::task_record& task) {
+  const json output = task.output.empty() ? json(nullptr) : json::parse(task.output, nullptr, false);
+  const json item = task.item.empty() ? json(nullptr) : json::parse(task.item, nullptr, false);
   return {{"name", task.name},
           {"state", token(task.state)},
           {"attempt", task.attempt},
+          {"item", item},
+          {"output", output},
           {"exit_code", value_or_null(task.exit_code)},
           {"reason", text_or_null(task.reason)},
           {"started_at", time_or_null(task.started_at)},
@@ -142,7 +146,11 @@ json to_json(const scheduler::run_record& run, bool with_tasks) {
            {"attempt", run.attempt},
            {"interruptions", run.interruptions},
            {"scheduled_for", time_or_null(run.scheduled_for)},
+           {"deadline_at", time_or_null(run.deadline_at)},
            {"upstream_run", text_or_null(run.upstream_run)},
+           {"retry_of", text_or_null(run.retry_of)},
+           {"priority", run.priority},
+           {"overlap_key", text_or_null(run.overlap_key)},
            {"input", input_json(run.input)},
            {"params", params.is_object() ? params : json::object()},
            {"created_at", format_time(run.created_at)},
@@ -154,6 +162,18 @@ json to_json(const scheduler::run_record& run, bool with_tasks) {
   json& tasks = out["tasks"] = json::array();
   for (const auto& task : run.tasks) tasks.push_back(task_json(task));
   return out;
+}
+
+json to_json(const std::vector<scheduler::timeline_entry>& timeline) {
+  json entries = json::array();
+  for (const auto& entry : timeline) {
+    entries.push_back({{"at", format_time(entry.at)}, {"what", entry.what}, {"detail", text_or_null(entry.detail)}});
+  }
+  return entries;
+}
+
+json to_json(const scheduler::backfill_answer& answer) {
+  return {{"made", answer.made}, {"existing", answer.existing}, {"runs", answer.runs}};
 }
 
 json to_json(const scheduler::flow_view& flow) {
@@ -231,7 +251,7 @@ json to_json(const runtime::topic_status& status, const std::vector<scheduler::c
           {"consumers", std::move(readers)}};
 }
 
-std::string to_json_text(const scheduler::supervisor::dead_letter_view& view) {
+std::string to_json_text(const scheduler::dead_letter_view& view) {
   const runtime::dead_letter& letter = view.letter;
   std::string text = to_text(json{{"id", letter.id},
                                   {"kind", view.kind},

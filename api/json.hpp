@@ -27,6 +27,8 @@ std::string to_text(const json& document);
 result<json> parse_json(std::string_view text);
 
 json to_json(const scheduler::run_record& run, bool with_tasks = true);
+json to_json(const std::vector<scheduler::timeline_entry>& timeline);
+json to_json(const scheduler::backfill_answer& answer);
 json to_json(const scheduler::flow_view& flow);
 json to_json(const scheduler::job_view& job);
 json to_json(const scheduler::pipeline_view& pipeline, bool with_definition = true);
@@ -35,7 +37,7 @@ json to_json(const config::pipeline_diff& diff);
 json to_json(const runtime::topic_status& status, const std::vector<scheduler::consumer_view>& consumers);
 
 // Text, not a document: an event's payload is shown byte for byte.
-std::string to_json_text(const scheduler::supervisor::dead_letter_view& letter);
+std::string to_json_text(const scheduler::dead_letter_view& letter);
 
 // {"items": [...], "next_cursor": "..." or null}, from items that are JSON text already.
 std::string list_text(const std::vector<std::string>& items, const std::string& next_cursor);

@@ -39,10 +39,35 @@ struct dataflow {
   bool operator==(const dataflow&) const = default;
 };
 
+// What a program may use at most. Absent: no limit of ours.
+struct resource_limits {
+  std::optional<std::int64_t> memory;     // bytes, of all its processes together
+  std::optional<double> cpus;             // how many processors' time, e.g. 0.5
+  std::optional<nanoseconds> cpu_time;    // of one process; whole seconds
+  std::optional<std::int64_t> open_files;
+  std::optional<std::int64_t> processes;
+  std::optional<std::int64_t> file_size;  // bytes, of one file it writes
+  bool operator==(const resource_limits&) const = default;
+};
+
+enum class io_class { inherit, best_effort, idle };
+
+// As whom, where and within which bounds a program runs.
+struct process_settings {
+  std::string user, group;   // names or numbers; empty: the daemon's; a user without group: the user's own group
+  std::string workdir;       // as pipeline::workdir; empty: the pipeline's
+  std::optional<int> umask;  // 0 to 0777
+  int nice = 0;              // added to what its lane has; 0 to 19
+  io_class io = io_class::inherit;
+  resource_limits limits;
+  bool operator==(const process_settings&) const = default;
+};
+
 struct command {
   std::vector<std::string> run;  // never empty
   std::map<std::string, std::string> environment;
   std::optional<component_use> to;  // where its NDJSON output goes; absent: the log
+  process_settings process;
   bool operator==(const command&) const = default;
 };
 
@@ -62,19 +87,32 @@ struct topic {
   bool operator==(const topic&) const = default;
 };
 
+// How to know that a supervised command is ready: the first of `http`, `tcp`, `run` that is not empty.
+struct readiness_probe {
+  std::string http;              // a URL that answers 200 to 399
+  std::string tcp;               // HOST:PORT that accepts a connection
+  std::vector<std::string> run;  // a program that exits with 0
+  nanoseconds interval{};        // between two tries, and the most that one may take
+  nanoseconds timeout{};         // not ready by then: it is restarted
+  bool operator==(const readiness_probe&) const = default;
+};
+
 struct flow {
   std::string name;
   work does;
   nanoseconds grace{};  // TERM to KILL, for a supervised command
+  std::optional<readiness_probe> ready;  // of a supervised command; absent: it is ready when it has started
   bool operator==(const flow&) const = default;
 };
 
 struct topic_trigger {
   std::string topic;
+  std::string where;            // expression; events for which it is not true are passed over. Empty: all count
   std::int64_t max_events = 0;  // at most so many events in a run; > 0
   nanoseconds max_wait{};       // how long to wait for that many; 0: start with what is there
   nanoseconds
       grace_period{};  // a run stays open so long after its last event; 0: its input is fixed at the start
+  nanoseconds debounce{};  // start only when nothing came for so long (at the latest after max_wait, if set)
   bool operator==(const topic_trigger&) const = default;
 };
 enum class missed_policy { skip, one, all };
@@ -88,6 +126,29 @@ struct every_trigger {
   nanoseconds interval{};
   bool operator==(const every_trigger&) const = default;
 };
+struct at_trigger {
+  timestamp time{};  // once; also when it passed while the daemon was down
+  bool operator==(const at_trigger&) const = default;
+};
+// Files that appear in a folder. One is complete when its writer closed it or it was moved there, and it has not
+// changed for `settle`.
+struct file_trigger {
+  std::string path;  // the last part may be a pattern (* ? [a-z]); relative to the pipeline's workdir
+  nanoseconds settle{};
+  std::int64_t max_files = 0;  // at most so many in one run; > 0
+  nanoseconds max_wait{};      // how long to wait for that many; 0: start with what is there
+  // Where a file goes when its run has succeeded, and when it has not: a folder (relative: to the file's own).
+  // Empty: it stays, marked as taken until it changes.
+  std::string move_to, move_failed_to;
+  bool remove = false;  // instead of moving it: deleted when its run has succeeded
+  bool operator==(const file_trigger&) const = default;
+};
+// A POST to /hooks/PATH makes a run whose input is what was posted.
+struct webhook_trigger {
+  std::string path;       // begins with a slash
+  value signature;        // null: anyone may post; else as the webhook source's `signature`
+  bool operator==(const webhook_trigger&) const = default;
+};
 enum class after_outcome { succeeded, failed, any };
 struct after_trigger {
   std::string pipeline;  // empty: this one
@@ -95,21 +156,63 @@ struct after_trigger {
   after_outcome outcome = after_outcome::succeeded;
   bool operator==(const after_trigger&) const = default;
 };
-using trigger = std::variant<topic_trigger, cron_trigger, every_trigger, after_trigger>;
+using trigger = std::variant<topic_trigger, cron_trigger, every_trigger, at_trigger, after_trigger, file_trigger,
+                             webhook_trigger>;
 
 struct task {
   std::string name;
   work does;
   std::vector<std::string> needs;
   std::optional<nanoseconds> timeout;
+  std::string condition;   // `if`: decides instead of "all needs succeeded", once they have ended. Empty: that rule
+  bool allow_failure = false;  // its failure does not fail the run
+  // Fan-out: one instance for each item of a list. `for_each_expression` or `for_each_items`, or neither.
+  std::string for_each_expression;
+  std::vector<value> for_each_items;
+  bool fans_out = false;
+  std::int64_t max_parallel = 0;  // instances at once; > 0 when it fans out
   bool operator==(const task&) const = default;
+};
+
+struct retry_budget {
+  int retries = 0;  // of all runs of the job together
+  nanoseconds within{};
+  bool operator==(const retry_budget&) const = default;
 };
 
 struct retry_rule {
   int attempts = 1;             // in all, the first included
   nanoseconds backoff_first{};  // before the second attempt; doubles
   nanoseconds backoff_limit{};
+  std::vector<int> exit_codes;      // not empty: only a task that exited with one of these is tried again
+  std::vector<int> not_exit_codes;  // one that exited with one of these is not
+  std::optional<retry_budget> budget;
   bool operator==(const retry_rule&) const = default;
+};
+
+enum class parameter_type { string, integer, number, boolean, list, object };
+struct parameter {
+  std::string name;
+  parameter_type type = parameter_type::string;
+  std::string doc;
+  std::optional<value> fallback;  // absent: it must be given
+  std::vector<value> choices;     // empty: any
+  std::optional<double> minimum, maximum;  // of a number; of a string or list: its length
+  bool operator==(const parameter&) const = default;
+};
+
+enum class alert_event { failure, late };
+struct alert {
+  std::vector<alert_event> on;  // never empty
+  nanoseconds late_after{};     // on late: a run that has not ended so long after it was due or made
+  component_use to;
+  bool operator==(const alert&) const = default;
+};
+
+struct history_rule {
+  std::optional<std::int64_t> runs;    // final runs kept; absent: the daemon's setting
+  std::optional<nanoseconds> within;   // and for how long
+  bool operator==(const history_rule&) const = default;
 };
 
 enum class overlap_rule { queue, skip, allow, replace };
@@ -122,6 +225,16 @@ struct job {
   std::optional<nanoseconds> timeout;
   retry_rule retry;
   overlap_rule on_overlap = overlap_rule::queue;
+  std::string overlap_key;      // expression over params, run and event (the first of its input): only runs of the same
+                                // key overlap. Empty: all do
+  std::optional<std::int64_t> max_active;  // runs at once; absent: 1, with on_overlap allow no limit
+  int priority = 5;             // 0 to 9, 9 goes first
+  std::map<std::string, std::int64_t> pools;  // how many slots of each a run holds
+  std::optional<nanoseconds> deadline;  // from when it was due (scheduled) or made, over all waiting and attempts
+  bool free_params = true;      // no `params` are declared: any are taken, as they come
+  std::vector<parameter> params;
+  std::vector<alert> alerts;
+  history_rule history;
   std::int64_t queue_limit = 0;  // waiting runs beyond which a trigger is refused
   nanoseconds grace{};           // TERM to KILL
   bool operator==(const job&) const = default;
@@ -131,6 +244,8 @@ struct pipeline {
   std::string name;
   std::string description;
   std::string workdir;  // as written, may hold ${dir}; empty: DATA/work/PIPELINE
+  std::optional<std::int64_t> max_active;  // runs of all its jobs at once
+  std::map<std::string, std::int64_t> pools;  // name -> slots; names are shared by all pipelines
   std::map<std::string, topic, std::less<>> topics;
   std::map<std::string, flow, std::less<>> flows;
   std::map<std::string, job, std::less<>> jobs;

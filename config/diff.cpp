@@ -31,7 +31,8 @@ pipeline_diff diff(const pipeline* from, const pipeline* to) {
   return {.topics = changes_between(before.topics, after.topics, false),
           .flows = changes_between(before.flows, after.flows, moved),
           .jobs = changes_between(before.jobs, after.jobs, moved),
-          .settings_changed = moved || before.description != after.description};
+          .settings_changed = moved || before.description != after.description ||
+                              before.max_active != after.max_active || before.pools != after.pools};
 }
 
 }  // namespace penstock::config

@@ -64,6 +64,8 @@ struct field {
   std::string shorthand{};      // object: a scalar or list here stands for {shorthand: it}
   std::string goes_with{};      // only allowed beside the sibling of that name; its default applies only then
   std::vector<std::string> exactly_one{};  // object: of these children exactly one is given
+  std::string excludes{};     // not allowed beside the sibling of that name
+  std::string names_stand_for{};  // map: a name or a list of names stands for a map in which each has this value
 };
 
 enum class component_kind { source, step, sink };

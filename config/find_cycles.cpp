@@ -68,7 +68,27 @@ std::vector<std::string> cycle_from(const remaining& graph) {
   return path;
 }
 
+std::string path_text(const std::vector<std::string>& path) {
+  std::string out;
+  for (const auto& name : path) out += (out.empty() ? "" : " -> ") + name;
+  return out;
+}
+
 }  // namespace
+
+void dependencies::add(const std::string& waiter, const std::string& need, const place& where) {
+  graph[waiter].push_back(need);
+  const mark at = where.what().at;
+  written_at.emplace(std::pair{waiter, need}, problem{where.pointer(), at.line, at.column, ""});
+}
+
+void report_cycles(const dependencies& all, const std::string& what, problem_list& problems) {
+  for (const auto& cycle : find_cycles(all.graph)) {
+    problem p = all.written_at.at({cycle[0], cycle[1]});
+    p.detail = what + path_text(cycle);
+    problems.add(std::move(p));
+  }
+}
 
 std::vector<std::vector<std::string>> find_cycles(const waits_for& graph) {
   std::vector<std::vector<std::string>> cycles;

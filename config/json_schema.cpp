@@ -130,6 +130,10 @@ value schema_maker::object_of(const field& f) const {
     object["properties"][child.name] = of(child);
     if (child.required) object["required"].push_back(child.name);
     if (!child.goes_with.empty()) object["dependentRequired"][child.name] = value::array({child.goes_with});
+    if (!child.excludes.empty()) {
+      const value both{{"required", value::array({child.name, child.excludes})}};
+      object["allOf"].push_back(value{{"not", both}});
+    }
   }
   for (const std::string& name : f.exactly_one) {
     object["oneOf"].push_back(value{{"required", value::array({name})}});
@@ -139,7 +143,11 @@ value schema_maker::object_of(const field& f) const {
   if (may_be_empty) object["type"] = value::array({"object", "null"});
   if (f.shorthand.empty()) return object;
   for (const field& child : f.children) {
-    if (child.name == f.shorthand) return {{"anyOf", value::array({of(child), object})}};
+    if (child.name != f.shorthand) continue;
+    value short_form = of(child);
+    // A mapping is the long form.
+    if (child.type == field_type::any) short_form["type"] = {"string", "number", "boolean", "array"};
+    return {{"anyOf", value::array({short_form, object})}};
   }
   throw std::logic_error("the shorthand of '" + f.name + "' is none of its keys");
 }
@@ -154,7 +162,11 @@ value schema_maker::map_of(const field& f) const {
   value map{{"type", "object"}, {"additionalProperties", of(f.children.at(0))}};
   if (!f.minimum) map["type"] = value::array({"object", "null"});
   if (f.keys_are_names) map["propertyNames"] = value{{"pattern", name_pattern}};
-  return bounded(std::move(map), f, "minProperties", "maxProperties");
+  map = bounded(std::move(map), f, "minProperties", "maxProperties");
+  if (f.names_stand_for.empty()) return map;
+  const value name = text_matching(name_pattern);
+  const value names = bounded({{"type", "array"}, {"items", name}}, f, "minItems", "maxItems");
+  return {{"anyOf", value::array({map, names, name})}};
 }
 
 value schema_maker::of_component(const component_spec& spec) const {

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "config/fill_in.hpp"
 #include "config/in_quotes.hpp"
 
 namespace penstock::config {
@@ -74,12 +75,26 @@ bool is_file_name(std::string_view name) {
   return !name.empty() && name.front() != '.' && std::all_of(name.begin(), name.end(), allowed);
 }
 
+// Whoever gives a run its parameters must not choose the file that is read.
+bool holds_another(std::string_view name) {
+  for (std::size_t at = name.find("${"); at != name.npos; at = name.find("${", at + 2)) {
+    if (!name.substr(at).starts_with(folder_reference)) return true;
+  }
+  return false;
+}
+
 std::optional<std::string> fault_of(const reference& r, std::string_view text) {
   const std::string shown(text.substr(r.begin, std::min<std::size_t>(r.end - r.begin, 60)));
   if (!r.closed) return "the reference '" + shown + "' has no closing brace";
+  if (is_fill_in_variable(r.kind)) {
+    return "'" + shown + "' is no reference; a value is filled in with a dot: ${" + std::string(r.kind) + ".NAME}";
+  }
   if (std::find(kinds().begin(), kinds().end(), r.kind) == kinds().end()) {
     return "unknown kind of reference '" + std::string(r.kind) + "' in '" + shown + "'; " +
            suggestion(r.kind, kinds());
+  }
+  if (holds_another(r.name)) {
+    return "'" + shown + "' holds another ${...}; where a secret comes from is written out";
   }
   if (r.kind == "env" && !is_environment_name(r.name)) {
     return "'" + shown + "' names no environment variable; write ${env:NAME}";

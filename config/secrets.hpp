@@ -22,7 +22,7 @@ bool is_secret_reference(std::string_view text);
 
 // What is wrong with the first bad reference in the text: an unknown kind, a name that cannot be, a missing
 // brace. Text that merely looks like a shell's ${NAME} or ${NAME:-default} is no reference and is left alone,
-// as is ${dir}.
+// as are ${dir} and fill-ins (fill_in.hpp). A reference cannot hold a fill-in: no parameter chooses what is read.
 std::optional<std::string> check_references(std::string_view text);
 
 // The text with each reference replaced by its value (one trailing newline of a file is dropped; a file of

@@ -1,6 +1,7 @@
 #include "config/validate.hpp"
 
 #include <algorithm>
+#include <set>
 #include <stdexcept>
 
 #include <nlohmann/json.hpp>
@@ -171,6 +172,7 @@ class validator {
   value check_object(const place& p, const field& f);
   value check_list(const place& p, const field& f);
   value check_map(const place& p, const field& f);
+  value check_names_of_map(const place& p, const field& f);
   value check_component(const place& p, const field& f);
   value check_bare_component(const place& p, component_kind kind);
 
@@ -361,6 +363,8 @@ value validator::check_list(const place& p, const field& f) {
 
 value validator::check_map(const place& p, const field& f) {
   const node& n = p.what();
+  const bool short_form = n.type == node::kind::scalar || n.type == node::kind::sequence;
+  if (short_form && !f.names_stand_for.empty()) return check_names_of_map(p, f);
   if (n.type != node::kind::mapping && n.type != node::kind::null) return unexpected(p, f);
   value out = value::object();
   for (const auto& entry : n.fields) {
@@ -370,6 +374,29 @@ value validator::check_map(const place& p, const field& f) {
     put(out, entry.key, check(at_entry, f.children.at(0)));
   }
   check_bounds(p, f, static_cast<double>(out.size()));
+  return out;
+}
+
+// `[db, api]` where {db: 1, api: 1} is meant.
+value validator::check_names_of_map(const place& p, const field& f) {
+  field each = f.children.at(0);
+  each.fallback = f.names_stand_for;
+  const field name{.name = "name", .type = field_type::name};
+  value out = value::object();
+  std::set<std::string> taken;
+  const auto add = [&](const place& item) {
+    const value word = check(item, name);
+    if (!word.is_string()) return;
+    const auto& key = word.get_ref<const std::string&>();
+    if (taken.insert(key).second) {
+      put(out, key, fallback_of(each));
+    } else {
+      problems_.wrong_value(item, in_quotes(key) + " is named twice");
+    }
+  };
+  if (p.what().type == node::kind::scalar) add(p);
+  for (std::size_t i = 0; i < p.what().items.size() && !problems_.full(); ++i) add(p.item(i));
+  check_bounds(p, f, static_cast<double>(p.what().type == node::kind::scalar ? 1 : p.what().items.size()));
   return out;
 }
 
@@ -398,7 +425,7 @@ value validator::check_object(const place& p, const field& f) {
   return out;
 }
 
-// The rules between the keys of one mapping: exactly_one and goes_with.
+// The rules between the keys of one mapping: exactly_one, goes_with and excludes.
 void validator::check_siblings(const place& p, const field& f) {
   const node& n = p.what();
   const auto is_one = [&f](const std::string& key) {
@@ -416,6 +443,10 @@ void validator::check_siblings(const place& p, const field& f) {
       }
     }
     const field* child = find_child(f, entry.key);
+    if (child && !child->excludes.empty() && n.find(child->excludes)) {
+      problems_.wrong_key(p.child(entry), "'" + entry.key + "' and '" + child->excludes +
+                                              "' exclude each other; give one of them");
+    }
     if (!child || child->goes_with.empty() || given_or_meant(n, f, child->goes_with)) continue;
     problems_.wrong_key(p.child(entry),
                         is_one(child->goes_with)

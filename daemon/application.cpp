@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include "config/time.hpp"
+#include "runtime/cgroup.hpp"
 #include "runtime/flow_store.hpp"
 #include "runtime/process.hpp"
 
@@ -81,6 +82,12 @@ asio::awaitable<void> application::start() {
   options.instance = store_->instance();
   options.drain_timeout = settings_.drain_timeout;
   options.max_active_runs = settings_.max_active_runs;
+  options.priority_ageing = settings_.priority_ageing;
+  if (auto groups = runtime::cgroup_tree::of_this_process()) {
+    options.cgroups = std::move(*groups);
+  } else {
+    spdlog::info("memory and processors of commands cannot be limited by control groups: {}", groups.error().detail);
+  }
   options.max_log_bytes = settings_.max_log_bytes;
   options.keep_runs = settings_.keep_runs;
   options.keep_for = std::chrono::duration_cast<std::chrono::hours>(settings_.keep_runs_for);

@@ -36,7 +36,9 @@ struct arguments {
   bool dry_run = false;
   trigger_options trigger;
   runs_options runs;
+  backfill_options backfill;
   std::string run, task;
+  bool from_start = false, wait = false;
   bool follow = false;
   std::string topic, file = "-";
   std::string pipeline;
@@ -94,6 +96,23 @@ void add_run_commands(CLI::App& app, arguments& given) {
   CLI::App* cancel_command = app.add_subcommand("cancel", "End a run: TERM, its grace, KILL");
   cancel_command->add_option("RUN", given.run)->required();
   runs_as(cancel_command, given, [&given](const surroundings& with) { return cancel(with, given.run); });
+
+  CLI::App* retry_command = app.add_subcommand("retry", "A new run with the same input; what succeeded is kept");
+  retry_command->add_option("RUN", given.run)->required();
+  retry_command->add_flag("--from-start", given.from_start, "Do everything again");
+  retry_command->add_flag("-w,--wait", given.wait, "Wait for its end; exit code 1 unless it succeeded");
+  runs_as(retry_command, given,
+          [&given](const surroundings& with) { return retry(with, given.run, given.from_start, given.wait); });
+
+  CLI::App* backfill_command = app.add_subcommand("backfill", "One run for each scheduled time that has none");
+  backfill_command->add_option("PIPELINE", given.backfill.pipeline)->required();
+  backfill_command->add_option("JOB", given.backfill.job)->required();
+  backfill_command->add_option("--from", given.backfill.from, "First time, RFC 3339")->required();
+  backfill_command->add_option("--to", given.backfill.to, "Before this time")->required();
+  backfill_command->add_option("-p,--param", given.backfill.params, "NAME=VALUE, repeatable")->take_all();
+  backfill_command->add_flag("--again", given.backfill.again, "Also times that have a run already");
+  backfill_command->add_flag("--dry-run", given.backfill.dry_run, "Only say how many");
+  runs_as(backfill_command, given, [&given](const surroundings& with) { return backfill(with, given.backfill); });
 
   CLI::App* logs_command = app.add_subcommand("logs", "What the tasks of a run printed");
   logs_command->add_option("RUN", given.run)->required();

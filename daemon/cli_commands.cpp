@@ -267,6 +267,40 @@ int cancel(const surroundings& with, const std::string& id) {
   });
 }
 
+int retry(const surroundings& with, const std::string& id, bool from_start, bool wait) {
+  return guarded(with, [&] {
+    document run = ask(with, {.method = "POST", .path = run_path(id) + "/retry" + query({{"from", from_start ? "start" : ""}})});
+    if (wait) run = wait_for_end(with, std::move(run));
+    if (with.json) {
+      print_json(with.out, run);
+    } else if (wait) {
+      show_run(with.out, run);
+    } else {
+      with.out << word(run, "id") << '\n';
+    }
+    return wait && word(run, "state") != "succeeded" ? exit_no : exit_ok;
+  });
+}
+
+int backfill(const surroundings& with, const backfill_options& options) {
+  document body = {{"from", options.from}, {"to", options.to}, {"again", options.again}};
+  if (!options.params.empty()) body["params"] = parse_params(options.params);
+  return guarded(with, [&] {
+    const document said = ask(with, {.method = "POST",
+                                     .path = "/v1/pipelines/" + encode(options.pipeline) + "/jobs/" + encode(options.job) +
+                                             "/backfill" + (options.dry_run ? "?dry_run=true" : ""),
+                                     .body = body.dump(),
+                                     .headers = {"Content-Type: application/json"}});
+    if (with.json) {
+      print_json(with.out, said);
+    } else {
+      with.out << word(said, "made") << (options.dry_run ? " runs would be made, " : " runs made, ") << word(said, "existing")
+               << " times have one already\n";
+    }
+    return exit_ok;
+  });
+}
+
 int logs(const surroundings& with, const std::string& id, const std::string& task, bool follow) {
   const std::string path = run_path(id) + "/logs" + query({{"task", task}, {"follow", follow ? "true" : ""}});
   const answer said = with.daemon.stream({.path = path}, [&](std::string_view piece) {

@@ -54,6 +54,16 @@ struct runs_options {
 int runs(const surroundings& with, const runs_options& options);
 int show_one_run(const surroundings& with, const std::string& id);
 int cancel(const surroundings& with, const std::string& id);
+int retry(const surroundings& with, const std::string& id, bool from_start, bool wait);
+
+struct backfill_options {
+  std::string pipeline, job;
+  std::string from, to;
+  std::vector<std::string> params{};  // NAME=VALUE
+  bool again = false;
+  bool dry_run = false;
+};
+int backfill(const surroundings& with, const backfill_options& options);
 int logs(const surroundings& with, const std::string& id, const std::string& task, bool follow);
 
 int topics(const surroundings& with, const std::string& name);  // empty: all

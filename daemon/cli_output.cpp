@@ -105,7 +105,11 @@ void show_run(std::ostream& out, const document& run) {
   line(out, "reason", why(run));
   line(out, "trigger", word(run, "trigger"));
   line(out, "scheduled for", word(run, "scheduled_for"));
+  line(out, "deadline", word(run, "deadline_at"));
   line(out, "after run", word(run, "upstream_run"));
+  line(out, "repeats run", word(run, "retry_of"));
+  line(out, "priority", word(run, "priority"));
+  line(out, "overlap key", word(run, "overlap_key"));
   line(out, "input", input_in_words(member_of(run, "input")));
   const document& params = member_of(run, "params");
   if (params.is_object() && !params.empty()) line(out, "params", params.dump());
@@ -123,9 +127,18 @@ void show_run(std::ostream& out, const document& run) {
     tasks.add({word(task, "name"), word(task, "state"), word(task, "attempt"), word(task, "exit_code"),
                reason == "-" ? "" : reason});
   }
-  if (tasks.empty()) return;
+  if (!tasks.empty()) {
+    out << '\n';
+    tasks.print(out);
+  }
+  table timeline({"AT", "WHAT", "DETAIL"});
+  for (const document& entry : member_of(run, "timeline")) {
+    const std::string detail = word(entry, "detail");
+    timeline.add({word(entry, "at"), word(entry, "what"), detail == "-" ? "" : detail});
+  }
+  if (timeline.empty()) return;
   out << '\n';
-  tasks.print(out);
+  timeline.print(out);
 }
 
 void show_topics(std::ostream& out, const document& list) {

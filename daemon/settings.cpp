@@ -36,6 +36,8 @@ field make_settings_fields() {
        .doc = "How long a stop waits for flows and runs before it cuts them off.", .fallback = "30s", .minimum = 0},
       {.name = "max_active_runs", .type = field_type::integer, .doc = "Runs executed at once; more of them wait.",
        .fallback = "64", .minimum = 1, .maximum = 100000},
+      {.name = "priority_ageing", .type = field_type::duration,
+       .doc = "A run that has waited so long goes before all priorities.", .fallback = "10m", .minimum = 0},
       {.name = "max_log_bytes", .type = field_type::size, .doc = "Log of one task; what it prints beyond is counted.",
        .fallback = "16MiB", .minimum = 1024},
       {.name = "keep_runs", .type = field_type::integer, .doc = "Ended runs kept of each job.", .fallback = "10000",
@@ -82,6 +84,7 @@ result<settings> parse_settings(std::string_view text) {
   s.log_format = text_of("log_format");
   s.drain_timeout = std::chrono::nanoseconds(number("drain_timeout"));
   s.max_active_runs = number("max_active_runs");
+  s.priority_ageing = std::chrono::nanoseconds(number("priority_ageing"));
   s.max_log_bytes = number("max_log_bytes");
   s.keep_runs = number("keep_runs");
   s.keep_runs_for = std::chrono::nanoseconds(number("keep_runs_for"));

@@ -24,6 +24,7 @@ struct settings {
   std::string log_format = "text";          // or "json"
   std::chrono::nanoseconds drain_timeout{};
   std::int64_t max_active_runs = 0;
+  std::chrono::nanoseconds priority_ageing{};
   std::int64_t max_log_bytes = 0;           // of one task
   std::int64_t keep_runs = 0;
   std::chrono::nanoseconds keep_runs_for{};

@@ -5,7 +5,8 @@
 #include <cerrno>
 #include <csignal>
 #include <exception>
-#include <fcntl.h>
+#include <set>
+#include <stdexcept>
 #include <string_view>
 #include <sys/ioctl.h>
 #include <system_error>
@@ -22,8 +23,11 @@
 
 #include "config/time.hpp"
 #include "runtime/command_output.hpp"
+#include "runtime/command_reason.hpp"
 #include "runtime/json.hpp"
 #include "runtime/log_file.hpp"
+#include "runtime/output_file.hpp"
+#include "runtime/run_limits.hpp"
 
 namespace penstock::runtime {
 
@@ -35,6 +39,9 @@ using descriptor = asio::posix::stream_descriptor;
 constexpr std::size_t chunk_bytes = 64 * 1024;  // what a pipe holds
 constexpr std::size_t input_events = 1000;      // at most so many in one write to stdin
 constexpr auto never = clock::time_point::max();
+constexpr std::size_t most_watched = 64;  // processes at once, of those that outlive the leader
+constexpr auto patience_with_killed = std::chrono::seconds{10};
+constexpr auto reap_interval = std::chrono::seconds{1};
 
 clock::time_point later(clock::time_point from, std::chrono::nanoseconds by) {
   return by > never - from ? never : from + by;
@@ -51,14 +58,6 @@ struct chunk {
   const auto got = ::read(fd, buffer.get(), std::min(most, chunk_bytes));
   if (got > 0) return {{buffer.get(), static_cast<std::size_t>(got)}, true};
   return {{}, got < 0 && (errno == EAGAIN || errno == EINTR)};
-}
-
-// Moves what is in the pipe to nowhere, without copying it: how many bytes. Nothing: end of file.
-std::optional<std::size_t> drop_chunk(int fd, std::size_t most) {
-  const auto got = ::splice(fd, nullptr, null_device(), nullptr, most, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
-  if (got > 0) return static_cast<std::size_t>(got);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
-  return std::nullopt;
 }
 
 // What waits in a pipe right now.
@@ -83,10 +82,19 @@ std::string text_of(std::exception_ptr failure) {
   }
 }
 
-// Why a program that still ran was told to end.
-enum class ending { by_itself, cancelled, timed_out, input_failed, output_failed };
+// By these a process that left its group is known again: they tell one run of one program from all others.
+constexpr const char* marks[] = {"PENSTOCK_INSTANCE", "PENSTOCK_PIPELINE", "PENSTOCK_FLOW",
+                                 "PENSTOCK_RUN_ID",   "PENSTOCK_TASK",     "PENSTOCK_ATTEMPT",
+                                 "PENSTOCK_IDEMPOTENCY_KEY"};
 
-std::string processes(int count) { return std::to_string(count) + (count == 1 ? " process" : " processes"); }
+std::vector<std::string> marks_in(const std::map<std::string, std::string>& environment) {
+  std::vector<std::string> found;
+  if (!environment.contains("PENSTOCK_RUN_ID") && !environment.contains("PENSTOCK_FLOW")) return found;
+  for (const char* name : marks)
+    if (const auto set = environment.find(name); set != environment.end())
+      found.push_back(set->first + '=' + set->second);
+  return found;
+}
 
 }  // namespace
 
@@ -104,20 +112,26 @@ struct command_run::state : std::enable_shared_from_this<state> {
         in(strand),
         out(strand),
         err(strand),
-        log(options.log, options.log_limit_bytes) {}
+        log(options.log, options.log_limit_bytes,
+            options.continuous ? log_file::when_full::rotate : log_file::when_full::keep_ends, options.log_pause) {}
 
   static asio::awaitable<command_outcome> execute(std::shared_ptr<state> self);
 
   // Before there is a process.
   asio::awaitable<void> prepare();
+  void prepare_process(const component_context& context);
   std::string start();
+  result<process> launch(int in_end, int out_end, int err_end);
   void start_pumps();
 
   // While there is one.
   asio::awaitable<void> supervise();
   asio::awaitable<void> wait_for_leader();
   asio::awaitable<void> end_rest_of_group();
-  asio::awaitable<void> wait_for_member(process member);
+  asio::awaitable<void> end_those_outside();
+  std::vector<process> those_outside();
+  void signal_outside(const std::vector<process>& those, bool last_word);
+  asio::awaitable<void> wait_for_member(process member, clock::time_point latest);
   asio::awaitable<void> finish_pumps();
   asio::awaitable<void> give_up(std::string trouble);
   bool told_to_end();
@@ -130,6 +144,7 @@ struct command_run::state : std::enable_shared_from_this<state> {
 
   // stdin, stdout, stderr.
   void add_pump(asio::awaitable<void> pump, std::string command_outcome::*failure);
+  void reap_now_and_then();
   asio::awaitable<void> feed();
   asio::awaitable<void> log_output(descriptor& from, log_file::stream as);
   asio::awaitable<void> emit_output();
@@ -137,9 +152,9 @@ struct command_run::state : std::enable_shared_from_this<state> {
   asio::awaitable<void> emit_until_end();
 
   // Afterwards.
+  void take_result();
   void describe();
-  std::string cause() const;
-  std::string manner() const;
+  command_facts facts() const;
   void finish_log();
   command_outcome not_run(command_end end, std::string reason);
 
@@ -157,6 +172,11 @@ struct command_run::state : std::enable_shared_from_this<state> {
   std::atomic<bool> cancel_requested{false};
   std::atomic<int> shown_pid{0};  // 0: none
 
+  // Made by prepare(); gone when run() returns.
+  std::optional<identity> user;              // absent: ours
+  std::optional<run_limits> limits;
+  std::unique_ptr<output_file> result_file;  // null: it has none
+
   asio::steady_timer changed;
   process leader;
   descriptor leader_exit, in, out, err;
@@ -172,7 +192,11 @@ struct command_run::state : std::enable_shared_from_this<state> {
   bool terminated = false;  // terminate() was called
   bool group_gone = false;
   bool feeding = false;
-  int killed = 0;  // processes that SIGKILL was sent to
+  int killed = 0;          // processes of its group that SIGKILL was sent to
+  int killed_outside = 0;  // and others of it
+  std::vector<std::string> own_marks;            // what those outside the group are known by; may be empty
+  std::set<pid_t> beyond_reach;                  // of them: we may not signal them
+  clock::time_point reaped_at = clock::now();
   int pumps = 0;   // child coroutines that have not returned
   command_outcome outcome;
 };
@@ -218,6 +242,7 @@ asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<sta
   if (!trouble.empty()) co_await self->give_up(std::move(trouble));
   self->shown_pid = 0;
   self->finish_log();
+  self->limits.reset();
   reap_strays();
   co_return std::move(self->outcome);
 }
@@ -227,14 +252,33 @@ asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<sta
 asio::awaitable<void> command_run::state::prepare() {
   if (cancel_requested) co_return;
   const component_context context{offered, options.pipeline, options.consumer, options.workdir, strand};
-  for (const auto& [name, text] : options.definition.environment)
-    options.environment.insert_or_assign(name, context.reveal(text));
+  prepare_process(context);
   if (options.definition.to) {
     output =
         std::make_unique<command_output>(components, context, *options.definition.to, options.continuous);
     co_await output->open();
   }
   if (options.input) co_await options.input->open(0);
+}
+
+// Throws what keeps it from being started.
+void command_run::state::prepare_process(const component_context& context) {
+  const config::process_settings& settings = options.definition.process;
+  if (!settings.user.empty() || !settings.group.empty()) {
+    auto found = find_identity(settings.user, settings.group);
+    if (!found) throw std::runtime_error(found.error().detail);
+    user = std::move(*found);
+    if (!user->home.empty()) options.environment["HOME"] = user->home;
+    if (!user->login.empty()) options.environment["USER"] = options.environment["LOGNAME"] = user->login;
+  }
+  for (const auto& [name, text] : options.definition.environment)
+    options.environment.insert_or_assign(name, context.reveal(text));
+  if (options.collects_output) {
+    result_file = std::make_unique<output_file>(options.scratch, user ? &*user : nullptr);
+    options.environment["PENSTOCK_OUTPUT"] = result_file->path();
+  }
+  own_marks = marks_in(options.environment);
+  limits.emplace(settings.limits, options.cgroups, options.consumer);
 }
 
 // What went wrong, or nothing.
@@ -252,12 +296,8 @@ std::string command_run::state::start() {
   hand_over(out_pipe->read, out);
   hand_over(err_pipe->read, err);
 
-  auto started = start_process({.arguments = options.definition.run,
-                                .environment = options.environment,
-                                .folder = options.workdir,
-                                .in = options.input ? child_in.get() : null_device(),
-                                .out = out_pipe->write.get(),
-                                .err = err_pipe->write.get()});
+  for (const auto& note : limits->notes()) log.note(note);
+  auto started = launch(options.input ? child_in.get() : null_device(), out_pipe->write.get(), err_pipe->write.get());
   if (!started) return started.error().detail;
   leader = std::move(*started);
   if (options.timeout) deadline = later(clock::now(), *options.timeout);
@@ -270,6 +310,24 @@ std::string command_run::state::start() {
   }
   leader.exit.release();
   return {};
+}
+
+result<process> command_run::state::launch(int in_end, int out_end, int err_end) {
+  const config::process_settings& settings = options.definition.process;
+  const std::filesystem::path folder =
+      settings.workdir.empty() ? options.workdir : options.workdir / settings.workdir;
+  return start_process({.arguments = options.definition.run,
+                        .environment = options.environment,
+                        .folder = folder,
+                        .in = in_end,
+                        .out = out_end,
+                        .err = err_end,
+                        .as = user ? &*user : nullptr,
+                        .umask = settings.umask,
+                        .nice = settings.nice,
+                        .io = settings.io,
+                        .limits = limits->of_each_process(),
+                        .cgroup = limits->group() ? limits->group()->procs() : -1});
 }
 
 void command_run::state::start_pumps() {
@@ -285,6 +343,8 @@ void command_run::state::start_pumps() {
 command_outcome command_run::state::not_run(command_end end, std::string reason) {
   if (options.input) options.input->stop_input();
   log.note(reason);
+  result_file.reset();
+  limits.reset();
   outcome.end = end;
   outcome.reason = std::move(reason);
   return std::move(outcome);
@@ -298,12 +358,17 @@ asio::awaitable<void> command_run::state::supervise() {
   last = reap(leader.pid);
   leader_reaped = true;
   co_await end_rest_of_group();
+  co_await end_those_outside();
   co_await finish_pumps();
+  take_result();
   describe();
 }
 
 asio::awaitable<void> command_run::state::wait_for_leader() {
-  while (!leader_ended && !told_to_end()) co_await wait_for_change(deadline);
+  while (!leader_ended && !told_to_end()) {
+    log.catch_up();
+    co_await wait_for_change(std::min(deadline, log.due()));
+  }
   if (!leader_ended) terminate();
   while (!leader_ended) {
     if (clock::now() >= kill_at) force();
@@ -332,23 +397,61 @@ asio::awaitable<void> command_run::state::end_rest_of_group() {
     } else if (clock::now() >= kill_at) {
       force();
     }
-    auto rest = rest_of_group(leader.pid, 64);
+    auto rest = rest_of_group(leader.pid, most_watched);
     if (rest.empty()) break;
-    for (auto& member : rest) co_await wait_for_member(std::move(member));
+    for (auto& member : rest) co_await wait_for_member(std::move(member), kill_at);
   }
-  group_gone = true;
 }
 
-// Until it has ended or it is time to kill; it may have left the group, so nothing waits longer than that for
-// it.
-asio::awaitable<void> command_run::state::wait_for_member(process member) {
-  if (clock::now() >= kill_at) co_return;
+// They get their own grace: most of them were not told before. Rounds, because each may leave others behind.
+asio::awaitable<void> command_run::state::end_those_outside() {
+  auto those = those_outside();
+  if (those.empty()) co_return;
+  log.note("it left " + processes(static_cast<int>(those.size())) + " behind outside its group: sending SIGTERM");
+  const auto last_word_at = later(clock::now(), options.grace);
+  const auto give_up_at = later(last_word_at, patience_with_killed);
+  for (; !those.empty() && clock::now() < give_up_at; those = those_outside()) {
+    const bool last_word = clock::now() >= last_word_at;
+    signal_outside(those, last_word);
+    for (auto& one : those) co_await wait_for_member(std::move(one), last_word ? give_up_at : last_word_at);
+  }
+  if (!those.empty()) log.note(processes(static_cast<int>(those.size())) + " of it do not end, and are left alone");
+}
+
+std::vector<process> command_run::state::those_outside() {
+  std::vector<process> found;
+  if (limits->group()) {
+    found = limits->group()->members(most_watched);
+  } else if (!own_marks.empty()) {
+    found = adopted_with(own_marks, most_watched);
+  }
+  std::erase_if(found, [this](const process& one) { return beyond_reach.contains(one.pid); });
+  return found;
+}
+
+void command_run::state::signal_outside(const std::vector<process>& those, bool last_word) {
+  if (last_word) {
+    outcome.forced = true;
+    killed_outside += static_cast<int>(those.size());
+    log.note("sending SIGKILL to " + processes(static_cast<int>(those.size())) + " outside its group");
+    if (limits->group()) limits->group()->kill();
+  }
+  for (const auto& one : those) {
+    const bool may = signal_process(one, last_word ? SIGKILL : SIGTERM);
+    if (!last_word) signal_process(one, SIGCONT);
+    if (!may && !limits->group()) beyond_reach.insert(one.pid);  // a group can be killed as a whole
+  }
+}
+
+// Until it has ended or `latest`: it may have moved somewhere else, so nothing waits longer than that for it.
+asio::awaitable<void> command_run::state::wait_for_member(process member, clock::time_point latest) {
+  if (clock::now() >= latest || beyond_reach.contains(member.pid)) co_return;
   descriptor exit(strand);
   exit.assign(member.exit.get());
   member.exit.release();
   bool ended = false;
   watch(exit, ended);
-  while (!ended && clock::now() < kill_at) co_await wait_for_change(kill_at);
+  while (!ended && clock::now() < latest) co_await wait_for_change(latest);
   exit.cancel();
   while (!ended) co_await wait_for_change(never);
 }
@@ -369,7 +472,7 @@ void command_run::state::terminate() {
     log.note("the program has ended, but left " + processes(count_group(leader.pid)) +
              " of its group behind: sending SIGTERM");
   } else {
-    log.note(cause() + ": sending SIGTERM");
+    log.note(cause(facts()) + ": sending SIGTERM");
   }
   stop_feeding();
   signal(SIGTERM);
@@ -412,6 +515,7 @@ asio::awaitable<void> command_run::state::finish_pumps() {
 asio::awaitable<void> command_run::state::give_up(std::string trouble) {
   outcome.forced = true;
   signal(SIGKILL);
+  if (limits->group()) limits->group()->kill();
   stop_feeding();
   while (!leader_ended) co_await wait_for_change(never);
   if (!leader_reaped) last = reap(leader.pid);
@@ -477,15 +581,21 @@ asio::awaitable<void> command_run::state::log_output(descriptor& from, log_file:
 // others.
 std::optional<std::size_t> command_run::state::log_chunk(descriptor& from, log_file::stream as,
                                                          std::size_t most) {
-  if (log.full()) {
-    const auto got = drop_chunk(from.native_handle(), most);
-    if (got) log.discard(static_cast<std::int64_t>(*got));
-    return got;
-  }
   const chunk next = read_chunk(from.native_handle(), most);
   if (!next.more) return std::nullopt;
+  const bool was_due = log.due() != never;
   log.write(as, next.bytes);
+  if (!was_due && log.due() != never) poke();
+  reap_now_and_then();
   return next.bytes.size();
+}
+
+// A program that runs for months may leave many orphans, which end as children of ours.
+void command_run::state::reap_now_and_then() {
+  const auto now = clock::now();
+  if (now - reaped_at < reap_interval) return;
+  reaped_at = now;
+  reap_strays();
 }
 
 // When the sink fails, what is printed from then on goes to the log.
@@ -509,6 +619,7 @@ asio::awaitable<void> command_run::state::emit_until_end() {
     output->take(next.bytes);
     more = next.more;
     co_await output->deliver();
+    reap_now_and_then();
   }
   for (std::size_t left = more ? waiting_bytes(out.native_handle()) : 0; left > 0;) {
     const chunk next = read_chunk(out.native_handle(), left);
@@ -522,6 +633,16 @@ asio::awaitable<void> command_run::state::emit_until_end() {
 
 // ---- afterwards ---------------------------------------------------------------------------------
 
+void command_run::state::take_result() {
+  if (!result_file) return;
+  if (auto text = result_file->read()) {
+    outcome.output = std::move(*text);
+  } else {
+    outcome.result_failure = text.error().detail;
+  }
+  result_file.reset();
+}
+
 void command_run::state::describe() {
   if (!last) {
     outcome.exit_code = -1;
@@ -534,34 +655,23 @@ void command_run::state::describe() {
                 : why == ending::timed_out ? command_end::timed_out
                 : outcome.signal != 0      ? command_end::signalled
                                            : command_end::exited;
-  outcome.reason = cause();
-  const auto add = [this](const std::string& words) {
-    if (words.empty()) return;
-    if (!outcome.reason.empty()) outcome.reason += "; ";
-    outcome.reason += words;
-  };
-  add(manner());
-  if (outcome.forced)
-    add(processes(killed) + " of its group had to be killed after " + format_duration(options.grace) +
-        " grace");
+  outcome.reason = reason(facts());
 }
 
-// Why it was told to end, or what made its work worthless although it ended by itself.
-std::string command_run::state::cause() const {
-  if (why == ending::cancelled) return "cancelled";
-  if (why == ending::timed_out) return "timed out after " + format_duration(*options.timeout);
-  if (!outcome.input_failure.empty()) return "its input failed: " + outcome.input_failure;
-  if (!outcome.output_failure.empty()) return "its output could not be stored: " + outcome.output_failure;
-  return {};
-}
-
-// How it ended.
-std::string command_run::state::manner() const {
-  if (!last) return "its exit status was lost";
-  if (last->by_signal)
-    return (why == ending::by_itself ? "killed by " : "ended by ") + signal_name(last->number);
-  if (last->number != 0 || why != ending::by_itself) return "exit code " + std::to_string(last->number);
-  return {};
+command_facts command_run::state::facts() const {
+  command_facts all;
+  all.why = why;
+  all.last = last;
+  all.timeout = options.timeout;
+  all.grace = options.grace;
+  if (last) all.limit_cause = limits->cause_of(*last, why == ending::by_itself && killed == 0);
+  if (last) all.limit_remark = limits->remark_on(*last);
+  all.input_failure = outcome.input_failure;
+  all.output_failure = outcome.output_failure;
+  all.result_failure = outcome.result_failure;
+  all.killed = killed;
+  all.killed_outside = killed_outside;
+  return all;
 }
 
 void command_run::state::finish_log() {
@@ -570,7 +680,6 @@ void command_run::state::finish_log() {
   if (output && output->dead_lines() > 0)
     log.note(std::to_string(output->dead_lines()) + " lines of its output became dead letters");
   log.flush();
-  if (log.discarded_bytes() > 0) log.note(format_size(log.discarded_bytes()) + " of output were not stored");
 }
 
 }  // namespace penstock::runtime

@@ -48,6 +48,8 @@ struct component_context {
   std::string consumer;  // "PIPELINE/flow/FLOW" or "PIPELINE/run/RUN/TASK": producer name, cursor name
   std::filesystem::path workdir;   // relative paths start here; exists
   asio::any_io_executor executor;  // the run's strand
+  // What expressions see as `params` and `run`: the JSON {"params":…,"run":…}. Null in a flow.
+  std::shared_ptr<const std::string> run_context{};
 
   // A setting's text with secrets filled in; throws std::runtime_error naming the reference that has no
   // value.

@@ -98,7 +98,7 @@ struct dataflow_run::state {
         components(c),
         store(offered.flows),
         options(std::move(o)),
-        context{offered, options.pipeline, options.consumer, options.workdir, strand},
+        context{offered, options.pipeline, options.consumer, options.workdir, strand, options.run_context},
         work(strand) {
     if (!options.counters) options.counters = std::make_shared<dataflow_counters>();
   }

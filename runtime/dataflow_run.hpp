@@ -50,6 +50,7 @@ struct dataflow_options {
   std::unique_ptr<source> input{};  // used instead of definition.from when set (a run's claimed events)
   std::shared_ptr<dataflow_counters> counters{};
   std::size_t batch_events = 1000;
+  std::shared_ptr<const std::string> run_context{};  // see component_context
 };
 
 class dataflow_run {

@@ -6,13 +6,18 @@
 #include <utility>
 #include <vector>
 
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
 #include "runtime/json.hpp"
+#include "runtime/lua.hpp"
 
 namespace penstock::runtime {
 
 struct topic_claim::state {
   std::shared_ptr<topic> from;
-  std::int64_t after = 0;
+  std::int64_t after = 0;  // constant, as is ...
+  std::string where{};     // ... this
   std::mutex mutex;
   std::int64_t until = 0;                        // under mutex, as all below
   bool open = false;                             // may still be extended
@@ -114,7 +119,9 @@ class inline_source final : public source {
 class topic_claim::reader final : public source {
  public:
   reader(std::shared_ptr<topic_claim::state> claim, const asio::any_io_executor& strand)
-      : claim_(std::move(claim)), changed_(std::make_shared<wakeup>(strand)) {}
+      : claim_(std::move(claim)), strand_(strand), changed_(std::make_shared<wakeup>(strand)) {
+    if (!claim_->where.empty()) where_.emplace(claim_->where);
+  }
 
   asio::awaitable<void> open(std::int64_t position) override {
     position_ = std::max(claim_->after, position);
@@ -129,6 +136,11 @@ class topic_claim::reader final : public source {
         batch events = claim_->from->read(position_, most, until);
         // Nothing there: what was claimed has been removed from the topic since.
         position_ = events.empty() ? until : events.events.back().position;
+        if (!events.empty() && where_) {
+          std::erase_if(events.events, [this](const event& e) { return !matches(e); });
+          // Through a long stretch of what is not wanted, others have their turn, and stop_input is heard.
+          if (events.empty()) co_await asio::post(strand_, asio::use_awaitable);
+        }
         if (!events.empty()) co_return std::move(events);
       } else if (open) {
         co_await changed_->wait();
@@ -145,18 +157,28 @@ class topic_claim::reader final : public source {
   }
 
  private:
+  // What fails does not match; whoever made the claim has looked at these events, and has told.
+  bool matches(const event& e) const {
+    const lua_outcome<bool> is_true = where_->truth(e);
+    return is_true.failure.empty() && is_true.value;
+  }
+
   std::shared_ptr<topic_claim::state> claim_;
+  const asio::any_io_executor strand_;
   std::shared_ptr<wakeup> changed_;
+  std::optional<lua_expression> where_{};
   std::int64_t position_ = 0;  // read so far
   bool stopped_ = false;
 };
 
-topic_claim::topic_claim(std::shared_ptr<topic> from, std::int64_t after, std::int64_t until, bool open)
+topic_claim::topic_claim(std::shared_ptr<topic> from, std::int64_t after, std::int64_t until, bool open,
+                         std::string where)
     : state_(std::make_shared<state>()) {
   state_->from = std::move(from);
   state_->after = after;
   state_->until = until;
   state_->open = open;
+  state_->where = std::move(where);
 }
 
 topic_claim::~topic_claim() { close(); }
@@ -179,6 +201,19 @@ std::unique_ptr<source> topic_claim::make_source(const asio::any_io_executor& st
 
 std::unique_ptr<source> make_inline_source(std::string ndjson, const std::string& source_name) {
   return std::make_unique<inline_source>(std::move(ndjson), source_name);
+}
+
+std::optional<std::string> first_payload(const std::string& ndjson) {
+  std::string_view rest = ndjson;
+  while (!rest.empty()) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
+      const buffer padded{std::string(line)};
+      return check_json(padded.text()).empty() ? std::optional<std::string>(line) : std::nullopt;
+    }
+    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+  }
+  return std::nullopt;
 }
 
 std::unique_ptr<source> make_empty_source() { return std::make_unique<empty_source>(); }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "runtime/component.hpp"
@@ -12,12 +13,15 @@
 
 namespace penstock::runtime {
 
-// A run's claim on a topic: offsets (after, until]. While open, it may be extended (grace_period); a source
-// made from it reads up to `until` and then waits for more or for the close. Shared by the run and the
-// sources of its tasks; extend and close from any thread.
+// A run's claim on a topic: offsets (after, until], of these only the events for which `where` is true (an
+// expression over event and meta; empty: all). While open, it may be extended (grace_period); a source made
+// from it reads up to `until` and then waits for more or for the close. Shared by the run and the sources of
+// its tasks, each of which evaluates `where` for itself, on its strand; positions are the topic's offsets in
+// any case. extend and close from any thread.
 class topic_claim {
  public:
-  topic_claim(std::shared_ptr<topic> from, std::int64_t after, std::int64_t until, bool open);
+  topic_claim(std::shared_ptr<topic> from, std::int64_t after, std::int64_t until, bool open,
+              std::string where = {});
   ~topic_claim();
 
   void extend(std::int64_t until);
@@ -38,6 +42,9 @@ class topic_claim {
 // line number (from 1) and `source_name`, so every reading gives the same events. Reading throws at a line
 // that is not JSON.
 std::unique_ptr<source> make_inline_source(std::string ndjson, const std::string& source_name);
+
+// The first payload of such a text; nothing when there is none, or the first is not JSON.
+std::optional<std::string> first_payload(const std::string& ndjson);
 
 // No events at all.
 std::unique_ptr<source> make_empty_source();

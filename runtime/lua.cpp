@@ -15,13 +15,16 @@
 #include "runtime/lua_context.hpp"
 #include "runtime/lua_json.hpp"
 #include "runtime/lua_sandbox.hpp"
+#include "runtime/lua_text.hpp"
 
 namespace penstock::runtime {
 
 namespace {
 
 constexpr lua_limits limits{};
+// Compiled chunks kept, and how long their texts may be together (a run's parameters stand in some of them).
 constexpr std::size_t most_chunks = 10'000;
+constexpr std::size_t most_chunk_bytes = 32 << 20;
 // Instructions between two looks at the budget.
 constexpr int hook_interval = 1'000;
 // Refused allocations in one call beyond which every further one is refused: each costs a full collection.
@@ -265,6 +268,7 @@ class engine {
   payload_document document_;
   lua_State* state_;
   std::unordered_map<std::string, int> chunks_;
+  std::size_t chunk_bytes_ = 0;  // of the texts that are keys there
   std::uint64_t epoch_ = next_epoch++;
   std::size_t collect_at_ = collect_from;
 };
@@ -293,7 +297,8 @@ bool engine::push_compiled(const lua_chunk& chunk, std::string& failure) {
     if (found == chunks_.end()) {
       failure = compile(chunk.name, chunk.source);
       if (!failure.empty()) return false;
-      if (chunks_.size() >= most_chunks) drop_chunks();
+      if (chunks_.size() >= most_chunks || chunk_bytes_ + key.size() > most_chunk_bytes) drop_chunks();
+      chunk_bytes_ += key.size();
       found = chunks_.emplace(key, luaL_ref(state_, LUA_REGISTRYINDEX)).first;
     }
     chunk.epoch = epoch_;
@@ -318,6 +323,7 @@ std::string engine::compile(const char* name, const std::string& source) {
 void engine::drop_chunks() {
   for (const auto& [text, reference] : chunks_) luaL_unref(state_, LUA_REGISTRYINDEX, reference);
   chunks_.clear();
+  chunk_bytes_ = 0;
   epoch_ = next_epoch++;
   lua_gc(state_, LUA_GCCOLLECT);
 }
@@ -390,48 +396,32 @@ class engine_use {
 
 // ---- texts
 
-bool is_name_byte(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
-
-// Whether `word` stands in the text as a name. May err on the safe side, but knows that 'event' is a text.
-bool mentions(std::string_view text, std::string_view word) {
-  for (std::size_t at = text.find(word); at != text.npos; at = text.find(word, at + 1)) {
-    const std::size_t after = at + word.size();
-    const char before = at == 0 ? ' ' : text[at - 1];
-    const char next = after == text.size() ? ' ' : text[after];
-    const bool quoted = before == next && (next == '\'' || next == '"');
-    if (!quoted && !is_name_byte(before) && !is_name_byte(next)) return true;
-  }
-  return false;
-}
-
-// {"a", "b"} of `event.a.b`; empty when the text is anything else. A keyword cannot stand there: it was
-// refused before.
-std::vector<std::string> plain_path(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\n"), last = text.find_last_not_of(" \t\n");
-  constexpr std::string_view start = "event.";
-  if (first == text.npos || !text.substr(first).starts_with(start)) return {};
-  std::vector<std::string> path{{}};
-  for (const char c : text.substr(first + start.size(), last + 1 - first - start.size())) {
-    if (c == '.')
-      path.emplace_back();
-    else if (is_name_byte(c))
-      path.back() += c;
-    else
-      return {};
-  }
-  const auto is_name = [](const std::string& name) {
-    return !name.empty() && !std::isdigit(static_cast<unsigned char>(name.front()));
-  };
-  return std::all_of(path.begin(), path.end(), is_name) ? path : std::vector<std::string>();
-}
-
 // `event` and `meta` are locals, which is quicker than globals. Without a function literal an expression has
 // no loop.
-constexpr std::string_view preamble = "local event, meta = ... return ";
+constexpr std::string_view locals = "local event, meta = ... ", returns = "return ";
 
-lua_chunk expression_chunk(std::string_view text) {
-  return {"expression", std::string(preamble) + std::string(text), mentions(text, "event"),
-          mentions(text, "function")};
+std::string with_locals(std::string_view text, const std::string* run_context) {
+  return std::string(locals) + run_locals(text, run_context) + std::string(returns) + std::string(text);
+}
+
+lua_chunk expression_chunk(std::string source, bool reads_event, std::string_view text) {
+  return {"expression", std::move(source), reads_event, mentions(text, "function")};
+}
+
+// The expression over parts of the payload (or over the payload alone), on the first line as all others.
+lua_chunk scoped_chunk(std::string_view text, lua_scope scope) {
+  if (scope == lua_scope::event)
+    return expression_chunk(with_locals(text, nullptr), mentions(text, "event"), text);
+  if (scope == lua_scope::payload)
+    return expression_chunk("local event = ... return " + std::string(text), mentions(text, "event"), text);
+  std::string names, values;
+  for (const std::string name : {"params", "run", "tasks", "item", "item_index", "event"}) {
+    if (!mentions(text, name)) continue;
+    names += (names.empty() ? "" : ", ") + name;
+    values += (values.empty() ? "event." : ", event.") + name;
+  }
+  if (names.empty()) return expression_chunk(std::string(returns) + std::string(text), false, text);
+  return expression_chunk("local event = ... local " + names + " = " + values + " return " + std::string(text), true, text);
 }
 
 }  // namespace
@@ -456,7 +446,7 @@ std::optional<std::string> check_lua(std::string_view text, bool chunk) {
     if (wrong.empty()) return std::nullopt;
     return with_hint(with_line("script", wrong), text);
   }
-  const std::string wrong = use.lua.compile("expression", std::string(preamble) + std::string(text));
+  const std::string wrong = use.lua.compile("expression", with_locals(text, nullptr));
   if (!wrong.empty()) return with_hint(with_line("expression", wrong), text);
   // `return a, b` and `return` are statements, too; between parentheses only one expression stands.
   if (!use.lua.compile("expression", "return (\n" + std::string(text) + "\n)").empty())
@@ -466,7 +456,12 @@ std::optional<std::string> check_lua(std::string_view text, bool chunk) {
 
 // ---- expressions
 
-lua_expression::lua_expression(std::string text) : text_(std::move(text)), chunk_(expression_chunk(text_)) {}
+lua_expression::lua_expression(std::string text, const std::string* run_context)
+    : text_(std::move(text)),
+      chunk_(expression_chunk(with_locals(text_, run_context), mentions(text_, "event"), text_)) {}
+
+lua_expression::lua_expression(std::string text, lua_scope scope)
+    : text_(std::move(text)), chunk_(scoped_chunk(text_, scope)) {}
 
 lua_outcome<bool> lua_expression::truth(const event& e) const {
   lua_outcome<bool> outcome;
@@ -506,6 +501,37 @@ lua_outcome<std::string> lua_expression::text_of(const event& e) const {
   return outcome;
 }
 
+lua_outcome<std::string> lua_expression::json_of(const event& e) const {
+  lua_outcome<std::string> outcome;
+  engine_use use;
+  const bool done = use.evaluate(chunk_, e, 1, outcome.failure) &&
+                    append_lua_value(use.state, -1, outcome.value, limits.memory_bytes, outcome.failure);
+  if (done) return outcome;
+  return {{}, with_line(chunk_.name, std::move(outcome.failure))};
+}
+
+lua_outcome<std::optional<std::string>> lua_expression::text_or_json_of(const event& e) const {
+  lua_outcome<std::optional<std::string>> outcome;
+  engine_use use;
+  if (!use.evaluate(chunk_, e, 1, outcome.failure)) {
+    outcome.failure = with_line(chunk_.name, std::move(outcome.failure));
+    return outcome;
+  }
+  const int type = lua_type(use.state, -1);
+  if (type == LUA_TNIL || type == LUA_TLIGHTUSERDATA) return outcome;
+  std::string& text = outcome.value.emplace();
+  if (type != LUA_TSTRING && append_lua_value(use.state, -1, text, limits.memory_bytes, outcome.failure)) return outcome;
+  if (type == LUA_TSTRING || type == LUA_TNUMBER) {  // bytes as they are; NaN and infinities as Lua writes them
+    std::size_t length = 0;
+    const char* bytes = lua_tolstring(use.state, -1, &length);
+    text.assign(bytes, length);
+    outcome.failure.clear();
+  } else {
+    outcome.value.reset();
+  }
+  return outcome;
+}
+
 std::vector<std::string> evaluate_keys(const std::string& expression, const batch& events) {
   const lua_expression key(expression);
   std::vector<std::string> keys;
@@ -516,24 +542,27 @@ std::vector<std::string> evaluate_keys(const std::string& expression, const batc
 
 // ---- mappings
 
-lua_mapping::part lua_mapping::make_part(const std::vector<field>& fields, bool with_plain) {
-  part made{{"map", std::string(preamble), false, false}, {}, {}};
+lua_mapping::part lua_mapping::make_part(const std::vector<field>& fields, bool with_plain,
+                                         const std::string* run_context) {
+  part made{{"map", {}, false, false}, {}, {}};
+  std::string values;
   int line = 1;
   for (std::size_t i = 0; i < fields.size(); ++i) {
     const field& f = fields[i];
     made.chunk.reads_event = made.chunk.reads_event || mentions(f.expression, "event");
     if (!f.path.empty() && !with_plain) continue;
     made.chunk.can_loop = made.chunk.can_loop || mentions(f.expression, "function");
-    made.chunk.source += (made.fields.empty() ? "(\n" : "), (\n") + f.expression + "\n";
+    values += (made.fields.empty() ? "(\n" : "), (\n") + f.expression + "\n";
     made.fields.push_back(i);
     made.lines.push_back(++line);
     line += static_cast<int>(std::count(f.expression.begin(), f.expression.end(), '\n')) + 1;
   }
-  if (!made.fields.empty()) made.chunk.source += ")";
+  if (!made.fields.empty()) values += ")";
+  made.chunk.source = with_locals(values, run_context);
   return made;
 }
 
-lua_mapping::lua_mapping(std::vector<std::pair<std::string, std::string>> fields) {
+lua_mapping::lua_mapping(std::vector<std::pair<std::string, std::string>> fields, const std::string* run_context) {
   for (std::size_t from = 0; from < fields.size(); from += fields_per_group) {
     group g;
     for (std::size_t i = from; i < std::min(fields.size(), from + fields_per_group); ++i) {
@@ -543,8 +572,8 @@ lua_mapping::lua_mapping(std::vector<std::pair<std::string, std::string>> fields
       std::vector<std::string> path = plain_path(expression);
       g.fields.push_back({std::move(name), std::move(expression), prefix + ":", std::move(path)});
     }
-    g.computed = make_part(g.fields, false);
-    g.all = make_part(g.fields, true);
+    g.computed = make_part(g.fields, false, run_context);
+    g.all = make_part(g.fields, true, run_context);
     groups_.push_back(std::move(g));
   }
 }
@@ -597,7 +626,8 @@ lua_outcome<bool> lua_mapping::apply(const event& e, std::string& out) const {
 
 // ---- scripts
 
-lua_script::lua_script(std::string text) : chunk_{"script", std::move(text), true, true} {}
+lua_script::lua_script(std::string text, const std::string* run_context)
+    : chunk_{"script", run_locals(text, run_context) + text, true, true} {}
 
 lua_outcome<std::vector<std::string>> lua_script::run(const event& e) const {
   lua_outcome<std::vector<std::string>> outcome;

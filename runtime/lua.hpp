@@ -1,7 +1,7 @@
 // Expressions and scripts: sandboxed Lua 5.4 with an instruction and a memory limit per call.
 //
 // Each thread has one engine (thread_local), shared by all flows that run there, so an idle flow costs no Lua
-// state. Compiled chunks are cached per engine by their text (at most 10,000). Expressions keep nothing
+// state. Compiled chunks are cached per engine by their text (at most 10,000 and 32 MiB). Expressions keep nothing
 // between calls: globals written by a script are gone when it returns, and an expression cannot write any.
 // lua.hpp is the only door to Lua.
 //
@@ -12,6 +12,8 @@
 //   signed bits); read-only. Not JSON: the raw bytes as a string. Empty: nil. Malformed JSON: the call fails.
 //   A text that does not mention `event` does not parse the payload. In a script it is a table to be changed.
 // - meta, with id source type subject time (RFC 3339) key position datacontenttype. Absent ones are nil.
+// - params and run, of the run that it belongs to: tables, made anew for each call and only for a text that mentions
+//   them. In a flow both are nil.
 //
 // Payloads are parsed at most once per call and never cached across calls.
 #pragma once
@@ -57,15 +59,31 @@ struct lua_chunk {
   mutable int reference = 0;
 };
 
+// What the names in an expression stand for.
+enum class lua_scope {
+  event,    // `event` and `meta`
+  payload,  // `event` alone
+  run,      // the payload is a run's context, and params, run, tasks, item, item_index and event are its fields
+};
+
+// Constructors of the three classes below: syntax was checked with check_lua before. `run_context` is the JSON
+// {"params":…,"run":…}, needed during construction only; null in a flow. They throw std::invalid_argument when the text
+// mentions params or run and the context is not JSON.
+
 // A compiled expression, e.g. `event.total > 5000`. Cheap to copy; usable on any thread, one at a time.
 class lua_expression {
  public:
-  explicit lua_expression(std::string text);  // syntax was checked with check_lua before
+  explicit lua_expression(std::string text, const std::string* run_context = nullptr);
+  lua_expression(std::string text, lua_scope scope);
   const std::string& text() const { return text_; }
 
   lua_outcome<bool> truth(const event& e) const;  // nil and false are false, as in Lua
   // As text: strings as they are, integers and floats in Lua's notation, nil as empty; tables are a failure.
   lua_outcome<std::string> text_of(const event& e) const;
+  // The value as JSON, as a mapping writes it.
+  lua_outcome<std::string> json_of(const event& e) const;
+  // Strings as they are, all else as JSON; nothing where it is nil.
+  lua_outcome<std::optional<std::string>> text_or_json_of(const event& e) const;
 
  private:
   std::string text_;
@@ -75,7 +93,8 @@ class lua_expression {
 // An ordered list of (field, expression): builds one JSON object for each event.
 class lua_mapping {
  public:
-  explicit lua_mapping(std::vector<std::pair<std::string, std::string>> fields);
+  explicit lua_mapping(std::vector<std::pair<std::string, std::string>> fields,
+                       const std::string* run_context = nullptr);
   // Appends the JSON object to `out`, untouched on failure. nil is written as null; integers as integers,
   // floats always recognisable as floats (2.0); objects and arrays of the event with the values they have.
   // Strings that are not UTF-8, NaN and infinities are failures. The failure names the field.
@@ -102,7 +121,7 @@ class lua_mapping {
   };
   enum class outcome { done, failed, not_plain };
 
-  static part make_part(const std::vector<field>& fields, bool with_plain);
+  static part make_part(const std::vector<field>& fields, bool with_plain, const std::string* run_context);
   static outcome append_fields(const group& g, const part& computed, const event& e, std::string& out,
                                std::string& failure);
 
@@ -114,7 +133,7 @@ class lua_mapping {
 // on); `emit(value)` adds further events, in order, before it.
 class lua_script {
  public:
-  explicit lua_script(std::string text);
+  explicit lua_script(std::string text, const std::string* run_context = nullptr);
   // The payloads to emit, as JSON texts.
   lua_outcome<std::vector<std::string>> run(const event& e) const;
 

@@ -158,7 +158,7 @@ int view_length(lua_State* state) {
   return 1;
 }
 
-int view_newindex(lua_State* state) { return luaL_error(state, "event is read-only in an expression"); }
+int view_newindex(lua_State* state) { return luaL_error(state, "this table is read-only in an expression"); }
 
 struct field_cursor {
   std::uint64_t generation = 0;
@@ -586,6 +586,8 @@ void payload_document::open_views(lua_State* state) {
                               {"__pairs", view_pairs}, {"__tostring", view_to_text},  {nullptr, nullptr}};
   luaL_newmetatable(state, view_name);
   luaL_setfuncs(state, methods, 0);
+  lua_pushliteral(state, "table");  // what Lua's messages call it, as does type()
+  lua_setfield(state, -2, "__name");
   context_of(state).view_metatable = lua_topointer(state, -1);
   context_of(state).view_metatable_reference = luaL_ref(state, LUA_REGISTRYINDEX);
   luaL_newmetatable(state, array_name);

@@ -2,25 +2,24 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <dirent.h>
 #include <fcntl.h>
-#include <fstream>
 #include <memory>
 #include <mutex>
 #include <poll.h>
 #include <set>
 #include <shared_mutex>
 #include <signal.h>
-#include <spawn.h>
 #include <stdexcept>
 #include <string.h>
 #include <string_view>
 #include <sys/prctl.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <system_error>
@@ -29,21 +28,19 @@
 
 #include <spdlog/spdlog.h>
 
+#include "runtime/launch.hpp"
+#include "runtime/spawn.hpp"
+
 namespace penstock::runtime {
 
-namespace fs = std::filesystem;
 using std::chrono::steady_clock;
-
-unique_fd::~unique_fd() {
-  if (fd_ >= 0) ::close(fd_);
-}
 
 namespace {
 
 std::string words(int error_number) { return std::generic_category().message(error_number); }
 
 // Leaders that their owners have not reaped yet, so that reap_strays() leaves them alone. Starting holds
-// `starting` shared, because between posix_spawn and the entry here a short-lived leader looks like a stray.
+// `starting` shared, because between its start and the entry here a short-lived leader looks like a stray.
 struct leader_list {
   std::shared_mutex starting;
   std::mutex mutex;
@@ -68,89 +65,6 @@ leader_list& leaders() {
   return list;
 }
 
-// glibc 2.36 declares its wrappers of these without C linkage.
-int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
-int pidfd_send_signal(int pidfd, int signal) {
-  return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
-}
-
-// ---- finding the program ------------------------------------------------------------------------
-
-bool is_executable_file(const fs::path& file) {
-  struct stat status {};
-  return ::stat(file.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
-         ::faccessat(AT_FDCWD, file.c_str(), X_OK, AT_EACCESS) == 0;
-}
-
-// What to execute, seen from the start folder. A name without '/' is looked up in the PATH of the program's
-// own environment (posix_spawnp would take ours).
-result<std::string> find_program(const process_start& how) {
-  const std::string& name = how.arguments.front();
-  if (name.find('/') != std::string::npos) return name;
-  const auto set = how.environment.find("PATH");
-  std::string_view folders = "/usr/local/bin:/usr/bin:/bin";
-  if (set != how.environment.end()) folders = set->second;
-  std::string unusable;
-  while (!name.empty()) {
-    const auto colon = folders.find(':');
-    // POSIX: an empty part of PATH is the working directory.
-    const fs::path candidate = fs::path(folders.substr(0, colon)) / name;
-    if (is_executable_file(how.folder / candidate))
-      return candidate.has_parent_path() ? candidate.string() : "./" + name;
-    if (unusable.empty() && fs::is_regular_file(how.folder / candidate)) unusable = candidate.string();
-    if (colon == std::string_view::npos) break;
-    folders.remove_prefix(colon + 1);
-  }
-  if (!unusable.empty()) return error{errc::invalid, "not executable: " + unusable};
-  return error{errc::not_found, "command not found: '" + name + "' is in no folder of PATH"};
-}
-
-// The interpreter that a script's first line names, or nothing when the file is not a script.
-std::string interpreter_of(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::string line(256, '\0');
-  in.read(line.data(), static_cast<std::streamsize>(line.size()));
-  line.resize(static_cast<std::size_t>(in.gcount()));
-  line = line.substr(0, line.find('\n'));
-  if (!line.starts_with("#!")) return {};
-  const auto first = line.find_first_not_of(" \t", 2);
-  if (first == std::string::npos) return {};
-  return line.substr(first, line.find_first_of(" \t\r", first) - first);
-}
-
-// posix_spawn's error number does not say which of its steps failed, so the files are looked at again.
-error explain(int error_number, const process_start& how, const std::string& program) {
-  std::error_code ignored;
-  const auto folder = fs::status(how.folder, ignored);
-  if (!fs::exists(folder))
-    return {errc::not_found, "the working directory " + how.folder.string() + " does not exist"};
-  if (!fs::is_directory(folder))
-    return {errc::invalid, "the working directory " + how.folder.string() + " is not a folder"};
-  if (::faccessat(AT_FDCWD, how.folder.c_str(), X_OK, AT_EACCESS) != 0)
-    return {errc::invalid, "the working directory " + how.folder.string() + " may not be entered"};
-
-  const fs::path file = how.folder / program;
-  const auto status = fs::status(file, ignored);
-  if (!fs::exists(status)) return {errc::not_found, "command not found: " + program};
-  if (fs::is_directory(status)) return {errc::invalid, "not executable: " + program + " is a folder"};
-  if (!is_executable_file(file))
-    return {errc::invalid, "not executable: " + program + " lacks the permission"};
-
-  const std::string interpreter = interpreter_of(file);
-  if (error_number == ENOENT)
-    return {errc::not_found, program + ": its interpreter " + (interpreter.empty() ? "" : interpreter + " ") +
-                                 "does not exist"};
-  if (error_number == EACCES && !interpreter.empty())
-    return {errc::invalid, program + ": its interpreter " + interpreter + " is not executable"};
-  if (error_number == ENOEXEC)
-    return {errc::invalid,
-            "not executable: " + program + " has no #! line and is not a program of this machine"};
-  if (error_number == E2BIG) return {errc::invalid, "its arguments and environment are too long"};
-  return {errc::unavailable, "cannot start " + program + ": " + words(error_number)};
-}
-
-// ---- spawning -----------------------------------------------------------------------------------
-
 // The char* arrays that execve wants; views of strings that outlive it.
 class string_vector {
  public:
@@ -172,41 +86,18 @@ std::vector<std::string> join_pairs(const std::map<std::string, std::string>& en
   return pairs;
 }
 
-class spawn_attributes {
- public:
-  spawn_attributes() {
-    ::posix_spawnattr_init(&value);
-    sigset_t all, none;
-    ::sigfillset(&all);
-    ::sigemptyset(&none);
-    ::posix_spawnattr_setsigdefault(&value, &all);
-    ::posix_spawnattr_setsigmask(&value, &none);
-    ::posix_spawnattr_setpgroup(&value, 0);
-    ::posix_spawnattr_setflags(&value,
-                               POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-  }
-  ~spawn_attributes() { ::posix_spawnattr_destroy(&value); }
-  spawn_attributes(const spawn_attributes&) = delete;
-  spawn_attributes& operator=(const spawn_attributes&) = delete;
-  posix_spawnattr_t value;
-};
+// ioprio_set(2): the class, and its level, of which best effort has 0 to 7 and 4 is what nobody asked for.
+int io_priority_of(config::io_class io) {
+  constexpr int class_shift = 13;
+  if (io == config::io_class::best_effort) return (2 << class_shift) | 4;
+  return io == config::io_class::idle ? 3 << class_shift : 0;
+}
 
-class spawn_actions {
- public:
-  explicit spawn_actions(const process_start& how) {
-    ::posix_spawn_file_actions_init(&value);
-    ::posix_spawn_file_actions_addchdir_np(&value, how.folder.c_str());
-    ::posix_spawn_file_actions_adddup2(&value, how.in, STDIN_FILENO);
-    ::posix_spawn_file_actions_adddup2(&value, how.out, STDOUT_FILENO);
-    ::posix_spawn_file_actions_adddup2(&value, how.err, STDERR_FILENO);
-    // Libraries (Asio's sockets among them) open descriptors without close-on-exec.
-    ::posix_spawn_file_actions_addclosefrom_np(&value, STDERR_FILENO + 1);
-  }
-  ~spawn_actions() { ::posix_spawn_file_actions_destroy(&value); }
-  spawn_actions(const spawn_actions&) = delete;
-  spawn_actions& operator=(const spawn_actions&) = delete;
-  posix_spawn_file_actions_t value;
-};
+// glibc 2.36 declares its wrappers of these without C linkage.
+int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
+int pidfd_send_signal(int pidfd, int signal) {
+  return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+}
 
 }  // namespace
 
@@ -226,43 +117,66 @@ int null_device() {
   return fd;
 }
 
+namespace {
+
+spawn_plan plan_of(const process_start& how) {
+  spawn_plan plan{};
+  plan.folder = how.folder.c_str();
+  plan.in = how.in;
+  plan.out = how.out;
+  plan.err = how.err;
+  plan.cgroup = how.cgroup;
+  plan.nice = how.nice;
+  plan.io_priority = io_priority_of(how.io);
+  plan.umask = how.umask.value_or(-1);
+  if (!how.as || how.as->is_ours) return plan;
+  plan.changes_user = true;
+  plan.uid = how.as->uid;
+  plan.gid = how.as->gid;
+  if (how.as->groups) {
+    plan.groups = how.as->groups->data();
+    plan.group_count = how.as->groups->size();
+  }
+  return plan;
+}
+
+}  // namespace
+
 result<process> start_process(const process_start& how) {
   auto program = find_program(how);
-  if (!program) {
-    // A missing folder explains a program that is looked up in it, too.
-    std::error_code ignored;
-    if (!fs::is_directory(how.folder, ignored)) return explain(ENOENT, how, how.arguments.front());
-    return program.error();
-  }
-  const spawn_attributes attributes;
-  const spawn_actions actions(how);
+  if (!program) return program.error();
   const auto pairs = join_pairs(how.environment);
   string_vector arguments(how.arguments), environment(pairs);
+  std::vector<spawn_limit> limits;
+  for (const auto& limit : how.limits) limits.push_back({limit.resource, limit.soft, limit.hard});
+  spawn_plan plan = plan_of(how);
+  plan.program = program->c_str();
+  plan.arguments = arguments.data();
+  plan.environment = environment.data();
+  plan.limits = limits.data();
+  plan.limit_count = limits.size();
 
   std::shared_lock starting(leaders().starting);
-  process started;
-  const int failure = ::posix_spawn(&started.pid, program->c_str(), &actions.value, &attributes.value,
-                                    arguments.data(), environment.data());
-  if (failure != 0) return explain(failure, how, *program);
-  started.exit = unique_fd(pidfd_open(started.pid));
-  if (started.exit.get() < 0) {
-    const int why = errno;
-    kill_and_reap(started.pid);
-    return error{errc::unavailable, "cannot watch the program: " + words(why)};
-  }
-  leaders().add(started.pid);
-  return started;
+  spawned made = spawn(plan);
+  if (made.failed_step != spawn_step::none) return explain(made, how, *program);
+  leaders().add(made.pid);
+  return process{made.pid, std::move(made.exit)};
 }
 
 std::optional<process_end> reap(pid_t leader) {
   siginfo_t info{};
-  int outcome = 0;
-  do {
-    outcome = ::waitid(P_PID, static_cast<id_t>(leader), &info, WEXITED);
+  rusage usage{};
+  long outcome = 0;
+  do {  // glibc's waitid() does not hand on what was used
+    outcome = ::syscall(SYS_waitid, P_PID, leader, &info, WEXITED, &usage);
   } while (outcome != 0 && errno == EINTR);
   leaders().remove(leader);
   if (outcome != 0) return std::nullopt;
-  return process_end{info.si_code != CLD_EXITED, info.si_status};
+  process_end end{info.si_code != CLD_EXITED, info.si_status};
+  end.peak_memory = static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+  for (const timeval& part : {usage.ru_utime, usage.ru_stime})
+    end.cpu_time += std::chrono::seconds{part.tv_sec} + std::chrono::microseconds{part.tv_usec};
+  return end;
 }
 
 void kill_and_reap(pid_t leader) {
@@ -389,20 +303,84 @@ void reap_strays() {
   }
 }
 
+// ---- processes known by their environment -------------------------------------------------------
+
+namespace {
+
+// The whole of a file of /proc, whose size is not known beforehand. `fd` is read from its beginning.
+std::string read_from_start(int fd) {
+  std::string text;
+  std::array<char, 4096> piece{};
+  for (ssize_t got; (got = ::pread(fd, piece.data(), piece.size(), static_cast<off_t>(text.size()))) > 0;)
+    text.append(piece.data(), static_cast<std::size_t>(got));
+  return text;
+}
+
+// Does its environment have all of these entries ("NAME=value")? False also when it may not be looked at.
+bool environment_holds(pid_t pid, std::span<const std::string> entries) {
+  std::array<char, 64> path{};
+  std::snprintf(path.data(), path.size(), "/proc/%d/environ", pid);
+  const unique_fd file(::open(path.data(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) return false;
+  const std::string text = '\0' + read_from_start(file.get()) + '\0';
+  return std::all_of(entries.begin(), entries.end(), [&](const std::string& entry) {
+    return text.find('\0' + entry + '\0') != std::string::npos;
+  });
+}
+
+// The kernel gives orphans to the first thread of their subreaper, while those that start programs are others:
+// so the children of that thread are the adopted ones, and mostly there are none. proc(5): the list may miss one
+// while others end, so whoever must be sure asks again. Empty where the kernel keeps no such list
+// (CONFIG_PROC_CHILDREN).
+std::vector<pid_t> adopted_children() {
+  static std::atomic<int> kept{-1};  // open for good, because it is asked at each run's end
+  int list = kept;
+  if (list < 0) {
+    const std::string self = std::to_string(::getpid());
+    unique_fd opened(::open(("/proc/" + self + "/task/" + self + "/children").c_str(), O_RDONLY | O_CLOEXEC));
+    list = opened.get();
+    int none = -1;
+    if (list >= 0 && kept.compare_exchange_strong(none, list)) opened.release();
+    else list = kept;
+  }
+  std::vector<pid_t> found;
+  const std::string text = read_from_start(list);
+  for (const char *at = text.data(), *end = at + text.size(); at < end; ++at) {
+    pid_t pid = 0;
+    at = std::from_chars(at, end, pid).ptr;
+    if (pid > 0) found.push_back(pid);
+  }
+  return found;
+}
+
+}  // namespace
+
+std::vector<process> adopted_with(std::span<const std::string> entries, std::size_t most) {
+  std::vector<process> found;
+  for (const pid_t pid : adopted_children()) {
+    if (found.size() >= most) break;
+    if (leaders().holds(pid) || !environment_holds(pid, entries)) continue;
+    process one{pid, unique_fd(pidfd_open(pid))};
+    if (one.exit.get() < 0 && errno != ESRCH)
+      throw std::runtime_error("cannot watch a process: " + words(errno));
+    // Looked at again, now that the pidfd holds on to it: the id may have changed hands in between.
+    if (one.exit.get() < 0 || !environment_holds(pid, entries)) continue;
+    found.push_back(std::move(one));
+  }
+  return found;
+}
+
+bool signal_process(const process& one, int signal) {
+  return pidfd_send_signal(one.exit.get(), signal) == 0 || errno == ESRCH;
+}
+
 // ---- orphans of a killed daemon -----------------------------------------------------------------
 
 namespace {
 
-bool environment_holds(pid_t pid, std::string_view entry) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
-  std::string one;
-  while (std::getline(file, one, '\0'))
-    if (one == entry) return true;
-  return false;
-}
-
 // Those that carry the mark, and whoever else is in their groups; never ourselves or our own group.
-std::vector<process> find_orphans(const std::string& mark) {
+std::vector<process> find_orphans(const std::string& instance) {
+  const std::array mark{"PENSTOCK_INSTANCE=" + instance};
   std::vector<process> found;
   std::set<pid_t> groups;
   for_each_process([&](pid_t pid) {
@@ -435,11 +413,10 @@ void wait_until(steady_clock::time_point deadline, const process& ending) {
 }  // namespace
 
 int kill_orphans(const std::string& instance) {
-  const std::string mark = "PENSTOCK_INSTANCE=" + instance;
   const auto deadline = steady_clock::now() + std::chrono::seconds{10};
   std::set<pid_t> killed;
   // Again and again, because a process may have forked between the look at /proc and the kill.
-  for (auto orphans = find_orphans(mark); !orphans.empty(); orphans = find_orphans(mark)) {
+  for (auto orphans = find_orphans(instance); !orphans.empty(); orphans = find_orphans(instance)) {
     if (steady_clock::now() >= deadline) {
       spdlog::error("{} processes of an earlier daemon do not end, the first is {}", orphans.size(),
                     orphans.front().pid);

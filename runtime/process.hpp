@@ -1,42 +1,28 @@
 // Child processes, each the leader of a group of its own: start, signals to the group, and who is left of it.
 //
-// Thin over posix_spawn, pidfds, waitid and /proc; knows no events, logs or timeouts (command_run does).
+// Thin over spawn.hpp, pidfds, waitid and /proc; knows no events, logs or timeouts (command_run does).
 // Functions may be called from any thread; one process belongs to one caller. What always holds: a leader
 // that was started stays a child of ours until its owner calls reap(), so its id, and with it the id of its
 // group, cannot be given to another process. Once it is reaped, the group's id stays taken as long as one
 // process of the group exists.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <sys/types.h>
-#include <utility>
 #include <vector>
 
+#include "config/definition.hpp"
 #include "config/error.hpp"
+#include "runtime/identity.hpp"
+#include "runtime/unique_fd.hpp"
 
 namespace penstock::runtime {
-
-// A file descriptor with one owner; -1 is none.
-class unique_fd {
- public:
-  unique_fd() = default;
-  explicit unique_fd(int fd) : fd_(fd) {}
-  unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
-  unique_fd& operator=(unique_fd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~unique_fd();
-
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_ = -1;
-};
 
 struct pipe_ends {
   unique_fd read, write;  // both close-on-exec
@@ -48,11 +34,24 @@ result<pipe_ends> make_pipe();
 // /dev/null, open for reading and writing as long as the program runs; one for all.
 int null_device();
 
+// One of setrlimit(2)'s.
+struct process_limit {
+  int resource;              // RLIMIT_...
+  std::uint64_t soft, hard;  // of each process
+  std::string what;          // "open files to 256"
+};
+
 struct process_start {
   const std::vector<std::string>& arguments;              // never empty; no shell is involved
   const std::map<std::string, std::string>& environment;  // all of it; its PATH finds the program
   const std::filesystem::path& folder;                    // where it starts
   int in, out, err;  // become its descriptors 0, 1 and 2; it gets no others
+  const identity* as = nullptr;   // null: as we are
+  std::optional<int> umask{};     // absent: ours
+  int nice = 0;                   // added to the calling thread's
+  config::io_class io = config::io_class::inherit;
+  std::span<const process_limit> limits{};
+  int cgroup = -1;  // an open cgroup.procs that it joins; -1: ours
 };
 
 struct process {
@@ -61,13 +60,18 @@ struct process {
 };
 
 // errc::not_found: no such program, interpreter or folder; errc::invalid: it is there, but cannot be
-// executed; errc::unavailable: a limit of the machine. The text is for the run's record. Signals are as a
-// fresh login would have them: none ignored or blocked.
+// executed; errc::forbidden: we may not do that to it; errc::unavailable: a limit of the machine. The text is
+// for the run's record and names what failed. Signals are as a fresh login would have them: none ignored or
+// blocked. Stands still until the program runs.
 result<process> start_process(const process_start& how);
 
 struct process_end {
   bool by_signal = false;
   int number = 0;  // exit code or signal
+  // Of it and those of its descendants that it waited for: what they used, and the most that one of them had in
+  // memory (bytes; at least what this program had when it started it, because the kernel begins with that).
+  std::chrono::nanoseconds cpu_time{0};
+  std::int64_t peak_memory = 0;
 };
 
 // How the leader ended, and away with it. Waits for it: to be called when `exit` has become readable.
@@ -100,6 +104,14 @@ void adopt_orphans();
 // Reaps adopted processes that nobody waits for: those that left their group, and those that ended before
 // their group's leader. Never waits.
 void reap_strays();
+
+// Adopted processes whose environment has all of `entries` ("NAME=value"), at most `most`: what left the group
+// of the program that they come from, and outlived its parent. Costs a system call when nothing is adopted;
+// never reads all of /proc. One may be missed while others end: ask until there is none. Throws when the
+// machine is out of descriptors.
+std::vector<process> adopted_with(std::span<const std::string> entries, std::size_t most);
+// False: we may not signal it.
+bool signal_process(const process& one, int signal);
 
 // Kills, by process group, every process whose environment holds PENSTOCK_INSTANCE=`instance`: what a killed
 // daemon left behind. Waits until they are gone (at most about 10 s, then it logs). Returns how many

@@ -96,7 +96,7 @@ asio::awaitable<void> dead_letter_desk::replay_task(std::string consumer, std::v
   if (stored) {
     const auto job = pipelines_.find_job(stored->pipeline, stored->job);
     if (job) {
-      auto run = (*job)->draft(trigger_kind::rest);
+      auto run = (*job)->runs().draft(trigger_kind::rest);
       run.params = stored->params;
       run.input.type = run_input::kind::inline_events;
       std::vector<std::string> ids;
@@ -107,7 +107,7 @@ asio::awaitable<void> dead_letter_desk::replay_task(std::string consumer, std::v
       }
       run.input.events = static_cast<std::int64_t>(letters.size());
       const idempotency once{"replay of " + ids.front() + " to " + ids.back(), "dead-letters", std::to_string(ids.size())};
-      const auto made = co_await runs_.make(*job, std::move(run), once);
+      const auto made = co_await (*job)->runs().make(std::move(run), once);
       if (made) {
         co_await around_.offered.flows.remove_dead_letters(ids);
         outcome.done += static_cast<std::int64_t>(ids.size());
@@ -156,7 +156,7 @@ asio::awaitable<void> dead_letter_desk::replay_run(std::string id, settled& outc
     co_return;
   }
   const idempotency once{"replay of run " + id, "dead-letters", id};  // asked twice, or after a crash: still one run
-  const auto made = co_await runs_.retry(id, once);
+  const auto made = co_await runs_.retry(id, false, once);
   if (!made) {
     outcome.failed.push_back(id + ": " + made.error().detail);
     co_return;

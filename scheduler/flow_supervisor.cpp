@@ -105,6 +105,7 @@ asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_superviso
   while (before && before->alive_) co_await before->ended_->wait();  // its stop() has given up waiting there
   before.reset();
   while (!stopping_) {
+    if (state_ != flow_state::starting) become(flow_state::starting);
     const auto started = steady::now();
     const ending end = co_await run_once();
     if (stopping_) break;
@@ -159,7 +160,7 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const con
   co_return ending{false, "its input has ended"};
 }
 
-asio::awaitable<flow_supervisor::ending> flow_supervisor::run_command(const config::command& definition) {
+runtime::command_options flow_supervisor::command_options(const config::command& definition) const {
   runtime::command_options options;
   options.definition = definition;
   options.pipeline = revision_->name;
@@ -169,23 +170,56 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_command(const conf
   options.environment["PENSTOCK_FLOW"] = definition_.name;
   options.log = around_.options.data / "logs" / ("flow-" + revision_->name) / (definition_.name + ".log");
   options.log_limit_bytes = around_.options.max_log_bytes;
+  options.cgroups = around_.options.cgroups.get();
   options.continuous = true;
   options.grace = definition_.grace;
-  command_ = std::make_shared<runtime::command_run>(asio::make_strand(around_.where.flows), around_.components,
-                                                    around_.offered, std::move(options));
-  become(flow_state::running);
+  return options;
+}
+
+asio::awaitable<flow_supervisor::ending> flow_supervisor::run_command(const config::command& definition) {
+  const asio::any_io_executor strand = asio::make_strand(around_.where.flows);
+  command_ = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, command_options(definition));
   const auto running = command_;
+  not_ready_.clear();
+  std::shared_ptr<runtime::readiness_check> check;
+  if (definition_.ready) {
+    runtime::readiness_surroundings around{around_.components, around_.offered, strand,
+                                           [this, self = shared_from_this(), definition] { return command_options(definition); }};
+    check = std::make_shared<runtime::readiness_check>(around_.where.control, *definition_.ready, std::move(around));
+    ready_ = check;
+    in_background(around_.where.control, "readiness of " + consumer_, await_readiness(running, check));
+  } else {
+    become(flow_state::running);
+  }
   const auto outcome = co_await running->run();
+  if (check) check->stop();
+  ready_.reset();
   command_.reset();
+  if (!not_ready_.empty()) co_return ending{true, not_ready_};
   // A command that is to be always live has failed whenever it ends by itself, also with exit code 0.
   co_return ending{true, outcome.ok() ? "it ended with exit code 0" : outcome.reason};
+}
+
+// It is `starting` until its probe says that it is ready; one that is not ready in time is ended, and started again.
+asio::awaitable<void> flow_supervisor::await_readiness(std::shared_ptr<runtime::command_run> running,
+                                                       std::shared_ptr<runtime::readiness_check> check) {
+  const auto self = shared_from_this();
+  const bool ready = co_await check->until_ready();
+  if (command_ != running || stopping_) co_return;
+  ready_.reset();
+  if (ready) {
+    become(flow_state::running);
+    co_return;
+  }
+  not_ready_ = "it was not ready within " + format_duration(definition_.ready->timeout) + ": " + check->failure();
+  running->cancel();
 }
 
 flow_view flow_supervisor::view() const {
   flow_view v;
   v.name = definition_.name;
   v.state = state_;
-  v.reason = reason_;
+  v.reason = ready_ && !ready_->failure().empty() ? "not ready yet: " + ready_->failure() : reason_;
   v.since = since_;
   v.next_start = next_start_;
   v.restarts = restarts_;

@@ -13,6 +13,7 @@
 #include "config/definition.hpp"
 #include "runtime/command_run.hpp"
 #include "runtime/dataflow_run.hpp"
+#include "runtime/readiness.hpp"
 #include "scheduler/pipeline_revision.hpp"
 #include "scheduler/policy.hpp"
 #include "scheduler/surroundings.hpp"
@@ -52,6 +53,9 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   asio::awaitable<ending> run_once();
   asio::awaitable<ending> run_dataflow(const config::dataflow& definition);
   asio::awaitable<ending> run_command(const config::command& definition);
+  runtime::command_options command_options(const config::command& definition) const;
+  asio::awaitable<void> await_readiness(std::shared_ptr<runtime::command_run> running,
+                                        std::shared_ptr<runtime::readiness_check> check);
   void become(flow_state next, std::string reason = {});
 
   surroundings& around_;
@@ -72,6 +76,8 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   bool start_again_ = false;  // start() was called while it drained
   std::shared_ptr<runtime::dataflow_run> dataflow_;  // while it runs
   std::shared_ptr<runtime::command_run> command_;    // while it runs
+  std::shared_ptr<runtime::readiness_check> ready_;  // while it is awaited
+  std::string not_ready_;                            // why it is ended for not being ready in time
   std::shared_ptr<runtime::wakeup> asked_;           // wakes a backoff
   std::shared_ptr<runtime::wakeup> ended_;           // wakes stop()
 };

@@ -42,6 +42,8 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
 
   record_ = std::move(record);
   current_ = next;
+  around_.room.limit_pipeline(name_, next->definition->max_active);
+  around_.room.hold_pipeline(name_, record_.paused);
   change_jobs(changed, next);
   co_return left_behind;
 }
@@ -95,22 +97,25 @@ flow_list live_pipeline::all_flows() const {
 
 asio::awaitable<void> live_pipeline::pause(std::chrono::nanoseconds limit) {
   record_.paused = true;
-  for (auto& [name, job] : jobs_) job->pause();
-  for (auto& job : retired_jobs_) job->pause();
+  around_.room.hold_pipeline(name_, true);
+  for (auto& [name, job] : jobs_) job->pause(true);
+  for (auto& job : retired_jobs_) job->pause(true);
   for (const auto& sentence : co_await stop_flows(around_, all_flows(), limit, flow_state::paused)) spdlog::warn("{}", sentence);
 }
 
 void live_pipeline::resume() {
   record_.paused = false;
   for (auto& [name, flow] : flows_) flow->start();
-  for (auto& [name, job] : jobs_) job->resume();
-  for (auto& job : retired_jobs_) job->resume();
+  around_.room.hold_pipeline(name_, false);
+  for (auto& [name, job] : jobs_) job->pause(false);
+  for (auto& job : retired_jobs_) job->pause(false);
 }
 
 void live_pipeline::retire_jobs() {
+  around_.room.hold_pipeline(name_, false);  // nobody could resume it later, and its queued runs shall end
   for (auto& [name, job] : jobs_) {
     job->retire();
-    job->resume();  // nobody could resume it later, and its queued runs shall end
+    job->pause(false);
     retired_jobs_.push_back(job);
   }
   jobs_.clear();

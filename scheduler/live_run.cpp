@@ -5,8 +5,11 @@
 #include <random>
 #include <spdlog/spdlog.h>
 
+#include "runtime/run_expression.hpp"
 #include "runtime/topic.hpp"
+#include "scheduler/alert_text.hpp"
 #include "scheduler/background.hpp"
+#include "scheduler/run_context.hpp"
 
 namespace penstock::scheduler {
 
@@ -14,60 +17,36 @@ namespace {
 
 using steady = std::chrono::steady_clock;
 
-std::mt19937_64& random_source() {
+// Tasks of one run at once; a run of a thousand independent tasks shall not take the machine from all others.
+constexpr std::size_t most_tasks_at_once = 64;
+// A list longer than this is refused.
+constexpr std::size_t most_instances = 10'000;
+// Beside the grace: how long a task that was told to end may take before it is left behind.
+constexpr std::chrono::seconds patience{5};
+
+double jitter() {
   thread_local std::mt19937_64 source{std::random_device{}()};
-  return source;
+  return std::uniform_real_distribution<double>(0.0, 1.0)(source);
 }
 
-double jitter() { return std::uniform_real_distribution<double>(0.5, 1.0)(random_source()); }
-
-// W3C Trace Context, version 00: a new trace for a run's task.
-std::string make_traceparent() {
-  auto hex = [] { return fmt::format("{:016x}", random_source()() | 1); };
-  return "00-" + hex() + hex() + "-" + hex() + "-01";
-}
-
-// True when a task has a sink: its positions are kept while the run may be tried again.
-bool keeps_positions(const config::job& job) {
-  return std::any_of(job.tasks.begin(), job.tasks.end(), [](const config::task& task) {
-    const auto* command = std::get_if<config::command>(&task.does);
-    return !command || command->to;
-  });
-}
-
-// PENSTOCK_PARAM_NAME: upper case, anything but letters and digits as an underscore.
-std::string parameter_variable(const std::string& name) {
-  std::string variable = "PENSTOCK_PARAM_";
-  for (const char c : name) {
-    const auto u = static_cast<unsigned char>(c);
-    variable += std::isalnum(u) ? static_cast<char>(std::toupper(u)) : '_';
-  }
-  return variable;
+steady::time_point steady_time(timestamp wall) {
+  return steady::now() + std::chrono::duration_cast<steady::duration>(wall - wall_now());
 }
 
 }  // namespace
 
 live_run::live_run(surroundings& around, run_record record, std::shared_ptr<const pipeline_revision> revision,
-                   ended_handler ended)
+                   std::shared_ptr<retry_budget_state> retries, ended_handler ended)
     : around_(around),
       record_(std::move(record)),
       revision_(std::move(revision)),
       job_(revision_->definition->jobs.at(record_.job)),
+      retries_(std::move(retries)),
       ended_(std::move(ended)),
-      changed_(std::make_shared<runtime::wakeup>(around.where.control)) {}
+      changed_(std::make_shared<runtime::wakeup>(around.where.control)),
+      clock_(std::make_shared<runtime::wakeup>(around.where.control)) {}
 
-std::string live_run::consumer(const std::string& task) const {
-  return record_.pipeline + "/run/" + record_.id + "/" + task;
-}
-
-task_record& live_run::task_named(const std::string& name) {
-  for (auto& task : record_.tasks) {
-    if (task.name == name) return task;
-  }
-  throw std::logic_error("run " + record_.id + " has no task " + name);
-}
-
-void live_run::wait_for(std::string reason) { record_.waiting_reason = std::move(reason); }
+// ---- told from outside ----
 
 void live_run::started(int attempt, timestamp at) {
   record_.state = run_state::running;
@@ -79,6 +58,7 @@ void live_run::started(int attempt, timestamp at) {
     if (task.state == run_state::succeeded) continue;
     task.state = run_state::queued;
     task.reason.clear();
+    task.output.clear();
     task.exit_code.reset();
     task.ended_at.reset();
   }
@@ -89,9 +69,11 @@ void live_run::start() {
   in_background(around_.where.control, "run " + record_.id, execute());
 }
 
-void live_run::cancel(std::string reason) {
-  if (over_ || !cancel_reason_.empty()) return;
-  cancel_reason_ = std::move(reason);
+void live_run::cancel(std::string reason) { end_as(run_state::cancelled, std::move(reason)); }
+
+void live_run::end_as(run_state state, std::string reason) {
+  if (over_ || ending_) return;
+  ending_ = ending{state, std::move(reason)};
   if (executing_) {
     end_tasks();
     changed_->notify();
@@ -107,8 +89,8 @@ void live_run::interrupt() {
   changed_->notify();
 }
 
-void live_run::extend_input(std::int64_t until) {
-  record_.input.events += until - record_.input.until;
+void live_run::extend_input(std::int64_t until, std::int64_t events) {
+  record_.input.events += events;
   record_.input.until = until;
   if (claim_) claim_->extend(until);
 }
@@ -128,6 +110,8 @@ asio::awaitable<void> live_run::wait_for_end(steady::time_point deadline) {
   std::erase(waiting_for_end_, ended);
 }
 
+// ---- attempts ----
+
 asio::awaitable<void> live_run::execute() {
   const auto self = shared_from_this();
   try {
@@ -137,110 +121,284 @@ asio::awaitable<void> live_run::execute() {
   }
   over_ = true;
   for (const auto& waiting : waiting_for_end_) waiting->notify();
+  clock_->notify();
   ended_(self);
 }
 
 asio::awaitable<void> live_run::run_attempts() {
-  while (cancel_reason_.empty() && !interrupted_) {
-    const auto attempt = co_await run_attempt();
-    if (interrupted_ || !cancel_reason_.empty()) break;
-    if (attempt.reason.empty()) {
+  while (!wanted_to_end()) {
+    auto end = co_await run_attempt();
+    if (wanted_to_end()) break;
+    if (end.reason.empty()) {
       co_await finish(run_state::succeeded, "");
-      break;
-    }
-    auto next = after_failure(job_.retry, record_.attempt, attempt);
-    const bool hangs = std::any_of(executions_.begin(), executions_.end(), [](const auto& e) { return e && e->running; });
-    // A second attempt beside a sink that still hangs could write the same events twice.
-    if (hangs) next = attempt.timed_out ? run_state::timed_out : run_state::failed;
-    if (next != run_state::retrying) {
-      co_await finish(next, attempt.reason);
-      break;
-    }
-    if (!co_await pause_before(record_.attempt + 1, attempt)) break;
-  }
-  if (!is_final(record_.state) && !interrupted_) co_await finish(run_state::cancelled, cancel_reason_);
-}
-
-// Runs tasks as their needs allow until none runs and none can start. The result's reason is empty when all succeeded.
-asio::awaitable<attempt_result> live_run::run_attempt() {
-  std::optional<steady::time_point> deadline;
-  if (job_.timeout) deadline = steady::now() + std::chrono::duration_cast<steady::duration>(*job_.timeout);
-  executions_.assign(record_.tasks.size(), nullptr);
-
-  attempt_result end;
-  for (;;) {
-    const bool ending = interrupted_ || !cancel_reason_.empty() || end.timed_out;
-    const auto step = next_tasks(job_, record_.tasks);
-    for (const auto& name : step.skip) skip_task(name);
-    if (!ending) {
-      for (const auto& name : step.start) {
-        start_task(static_cast<std::size_t>(&task_named(name) - record_.tasks.data()));
-      }
-    }
-    const bool any_running = std::any_of(executions_.begin(), executions_.end(),
-                                         [](const auto& e) { return e && e->running && !e->abandoned; });
-    if (!any_running) {
-      if (ending || step.start.empty()) break;
+    } else if (co_await try_again(std::move(end))) {
       continue;
     }
-    if (ending) deadline = steady::now() + std::chrono::duration_cast<steady::duration>(job_.grace) + std::chrono::seconds(5);
-    if (co_await wait_for_tasks(deadline)) continue;
-    if (!ending) {
-      end.timed_out = true;
-      end_tasks();
-      continue;
-    }
-    for (const auto& e : executions_) {  // a sink that hangs: its thread cannot be killed, only left behind
-      if (!e || !e->running || e->abandoned) continue;
-      e->abandoned = true;
-      ++around_.hanging_tasks;
-    }
+    break;
   }
-
-  for (const auto& task : record_.tasks) {
-    if (task.state == run_state::timed_out) end.timed_out = true;
-    const bool failed = task.state != run_state::succeeded && task.state != run_state::skipped;
-    if (failed && end.reason.empty()) end.reason = "task " + task.name + ": " + task.reason;
-  }
-  if (end.timed_out && job_.timeout) {
-    const bool by_run = std::none_of(record_.tasks.begin(), record_.tasks.end(),
-                                     [](const auto& t) { return t.state == run_state::timed_out; });
-    if (by_run) end.reason = "the run took longer than its timeout of " + format_duration(*job_.timeout) +
-                             (end.reason.empty() ? "" : "; " + end.reason);
-  }
-  co_return end;
+  if (!is_final(record_.state) && ending_ && !interrupted_) co_await finish(ending_->state, ending_->reason);
 }
 
-asio::awaitable<bool> live_run::wait_for_tasks(std::optional<steady::time_point> deadline) {
-  if (deadline) co_return co_await changed_->wait_until(*deadline);
-  co_await changed_->wait();
-  co_return true;
+// After a failed attempt: true when the next one begins; else the run is over or is wanted to end.
+asio::awaitable<bool> live_run::try_again(attempt_result failure) {
+  const auto verdict = after_failure(job_.retry, record_.attempt, failure, *retries_, wall_now());
+  if (verdict.next == run_state::retrying) {
+    co_return co_await pause_before(record_.attempt + 1, std::move(failure.reason));
+  }
+  std::string reason = std::move(failure.reason);
+  if (!verdict.not_retried.empty()) reason += "; " + verdict.not_retried;
+  co_await finish(verdict.next, std::move(reason));
+  co_return false;
 }
 
-asio::awaitable<bool> live_run::pause_before(int attempt, const attempt_result& failure) {
+asio::awaitable<bool> live_run::pause_before(int attempt, std::string failure) {
   const auto pause = backoff(job_.retry, attempt, jitter());
   record_.state = run_state::retrying;
   record_.retry_at = wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(pause);
   record_.waiting_reason = fmt::format("attempt {} of {} at {} after: {}", attempt, job_.retry.attempts,
-                                       format_time(*record_.retry_at), failure.reason);
+                                       format_time(*record_.retry_at), failure);
   const auto store_pause = [this] {
     return around_.store.set_waiting(record_.id, run_state::retrying, record_.waiting_reason, record_.retry_at);
   };
   co_await persist(store_pause);
   const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(pause);
-  while (cancel_reason_.empty() && !interrupted_) {
-    if (!co_await changed_->wait_until(deadline)) {
-      const auto now = wall_now();
-      const auto store_start = [this, attempt, now] {
-        return around_.store.start_attempt(record_.id, attempt, now);
-      };
-      co_await persist(store_start);
-      started(attempt, now);
-      co_return true;
-    }
+  while (!wanted_to_end()) {
+    if (co_await changed_->wait_until(deadline)) continue;
+    const auto now = wall_now();
+    const auto store_start = [this, attempt, now] { return around_.store.start_attempt(record_.id, attempt, now); };
+    co_await persist(store_start);
+    started(attempt, now);
+    co_return true;
   }
   co_return false;
 }
+
+// ---- one attempt ----
+
+// Runs tasks as the graph allows until none runs and none can start.
+asio::awaitable<attempt_result> live_run::run_attempt() {
+  std::optional<steady::time_point> deadline;
+  if (job_.timeout) deadline = steady::now() + std::chrono::duration_cast<steady::duration>(*job_.timeout);
+  graph_.emplace(job_, record_.tasks);
+  working_.assign(record_.tasks.size(), nullptr);
+  ready_.clear();
+  busy_ = 0;
+  hangs_ = false;
+
+  bool timed_out = false;
+  bool told_to_end = false;
+  for (;;) {
+    const bool leaves = wanted_to_end() || timed_out;
+    if (!leaves) {
+      for (auto steps = graph_->next(); !steps.empty() && !wanted_to_end(); steps = graph_->next()) {
+        for (auto& step : steps) co_await take(std::move(step));
+      }
+      while (!ready_.empty() && busy_ < most_tasks_at_once && !wanted_to_end()) {
+        const auto next = ready_.front();
+        ready_.pop_front();
+        start_task(next);
+      }
+    }
+    if (busy_ == 0) {
+      if (leaves || ready_.empty()) break;
+      continue;
+    }
+    if (leaves && !told_to_end) {
+      told_to_end = true;
+      end_tasks();
+      deadline = steady::now() + std::chrono::duration_cast<steady::duration>(job_.grace) + patience;
+    }
+    bool woken = true;
+    if (deadline) {
+      woken = co_await changed_->wait_until(*deadline);
+    } else {
+      co_await changed_->wait();
+    }
+    if (woken) continue;
+    if (leaves) {
+      leave_behind();
+    } else {
+      timed_out = true;
+    }
+  }
+  co_return judge(timed_out);
+}
+
+asio::awaitable<void> live_run::take(task_step step) {
+  switch (step.what) {
+    case task_step::action::start: ready_.push_back(step.record); co_return;
+    case task_step::action::skip: co_return co_await end_task(step.record, run_state::skipped, std::move(step.reason));
+    case task_step::action::end: co_return co_await end_task(step.record, step.state, std::move(step.reason));
+    case task_step::action::decide: co_return co_await decide(step.record);
+    case task_step::action::expand: co_return co_await expand(step.record);
+  }
+}
+
+asio::awaitable<void> live_run::decide(std::size_t index) {
+  const auto& condition = task_of(index).condition;
+  const auto holds = runtime::run_expression(condition).truth(task_context(record_, condition, nullptr));
+  if (!holds.failure.empty()) {
+    std::string why = "if: " + holds.failure;
+    co_await give_up_on(index, std::move(why));
+    co_return;
+  }
+  graph_->decided(index, holds.value);
+}
+
+asio::awaitable<void> live_run::expand(std::size_t index) {
+  const auto& task = task_of(index);
+  std::vector<std::string> items;
+  for (const auto& item : task.for_each_items) items.push_back(item.dump());
+  if (!task.for_each_expression.empty()) {
+    const auto list =
+        runtime::run_expression(task.for_each_expression).json(task_context(record_, task.for_each_expression, nullptr));
+    const auto parsed = list.failure.empty() ? nlohmann::ordered_json::parse(list.value, nullptr, false) : nlohmann::ordered_json();
+    // An empty Lua table may have been either.
+    const bool is_list = parsed.is_array() || (parsed.is_object() && parsed.empty());
+    if (!is_list) {
+      std::string why = "for_each: ";
+      why += list.failure.empty() ? "it is not a list: " + list.value.substr(0, 200) : list.failure;
+      co_await give_up_on(index, std::move(why));
+      co_return;
+    }
+    for (const auto& item : parsed) items.push_back(item.dump());
+  }
+  if (items.size() > most_instances) {
+    std::string why = "for_each: " + std::to_string(items.size()) + " items are more than " + std::to_string(most_instances);
+    co_await give_up_on(index, std::move(why));
+    co_return;
+  }
+  const std::size_t first = record_.tasks.size();
+  std::vector<task_record> instances;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    instances.push_back({.name = instance_name(task.name, i), .item = std::move(items[i])});
+  }
+  record_.tasks.insert(record_.tasks.end(), instances.begin(), instances.end());
+  working_.resize(record_.tasks.size());
+  record_.tasks[index].state = run_state::running;
+  record_.tasks[index].started_at = wall_now();
+  ++record_.tasks[index].attempt;
+  graph_->expanded(index, first, instances.size());
+  if (instances.empty()) co_return;
+  const auto store_instances = [this, instances] { return around_.store.add_tasks(record_.id, instances); };
+  co_await persist(store_instances);
+}
+
+// A task that fails before it has started.
+asio::awaitable<void> live_run::give_up_on(std::size_t index, std::string reason) {
+  graph_->ended(index, run_state::failed);
+  co_await end_task(index, run_state::failed, std::move(reason));
+}
+
+task_input live_run::input_of_tasks() {
+  return [self = shared_from_this()](const asio::any_io_executor& strand) -> std::unique_ptr<runtime::source> {
+    const auto& input = self->record_.input;
+    if (input.type == run_input::kind::none) return nullptr;
+    if (input.type == run_input::kind::inline_events) {
+      self->load_inline_input();
+      return runtime::make_inline_source(input.ndjson, "/runs/" + self->record_.id);
+    }
+    if (!self->claim_) {
+      auto topic = self->around_.offered.topics.find(input.topic);
+      if (!topic) throw std::runtime_error("its input topic '" + input.topic + "' no longer exists");
+      self->claim_ = std::make_shared<runtime::topic_claim>(std::move(topic), input.after, input.until, input.open, input.where);
+    }
+    return self->claim_->make_source(strand);
+  };
+}
+
+// After a restart it is only in the store.
+void live_run::load_inline_input() {
+  auto& input = record_.input;
+  if (input.type == run_input::kind::inline_events && input.ndjson.empty()) input.ndjson = around_.store.load_input(record_.id);
+}
+
+void live_run::start_task(std::size_t index) {
+  if (record_.trigger == trigger_kind::file) load_inline_input();
+  auto& task = record_.tasks[index];
+  task.state = run_state::running;
+  ++task.attempt;
+  task.started_at = wall_now();
+  task.ended_at.reset();
+  auto work = std::make_shared<task_work>(around_, revision_, record_, job_, task_of(index), task);
+  working_[index] = work;
+  ++busy_;
+  in_background(around_.where.control, "task " + record_.id + "/" + task.name, run_task(index, std::move(work)));
+}
+
+asio::awaitable<void> live_run::run_task(std::size_t index, std::shared_ptr<task_work> work) {
+  const auto self = shared_from_this();
+  auto outcome = co_await work->run(work, input_of_tasks());
+  if (work->abandoned) {  // the attempt went on without it
+    --around_.hanging_tasks;
+    co_return;
+  }
+  co_await task_ended(index, std::move(outcome));
+}
+
+asio::awaitable<void> live_run::task_ended(std::size_t index, task_record outcome) {
+  record_.tasks[index] = outcome;
+  if (record_.tasks.size() > 1 && !interrupted_) {
+    const auto store_outcome = [this, outcome] { return around_.store.update_task(record_.id, outcome); };
+    co_await persist(store_outcome);
+  }
+  working_[index].reset();
+  --busy_;
+  graph_->ended(index, outcome.state);
+  changed_->notify();
+}
+
+// A record that ends without having run: skipped, undecidable, or one that fanned out.
+asio::awaitable<void> live_run::end_task(std::size_t index, run_state state, std::string reason) {
+  auto& task = record_.tasks[index];
+  task.state = state;
+  task.reason = std::move(reason);
+  task.ended_at = wall_now();
+  co_return;  // stored with the run's end: after a crash the graph finds the same
+}
+
+void live_run::end_tasks() {
+  for (const auto& work : working_) {
+    if (work) work->cancel();
+  }
+}
+
+// A sink that hangs: its thread cannot be killed, only left behind.
+void live_run::leave_behind() {
+  for (std::size_t i = 0; i < working_.size(); ++i) {
+    if (!working_[i]) continue;
+    working_[i]->abandoned = true;
+    ++around_.hanging_tasks;
+    record_.tasks[i].reason = "it hangs and was left behind";
+    hangs_ = true;
+    working_[i].reset();
+  }
+  busy_ = 0;
+}
+
+attempt_result live_run::judge(bool timed_out) const {
+  attempt_result end;
+  end.timed_out = timed_out;
+  end.permanent = hangs_;  // a second attempt beside a sink that still hangs could write the same events twice
+  for (std::size_t i = 0; i < record_.tasks.size(); ++i) {
+    const auto& task = record_.tasks[i];
+    const bool failed = task.state != run_state::succeeded && task.state != run_state::skipped;
+    if (!failed || task_of(i).allow_failure) continue;
+    end.timed_out = end.timed_out || task.state == run_state::timed_out;
+    if (!end.reason.empty()) continue;
+    end.reason = "task " + task.name + ": " + (task.reason.empty() ? "it did not run" : task.reason);
+    end.exit_code = task.exit_code;
+  }
+  const bool by_task = std::any_of(record_.tasks.begin(), record_.tasks.end(),
+                                   [](const auto& t) { return t.state == run_state::timed_out; });
+  if (timed_out && !by_task) {
+    end.reason = "the run took longer than its timeout of " + format_duration(*job_.timeout) +
+                 (end.reason.empty() ? "" : "; " + end.reason);
+  }
+  return end;
+}
+
+// ---- its end ----
 
 // A store that fails (disk full) is tried again until it works or the daemon stops: a run is never stuck for it.
 asio::awaitable<void> live_run::persist(std::function<asio::awaitable<void>()> write) {
@@ -259,8 +417,8 @@ asio::awaitable<void> live_run::persist(std::function<asio::awaitable<void>()> w
   }
 }
 
-// Stores the end, together with the runs that follow from it. A store that fails (disk full) is tried again until it
-// works or the daemon stops: the run's outcome is not lost.
+// Stores the end, together with what follows from it. A store that fails (disk full) is tried again until it works or the
+// daemon stops: the run's outcome is not lost.
 asio::awaitable<void> live_run::finish(run_state state, std::string reason) {
   run_record ended = record_;  // shown only once it is durable
   ended.state = state;
@@ -272,7 +430,7 @@ asio::awaitable<void> live_run::finish(run_state state, std::string reason) {
   for (auto& task : ended.tasks) {
     if (is_final(task.state)) continue;
     task.state = state == run_state::cancelled ? run_state::cancelled : run_state::skipped;
-    task.reason = "the run ended before it started";
+    task.reason = task.started_at && !task.ended_at ? "the run ended while it ran" : "the run ended before it started";
   }
   for (auto pause = std::chrono::seconds(1); !interrupted_; pause = std::min(pause * 2, std::chrono::seconds(30))) {
     if (co_await store_end(ended)) break;
@@ -283,11 +441,18 @@ asio::awaitable<void> live_run::finish(run_state state, std::string reason) {
 // One try; false when the store failed.
 asio::awaitable<bool> live_run::store_end(const run_record& ended) {
   auto dependents = around_.dependents(ended);
-  std::vector<new_run> rows;
-  for (const auto& d : dependents) rows.push_back(d.made);
+  run_end end;
+  end.run = ended.id;
+  end.state = ended.state;
+  end.reason = ended.reason;
+  end.at = *ended.ended_at;
+  end.tasks = ended.tasks;
+  for (const auto& d : dependents) end.dependents.push_back(d.made);
+  end.alerts = failure_alerts(ended, job_, around_.options.data);
+  const bool alerts = !end.alerts.empty();
   std::exception_ptr failure;
   try {
-    co_await around_.store.finish_run(ended.id, ended.state, ended.reason, *ended.ended_at, ended.tasks, std::move(rows));
+    co_await around_.store.finish_run(std::move(end));
     record_ = ended;
   } catch (...) {
     failure = std::current_exception();
@@ -303,6 +468,7 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
       co_return false;
     }
   }
+  if (alerts) around_.alerts_wait->notify();
   spdlog::info("run {} of {}/{}: {}{}{}", ended.id, ended.pipeline, ended.job, token(ended.state),
                ended.reason.empty() ? "" : ": ", ended.reason);
   if (keeps_positions(job_)) {
@@ -312,148 +478,49 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
   co_return true;
 }
 
-void live_run::skip_task(const std::string& name) {
-  auto& task = task_named(name);
-  task.state = run_state::skipped;
-  task.reason = "a task that it needs did not succeed";
-  task.ended_at = wall_now();
+// ---- deadline and lateness ----
+
+void live_run::watch_clock() {
+  const bool late = std::any_of(job_.alerts.begin(), job_.alerts.end(),
+                                [](const auto& a) { return a.late_after.count() > 0; });
+  if (keeps_time_ || over_ || (!record_.deadline_at && !late)) return;
+  keeps_time_ = true;
+  in_background(around_.where.control, "clock of run " + record_.id, keep_time());
 }
 
-void live_run::start_task(std::size_t index) {
-  auto& task = record_.tasks[index];
-  task.state = run_state::running;
-  ++task.attempt;
-  task.started_at = wall_now();
-  task.ended_at.reset();
-  executions_[index] = std::make_shared<execution>();
-  executions_[index]->running = true;
-  in_background(around_.where.control, "task " + consumer(task.name), run_task(index, executions_[index]));
-}
-
-void live_run::end_tasks() {
-  for (const auto& e : executions_) {
-    if (!e || !e->running) continue;
-    if (e->dataflow) e->dataflow->request_drain();
-    if (e->command) e->command->cancel();
+asio::awaitable<void> live_run::keep_time() {
+  const auto self = shared_from_this();
+  struct moment {
+    timestamp at;
+    std::optional<std::size_t> alert;  // absent: the deadline
+  };
+  const auto due = record_.trigger == trigger_kind::backfill ? std::nullopt : record_.scheduled_for;
+  std::vector<moment> all;
+  if (record_.deadline_at) all.push_back({*record_.deadline_at, std::nullopt});
+  for (std::size_t i = 0; i < job_.alerts.size(); ++i) {
+    if (job_.alerts[i].late_after.count() > 0) all.push_back({late_at(job_.alerts[i], record_.created_at, due), i});
   }
-}
-
-asio::awaitable<void> live_run::run_task(std::size_t index, shared_execution self) {
-  const auto keep = shared_from_this();
-  const auto& definition = job_.tasks.at(index);
-  task_record outcome = record_.tasks[index];
-  try {
-    if (const auto* dataflow = std::get_if<config::dataflow>(&definition.does)) {
-      co_await run_dataflow(*dataflow, outcome, self);
+  std::sort(all.begin(), all.end(), [](const moment& a, const moment& b) { return a.at < b.at; });
+  for (const moment& next : all) {
+    while (!over_ && !interrupted_ && wall_now() < next.at) co_await clock_->wait_until(steady_time(next.at));
+    if (over_ || interrupted_) co_return;
+    if (next.alert) {
+      co_await tell_late(*next.alert);
     } else {
-      co_await run_command(definition, std::get<config::command>(definition.does), outcome, self);
+      end_as(run_state::timed_out, "its deadline of " + format_duration(*job_.deadline) + " has passed");
     }
+  }
+}
+
+asio::awaitable<void> live_run::tell_late(std::size_t alert) {
+  auto late = record_;
+  if (auto why = around_.room.why_waiting(record_.id); !why.empty()) late.waiting_reason = std::move(why);
+  auto told = late_alert(late, alert, around_.options.data);
+  try {
+    co_await around_.store.add_alert(std::move(told));
+    around_.alerts_wait->notify();
   } catch (const std::exception& e) {
-    outcome.state = run_state::failed;
-    outcome.reason = e.what();
-  }
-  self->running = false;
-  if (self->abandoned) {  // the attempt went on without it
-    --around_.hanging_tasks;
-    co_return;
-  }
-  outcome.ended_at = wall_now();
-  record_.tasks[index] = outcome;
-  if (record_.tasks.size() > 1 && !interrupted_) {
-    const auto store_outcome = [this, outcome] { return around_.store.update_task(record_.id, outcome); };
-    co_await persist(store_outcome);
-  }
-  changed_->notify();
-}
-
-std::unique_ptr<runtime::source> live_run::make_input(const asio::any_io_executor& strand, bool required) {
-  switch (record_.input.type) {
-    case run_input::kind::topic: {
-      if (!claim_) {
-        auto topic = around_.offered.topics.find(record_.input.topic);
-        if (!topic) throw std::runtime_error("its input topic '" + record_.input.topic + "' no longer exists");
-        claim_ = std::make_shared<runtime::topic_claim>(std::move(topic), record_.input.after, record_.input.until,
-                                                        record_.input.open);
-      }
-      return claim_->make_source(strand);
-    }
-    case run_input::kind::inline_events:
-      if (record_.input.ndjson.empty()) record_.input.ndjson = around_.store.load_input(record_.id);
-      return runtime::make_inline_source(record_.input.ndjson, "/runs/" + record_.id);
-    case run_input::kind::none: break;
-  }
-  return required ? runtime::make_empty_source() : nullptr;
-}
-
-asio::awaitable<void> live_run::run_dataflow(const config::dataflow& definition, task_record& task,
-                                             shared_execution self) {
-  const auto strand = asio::make_strand(around_.where.batch);
-  runtime::dataflow_options options;
-  options.pipeline = record_.pipeline;
-  options.consumer = consumer(task.name);
-  options.workdir = revision_->workdir;
-  options.definition = definition;
-  options.counters = std::make_shared<runtime::dataflow_counters>();
-  if (!definition.from) options.input = make_input(strand, true);
-  self->dataflow = std::make_shared<runtime::dataflow_run>(strand, around_.components, around_.offered, std::move(options));
-  const auto outcome = co_await self->dataflow->run();
-  switch (outcome.end) {
-    case runtime::dataflow_end::input_ended: task.state = run_state::succeeded; break;
-    case runtime::dataflow_end::drained:
-      task.state = run_state::cancelled;
-      task.reason = "stopped before the end of its input";
-      break;
-    case runtime::dataflow_end::failed:
-      task.state = run_state::failed;
-      task.reason = outcome.reason;
-      break;
-  }
-}
-
-asio::awaitable<void> live_run::run_command(const config::task& definition, const config::command& command,
-                                            task_record& task, shared_execution self) {
-  const auto strand = asio::make_strand(around_.where.batch);
-  runtime::command_options options;
-  options.definition = command;
-  options.pipeline = record_.pipeline;
-  options.consumer = consumer(task.name);
-  options.workdir = revision_->workdir;
-  options.log = around_.options.data / "logs" / record_.id / (task.name + ".log");
-  options.log_limit_bytes = around_.options.max_log_bytes;
-  options.input = make_input(strand, false);
-  options.timeout = definition.timeout;
-  options.grace = job_.grace;
-
-  auto& environment = options.environment;
-  environment = base_environment(around_.options.instance, record_.pipeline);
-  environment["PENSTOCK_JOB"] = record_.job;
-  environment["PENSTOCK_RUN_ID"] = record_.id;
-  environment["PENSTOCK_TASK"] = task.name;
-  environment["PENSTOCK_ATTEMPT"] = std::to_string(record_.attempt);
-  environment["PENSTOCK_IDEMPOTENCY_KEY"] = record_.id + "/" + task.name;
-  environment["TRACEPARENT"] = make_traceparent();
-  if (!record_.upstream_run.empty()) environment["PENSTOCK_UPSTREAM_RUN"] = record_.upstream_run;
-  if (record_.scheduled_for) environment["PENSTOCK_SCHEDULED_FOR"] = format_time(*record_.scheduled_for);
-  const auto params = nlohmann::json::parse(record_.params);
-  for (const auto& [name, value] : params.items()) {
-    environment[parameter_variable(name)] = value.is_string() ? value.get<std::string>() : value.dump();
-  }
-
-  self->command = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, std::move(options));
-  const auto outcome = co_await self->command->run();
-  if (outcome.end == runtime::command_end::exited) task.exit_code = outcome.exit_code;
-  task.reason = outcome.reason;
-  for (const auto& failure : {outcome.input_failure, outcome.output_failure}) {
-    if (!failure.empty()) task.reason = failure;
-  }
-  if (outcome.ok()) {
-    task.state = run_state::succeeded;
-  } else if (outcome.end == runtime::command_end::timed_out) {
-    task.state = run_state::timed_out;
-  } else if (outcome.end == runtime::command_end::cancelled) {
-    task.state = run_state::cancelled;
-  } else {
-    task.state = run_state::failed;
+    spdlog::error("run {}: that it is late cannot be told: {}", record_.id, e.what());
   }
 }
 

@@ -85,7 +85,16 @@ asio::awaitable<std::optional<timestamp>> maintenance::retain(const config::topi
 
 asio::awaitable<void> maintenance::prune(timestamp now) {
   const auto before = now - std::chrono::duration_cast<microseconds>(around_.options.keep_for);
-  const auto pruned = co_await around_.store.prune_runs(before, around_.options.keep_runs);
+  std::vector<history> own_rules;
+  for (const auto& [name, live] : pipelines_.live()) {
+    for (const auto& [job, definition] : live->current()->definition->jobs) {
+      const auto& keep = definition.history;
+      if (!keep.runs && !keep.within) continue;
+      own_rules.push_back({name, job, keep.runs, std::nullopt});
+      if (keep.within) own_rules.back().before = now - std::chrono::duration_cast<microseconds>(*keep.within);
+    }
+  }
+  const auto pruned = co_await around_.store.prune_runs(before, around_.options.keep_runs, std::move(own_rules));
   for (const auto& run : pruned) {
     std::error_code ignored;
     std::filesystem::remove_all(around_.options.data / "logs" / run, ignored);

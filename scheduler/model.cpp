@@ -12,7 +12,8 @@ constexpr std::array<std::string_view, 8> run_tokens{"queued", "running",   "ret
                                                      "failed", "cancelled", "timed_out", "skipped"};
 constexpr std::array<std::string_view, 7> flow_tokens{"starting", "running", "backing_off", "paused",
                                                       "draining", "stopped", "failed"};
-constexpr std::array<std::string_view, 5> trigger_tokens{"topic", "cron", "every", "after", "rest"};
+constexpr std::array<std::string_view, 9> trigger_tokens{"topic", "cron",    "every",    "at",  "after",
+                                                         "file",  "webhook", "backfill", "rest"};
 
 template <class Enum, std::size_t N>
 std::optional<Enum> parse(const std::array<std::string_view, N>& tokens, std::string_view text) {

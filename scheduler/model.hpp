@@ -16,7 +16,7 @@ namespace penstock::scheduler {
 // Of a run, and of a task in it.
 enum class run_state { queued, running, retrying, succeeded, failed, cancelled, timed_out, skipped };
 enum class flow_state { starting, running, backing_off, paused, draining, stopped, failed };
-enum class trigger_kind { topic, cron, every, after, rest };
+enum class trigger_kind { topic, cron, every, at, after, file, webhook, backfill, rest };
 
 std::string_view token(run_state s);
 std::string_view token(flow_state s);
@@ -39,6 +39,7 @@ struct run_input {
   bool open = false;        // kind::topic: may still grow
   std::string ndjson;       // kind::inline_events
   std::int64_t events = 0;  // how many
+  std::string where{};      // kind::topic: expression; only events for which it is true are read. Empty: all
 };
 
 struct task_record {
@@ -47,6 +48,8 @@ struct task_record {
   int attempt = 0;  // how often it was started
   std::optional<int> exit_code{};
   std::string reason{};  // in words; empty when it succeeded
+  std::string output{};  // JSON object: what it wrote to $PENSTOCK_OUTPUT. Empty: nothing
+  std::string item{};    // an instance of a task that fans out: its item as JSON. Empty: it is none
   std::optional<timestamp> started_at{}, ended_at{};
 };
 
@@ -61,14 +64,48 @@ struct run_record {
   std::string reason{};          // why it ended as it did
   int attempt = 0;               // attempts started
   int interruptions = 0;  // attempts cut off by a daemon stop or crash; they are not counted in `attempt`
-  std::optional<timestamp> scheduled_for{};  // cron, every: the time it stands for
+  std::optional<timestamp> scheduled_for{};  // cron, every, at, backfill: the time it stands for
   std::string upstream_run{};                // after: the run whose end made this one
+  std::string retry_of{};                    // the run that this one repeats
+  int priority = 5;                          // 0 to 9
+  std::string overlap_key{};
+  std::optional<timestamp> deadline_at{};    // timed_out when it has not ended by then
   run_input input{};                         // `ndjson` only filled by store::load_input
   std::string params = "{}";                 // JSON object
   timestamp created_at{};
   std::optional<timestamp> started_at{}, ended_at{};
   std::optional<timestamp> retry_at{};  // retrying: not before
   std::vector<task_record> tasks{};     // in the definition's order
+};
+
+// What happened to a run, in order; kept by the store, which writes each entry with the change it tells of.
+struct timeline_entry {
+  timestamp at{};
+  std::string what;    // a state token, or "interrupted"
+  std::string detail;  // in words; may be empty
+  bool operator==(const timeline_entry&) const = default;
+};
+
+// An alert that was not delivered yet.
+struct alert_record {
+  std::string id;  // ULID
+  std::string pipeline, job, run;
+  std::int64_t revision = 0;  // whose job.alerts[index] says where it goes
+  int index = 0;
+  std::string kind;      // "failure" or "late"
+  std::string payload;   // JSON object
+  timestamp created_at{};
+  int attempts = 0;      // deliveries tried
+  std::string failure{}; // of the last one
+};
+
+// A file that a run has taken.
+struct file_claim {
+  std::string pipeline, job;
+  std::string trigger;  // its key
+  std::string path;     // absolute
+  std::string stamp;    // tells this content from a later one under the same name
+  std::string run{};    // that took it
 };
 
 struct pipeline_record {

@@ -37,7 +37,16 @@ void fill_dir(config::work& work, const std::string& dir) {
   } else if (auto* command = std::get_if<config::command>(&work)) {
     for (auto& argument : command->run) argument = with_dir(argument, dir);
     for (auto& [name, text] : command->environment) text = with_dir(text, dir);
+    command->process.workdir = with_dir(command->process.workdir, dir);
     fill_dir(command->to, dir);
+  }
+}
+
+void fill_dir(config::trigger& trigger, const std::string& dir) {
+  if (auto* file = std::get_if<config::file_trigger>(&trigger)) {
+    for (auto* text : {&file->path, &file->move_to, &file->move_failed_to}) *text = with_dir(*text, dir);
+  } else if (auto* hook = std::get_if<config::webhook_trigger>(&trigger)) {
+    fill_dir(hook->signature, dir);
   }
 }
 
@@ -60,9 +69,15 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
     return error{errc::invalid, detail, {{"/workdir", 0, 0, detail}}};
   }
 
-  for (auto& [name, flow] : definition.flows) fill_dir(flow.does, dir);
+  for (auto& [name, flow] : definition.flows) {
+    fill_dir(flow.does, dir);
+    if (!flow.ready) continue;
+    for (auto& argument : flow.ready->run) argument = with_dir(argument, dir);
+  }
   for (auto& [name, job] : definition.jobs) {
     for (auto& task : job.tasks) fill_dir(task.does, dir);
+    for (auto& trigger : job.triggers) fill_dir(trigger, dir);
+    for (auto& alert : job.alerts) fill_dir(alert.to.settings, dir);
   }
   made->definition = std::make_shared<const config::pipeline>(std::move(definition));
   return std::shared_ptr<const pipeline_revision>(std::move(made));

@@ -34,15 +34,21 @@ std::string read_file(const fs::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-prepared_run refused(run_record run, std::string reason) {
-  run.state = run_state::skipped;
-  run.reason = std::move(reason);
-  run.ended_at = run.created_at;
-  for (auto& task : run.tasks) task.state = run_state::skipped;
-  return {{.run = std::move(run)}, [](bool) {}};
-}
-
 error stopping_error() { return {errc::unavailable, "the daemon is stopping", {}, 5}; }
+
+// The paths under /hooks that a definition receives at, and where in it each is: "/flows/intake", "/jobs/build".
+std::map<std::string, std::string> hooks_of(const config::pipeline& definition) {
+  std::map<std::string, std::string> hooks;
+  for (const auto& [name, flow] : definition.flows) {
+    if (const auto path = hook_path(flow); !path.empty()) hooks.emplace(path, "/flows/" + name);
+  }
+  for (const auto& [name, job] : definition.jobs) {
+    for (const auto& trigger : job.triggers) {
+      if (const auto* hook = std::get_if<config::webhook_trigger>(&trigger)) hooks.emplace(hook->path, "/jobs/" + name);
+    }
+  }
+  return hooks;
+}
 
 // The job that an `after` trigger of `pipeline` follows, as "PIPELINE/JOB".
 std::string followed(const config::after_trigger& trigger, const std::string& pipeline) {
@@ -167,10 +173,11 @@ std::vector<prepared_run> pipeline_set::dependents_of(const run_record& ended) {
       return t && followed(*t, pipeline) == key && matches(t->outcome, ended.state);
     });
     if (!follows) continue;
-    auto run = (*job)->draft(trigger_kind::after);
+    auto run = (*job)->runs().draft(trigger_kind::after);
     run.upstream_run = ended.id;
-    auto prepared = (*job)->prepare(run);
-    made.push_back(prepared ? std::move(*prepared) : refused(std::move(run), prepared.error().detail));
+    auto prepared = (*job)->runs().prepare(run);
+    if (!prepared) prepared = prepared_run{{.run = skipped(std::move(run), prepared.error().detail)}, [](bool) {}};
+    made.push_back(std::move(*prepared));
   }
   return made;
 }
@@ -224,15 +231,11 @@ result<void> pipeline_set::check_shared_names(const config::pipeline& next) cons
       add("/topics/" + name, "pipeline '" + other + "' declares topic '" + name + "' with other settings; write the same ones, or "
                              "leave it to '" + other + "'");
     }
-    for (const auto& [name, flow] : definition.flows) {
-      if (const auto path = hook_path(flow); !path.empty()) hooks.emplace(path, other + "/" + name);
-    }
+    for (const auto& [path, user] : hooks_of(definition)) hooks.emplace(path, other + user);
   }
-  for (const auto& [name, flow] : next.flows) {
-    const auto path = hook_path(flow);
-    if (path.empty()) continue;
-    const auto [taken, fresh] = hooks.emplace(path, next.name + "/" + name);
-    if (!fresh) add("/flows/" + name + "/from/webhook/path", "flow " + taken->second + " receives at /hooks" + path + " already");
+  for (const auto& [path, user] : hooks_of(next)) {
+    const auto taken = hooks.find(path);
+    if (taken != hooks.end()) add(user, taken->second + " receives at /hooks" + path + " already");
   }
   if (problems.empty()) return {};
   const std::string detail = problems.front().detail;
@@ -299,10 +302,25 @@ asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
   index_followers(record.name, before ? before->definition.get() : nullptr, revision->definition.get());
   const auto keep = live;
   for (const auto& sentence : co_await keep->become(record, revision, around_.options.drain_timeout)) spdlog::warn("{}", sentence);
+  share_pools();
   for (const auto& [name, topic] : revision->definition->topics) {
     if (!topic.retain && !topic.dedupe) continue;
     expiring_[name] = around_.offered.topics.find(name)->subscribe([wake = activity_](std::int64_t) { wake->notify(); });
   }
+}
+
+// A pool that several pipelines declare has the fewest slots that one of them gives it. One that none declares any more
+// keeps what it had: runs that wait for it shall still end.
+void pipeline_set::share_pools() {
+  std::map<std::string, std::int64_t> fewest;
+  for (const auto& [name, live] : live_) {
+    if (!live->current()) continue;
+    for (const auto& [pool, slots] : live->current()->definition->pools) {
+      const auto [known, fresh] = fewest.emplace(pool, slots);
+      if (!fresh) known->second = std::min(known->second, slots);
+    }
+  }
+  for (const auto& [pool, slots] : fewest) around_.room.limit_pool(pool, slots);
 }
 
 asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string if_match) {
@@ -330,6 +348,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
   live->retire_jobs();
   retired_jobs_.insert(retired_jobs_.end(), live->retired_jobs().begin(), live->retired_jobs().end());
   live_.erase(name);
+  share_pools();
   for (const auto& topic : topics) {
     expiring_.erase(topic);
     around_.offered.topics.remove(topic);
@@ -436,7 +455,7 @@ asio::awaitable<void> pipeline_set::take_over(run_record record) {
       for (const auto& [name, topic] : (*revision)->definition->topics) {
         if (!around_.offered.topics.find(name)) around_.offered.topics.declare(topic);  // its input may be there
       }
-      job->take_over(std::move(record), *revision);
+      job->runs().take_over(std::move(record), *revision);
       if (!known) {
         job->retire();  // before it starts, so that its triggers make nothing
         job->start(false);
@@ -444,12 +463,19 @@ asio::awaitable<void> pipeline_set::take_over(run_record record) {
       co_return;
     }
   }
-  std::vector<new_run> no_dependents;
-  co_await around_.store.finish_run(record.id, run_state::failed, reason, wall_now(), record.tasks, std::move(no_dependents));
+  run_end end{.run = record.id, .state = run_state::failed, .reason = reason, .at = wall_now(), .tasks = record.tasks};
+  co_await around_.store.finish_run(std::move(end));
 }
 
 void pipeline_set::forget_idle_jobs() {
-  std::erase_if(retired_jobs_, [](const auto& job) { return job->idle(); });
+  const auto idle = std::partition(retired_jobs_.begin(), retired_jobs_.end(), [](const auto& job) { return !job->idle(); });
+  std::set<std::string> left;
+  for (auto at = idle; at != retired_jobs_.end(); ++at) left.insert((*at)->runs().pipeline());
+  retired_jobs_.erase(idle, retired_jobs_.end());
+  for (const auto& job : retired_jobs_) left.erase(job->runs().pipeline());
+  for (const auto& name : left) {
+    if (!live_.contains(name)) around_.room.forget_pipeline(name);
+  }
 }
 
 }  // namespace penstock::scheduler

@@ -58,6 +58,7 @@ class pipeline_set {
 
  private:
   result<void> check_preconditions(const apply_request& request, const live_pipeline* live) const;
+  void share_pools();
   // Topics and hook paths are shared by all: two pipelines may not mean different things by one name.
   result<void> check_shared_names(const config::pipeline& next) const;
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);

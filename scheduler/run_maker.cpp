@@ -1,40 +1,46 @@
 #include "scheduler/run_maker.hpp"
 
+#include <algorithm>
+#include <set>
+
+#include "config/parameters.hpp"
 #include "runtime/topic.hpp"
 
 namespace penstock::scheduler {
 
-asio::awaitable<result<trigger_answer>> run_maker::make(std::shared_ptr<job_supervisor> job, run_record run,
-                                                                   std::optional<idempotency> once) {
-  auto prepared = job->prepare(std::move(run));
-  if (!prepared) co_return prepared.error();
-  prepared->made.once = std::move(once);
-  const std::string id = prepared->made.run.id;
-  bool settled = false;
-  std::exception_ptr failure;
-  result<trigger_answer> answer = error{};
-  try {
-    const auto created = co_await around_.store.create_run(prepared->made);
-    settled = created && !created->existed;
-    if (created) {
-      answer = trigger_answer{created->existed ? created->id : id, created->existed};
+namespace {
+
+constexpr std::size_t most_backfilled = 10'000;
+constexpr std::size_t portion = 500;
+
+// The tasks that need not be done again: those that succeeded and are still in the definition, with their instances.
+std::vector<task_record> carried_over(std::vector<task_record> fresh, const std::vector<task_record>& earlier) {
+  for (const auto& task : earlier) {
+    const auto name = task.name.substr(0, task.name.find('['));
+    const auto same = std::find_if(fresh.begin(), fresh.end(), [&name](const auto& t) { return t.name == name; });
+    if (same == fresh.end() || (task.state != run_state::succeeded && task.item.empty())) continue;
+    if (!task.item.empty()) {
+      fresh.push_back(task);
+      if (task.state != run_state::succeeded) fresh.back() = {.name = task.name, .item = task.item};
     } else {
-      answer = created.error();
+      *same = task;
     }
-  } catch (...) {
-    failure = std::current_exception();
   }
-  prepared->settle(settled);
-  if (failure) std::rethrow_exception(failure);
-  co_return answer;
+  return fresh;
 }
+
+}  // namespace
 
 asio::awaitable<result<trigger_answer>> run_maker::trigger(std::string pipeline, std::string job, trigger_request request) {
   const auto found = pipelines_.find_job(pipeline, job);
   if (!found) co_return found.error();
   if (pipelines_.live().at(pipeline)->record().paused) co_return error{errc::conflict, "pipeline '" + pipeline + "' is paused"};
-  auto run = (*found)->draft(trigger_kind::rest);
-  run.params = std::move(request.params);
+  const auto given = config::value::parse(request.params, nullptr, false);
+  const auto params = config::check_parameters((*found)->definition(), given);
+  if (!params) co_return params.error();
+  auto run = (*found)->runs().draft(trigger_kind::rest);
+  run.params = params->dump();
+  if (request.priority) run.priority = *request.priority;
   if (request.events > 0) {
     run.input.type = run_input::kind::inline_events;
     run.input.ndjson = std::move(request.ndjson);
@@ -44,19 +50,25 @@ asio::awaitable<result<trigger_answer>> run_maker::trigger(std::string pipeline,
   if (!request.idempotency_key.empty()) {
     once = idempotency{std::move(request.idempotency_key), pipeline + "/" + job, std::move(request.fingerprint)};
   }
-  co_return co_await make(*found, std::move(run), std::move(once));
+  co_return co_await (*found)->runs().make(std::move(run), std::move(once));
 }
 
-asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, std::optional<idempotency> once) {
+asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, bool from_start, std::optional<idempotency> once) {
   const auto stored = around_.store.run(id);
   if (!stored) co_return error{errc::not_found, "no run '" + id + "'"};
   if (!is_final(stored->state)) co_return error{errc::conflict, "run " + id + " has not ended yet"};
   const auto job = pipelines_.find_job(stored->pipeline, stored->job);
   if (!job) co_return job.error();
-  auto run = (*job)->draft(trigger_kind::rest);
+  auto run = (*job)->runs().draft(trigger_kind::rest);
+  run.retry_of = id;
   run.params = stored->params;
+  run.priority = stored->priority;
+  run.overlap_key = stored->overlap_key;
+  run.scheduled_for = stored->scheduled_for;
+  run.upstream_run = stored->upstream_run;
   run.input = stored->input;
   run.input.open = false;
+  if (!from_start && stored->state != run_state::succeeded) run.tasks = carried_over(std::move(run.tasks), stored->tasks);
   if (run.input.type == run_input::kind::inline_events) run.input.ndjson = around_.store.load_input(id);
   if (run.input.type == run_input::kind::topic) {
     const auto topic = around_.offered.topics.find(run.input.topic);
@@ -66,7 +78,63 @@ asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, std::op
       co_return error{errc::conflict, "its input events are no longer kept in topic '" + run.input.topic + "'"};
     }
   }
-  co_return co_await make(*job, std::move(run), std::move(once));
+  co_return co_await (*job)->runs().make(std::move(run), std::move(once));
+}
+
+asio::awaitable<result<backfill_answer>> run_maker::backfill(std::string pipeline, std::string job, backfill_request request) {
+  const auto found = pipelines_.find_job(pipeline, job);
+  if (!found) co_return found.error();
+  const auto& definition = (*found)->definition();
+  const auto params = config::check_parameters(definition, config::value::parse(request.params, nullptr, false));
+  if (!params) co_return params.error();
+  std::vector<timestamp> times;
+  bool scheduled = false;
+  for (const auto& trigger : definition.triggers) {
+    std::vector<timestamp> more;
+    if (const auto* cron = std::get_if<config::cron_trigger>(&trigger)) {
+      more = firings_between(*cron, request.from, request.until, most_backfilled);
+      scheduled = true;
+    } else if (const auto* every = std::get_if<config::every_trigger>(&trigger)) {
+      more = firings_between(*every, request.from, request.until, most_backfilled);
+      scheduled = true;
+    }
+    times.insert(times.end(), more.begin(), more.end());
+  }
+  if (!scheduled) co_return error{errc::conflict, "job '" + job + "' has no schedule (cron or every) to fill in"};
+  std::sort(times.begin(), times.end());
+  times.erase(std::unique(times.begin(), times.end()), times.end());
+  if (times.size() > most_backfilled) {
+    co_return error{errc::invalid, "there are more than " + std::to_string(most_backfilled) + " times between from and to; ask for less at once"};
+  }
+
+  backfill_answer answer;
+  const auto done = around_.store.scheduled_times(pipeline, job, request.from, request.until);
+  const std::set<timestamp> known(done.begin(), done.end());
+  std::vector<run_record> runs;
+  for (const auto at : times) {
+    if (!request.again && known.contains(at)) {
+      ++answer.existing;
+      continue;
+    }
+    runs.push_back((*found)->runs().draft(trigger_kind::backfill));
+    runs.back().scheduled_for = at;
+    runs.back().params = params->dump();
+    answer.runs.push_back(runs.back().id);
+  }
+  if (request.dry_run || runs.empty()) {
+    answer.made = static_cast<std::int64_t>(runs.size());
+    answer.runs.clear();
+    co_return answer;
+  }
+  // In portions, so that the commits of others come in between. After a crash the same request makes what is missing.
+  const auto maker = (*found)->runs().shared_from_this();
+  for (std::size_t i = 0; i < runs.size(); i += portion) {
+    const auto end = std::min(runs.size(), i + portion);
+    std::vector<run_record> some(std::make_move_iterator(runs.begin() + static_cast<std::ptrdiff_t>(i)), std::make_move_iterator(runs.begin() + static_cast<std::ptrdiff_t>(end)));
+    co_await maker->make_all(std::move(some), std::nullopt);
+    answer.made += static_cast<std::int64_t>(end - i);
+  }
+  co_return answer;
 }
 
 }  // namespace penstock::scheduler

@@ -16,13 +16,10 @@ class run_maker {
  public:
   run_maker(surroundings& around, pipeline_set& pipelines) : around_(around), pipelines_(pipelines) {}
 
-  // Admits, stores and starts (or queues) a drafted run. overloaded: the job's queue is full; conflict: the idempotency key
-  // came with another request before.
-  asio::awaitable<result<trigger_answer>> make(std::shared_ptr<job_supervisor> job, run_record run,
-                                               std::optional<idempotency> once);
-  // See supervisor::trigger and supervisor::retry.
+  // See supervisor.
   asio::awaitable<result<trigger_answer>> trigger(std::string pipeline, std::string job, trigger_request request);
-  asio::awaitable<result<trigger_answer>> retry(std::string id, std::optional<idempotency> once);
+  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start, std::optional<idempotency> once);
+  asio::awaitable<result<backfill_answer>> backfill(std::string pipeline, std::string job, backfill_request request);
 
  private:
   surroundings& around_;

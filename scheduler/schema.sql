@@ -1,9 +1,12 @@
 -- state.db: everything the control plane must remember. Read and written by scheduler/store.cpp only, which also keeps
--- the table `migrations`; this file is the first of them.
+-- the table `migrations`. A line that begins with "-- migration: " opens one, with its name; store.cpp cuts the file
+-- there. A migration that was released stays as it is: a later change of the schema is a further one at the end.
 --
 -- Times are whole microseconds since 1970-01-01T00:00:00Z. States, triggers and the other fixed words are the tokens of
 -- scheduler/model.hpp. A text that is missing is '', never NULL; where a column may be NULL, its comment says what that
 -- means.
+
+-- migration: 1 first schema
 
 -- One row: who this data folder is.
 CREATE TABLE data_folder (
@@ -143,3 +146,66 @@ CREATE TABLE schedules (
   fired       INTEGER NOT NULL,
   PRIMARY KEY (pipeline, job, trigger_key)
 ) STRICT, WITHOUT ROWID;
+
+-- migration: 2 jobs
+-- Priorities, overlap keys and deadlines of runs, what happened to each, outputs of tasks and their instances, files
+-- that runs have taken, alerts that wait for delivery. Runs and tasks that were there before get what the defaults say.
+
+ALTER TABLE runs ADD COLUMN priority    INTEGER NOT NULL DEFAULT 5;   -- 0 to 9
+ALTER TABLE runs ADD COLUMN overlap_key TEXT NOT NULL DEFAULT '';     -- '': the job has none
+ALTER TABLE runs ADD COLUMN deadline_at INTEGER;                      -- NULL: it has none
+ALTER TABLE runs ADD COLUMN retry_of    TEXT NOT NULL DEFAULT '';     -- the run that it repeats; '': repeats none
+ALTER TABLE runs ADD COLUMN input_where TEXT NOT NULL DEFAULT '';     -- expression; '': all events of the claim
+-- What happened, a line for each entry (store_timeline.hpp); '' in runs of the first schema until something happens.
+-- The last column, so that whoever does not ask for it does not read it.
+ALTER TABLE runs ADD COLUMN timeline    TEXT NOT NULL DEFAULT '';
+
+-- The times that a job's schedule has made runs for: what a backfill leaves out.
+CREATE INDEX runs_for_time ON runs (pipeline, job, scheduled_for, trigger_kind) WHERE scheduled_for IS NOT NULL;
+
+-- For lists of one job name in all pipelines, of which there may be thousands. Only of runs that have ended, so that it
+-- costs one entry for each run instead of one for each change of its state; what is unfinished is found pipeline by
+-- pipeline, in run_counts.
+CREATE INDEX ended_runs_of_job_name ON runs (job, state, id) WHERE ended_at IS NOT NULL;
+DROP INDEX run_counts_of_job;
+CREATE INDEX run_counts_of_job ON run_counts (job, state);
+
+-- An instance of a task that fans out is a row behind those of the definition's tasks.
+ALTER TABLE tasks ADD COLUMN output TEXT NOT NULL DEFAULT '';         -- JSON object; '': it wrote none
+ALTER TABLE tasks ADD COLUMN item   TEXT NOT NULL DEFAULT '';         -- JSON; '': it is no instance
+
+-- Files that a trigger must not take again while they stay as they are. Kept beyond the run, until the file is gone or
+-- the pipeline is.
+CREATE TABLE taken_files (
+  pipeline    TEXT NOT NULL,
+  job         TEXT NOT NULL,
+  trigger_key TEXT NOT NULL,
+  path        TEXT NOT NULL,     -- absolute
+  stamp       TEXT NOT NULL,     -- another one under the same path is another file
+  run         TEXT NOT NULL,     -- that took it; may have been deleted since
+  PRIMARY KEY (pipeline, job, trigger_key, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX taken_files_of_run ON taken_files (run);
+
+-- Alerts until they are delivered or given up. They outlive their run: it may be deleted while their receiver is down.
+-- A settled one of lateness stays with its run, so that it is not made a second time.
+CREATE TABLE alerts (
+  id          TEXT NOT NULL PRIMARY KEY,  -- ULID
+  pipeline    TEXT NOT NULL,
+  job         TEXT NOT NULL,
+  run         TEXT NOT NULL,
+  revision    INTEGER NOT NULL,
+  alert_index INTEGER NOT NULL,  -- in the job's list, from 0
+  kind        TEXT NOT NULL,     -- 'failure', 'late'
+  payload     TEXT NOT NULL,     -- JSON object; '' when settled
+  created_at  INTEGER NOT NULL,
+  attempts    INTEGER NOT NULL,  -- deliveries tried
+  failure     TEXT NOT NULL,     -- of the last one; '': none was tried, or it is settled
+  settled     INTEGER NOT NULL,  -- 0 or 1
+  UNIQUE (run, alert_index, kind)
+) STRICT;
+CREATE INDEX alerts_to_deliver ON alerts (id) WHERE settled = 0;
+
+CREATE TRIGGER run_forgotten AFTER DELETE ON runs BEGIN
+  DELETE FROM alerts WHERE run = old.id AND settled = 1;
+END;

@@ -1,20 +1,21 @@
-// See store.hpp. The file is opened and migrated here; what is said to it stands in store_writer and
-// store_reader, and the class passes calls on to them: to the writer through the commit queue, to the reader
-// directly.
+// See store.hpp. The file is opened and migrated here; what is said to it stands in store_writer, store_pruner
+// and store_reader, and the class passes calls on to them: to the reader directly, to the others through the
+// commit queue.
 #include "scheduler/store.hpp"
 
 #include <algorithm>
-#include <array>
 #include <future>
 #include <iterator>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "runtime/commit_queue.hpp"
 #include "runtime/sqlite.hpp"
 #include "runtime/ulid.hpp"
 #include "scheduler/schema.hpp"
+#include "scheduler/store_pruner.hpp"
 #include "scheduler/store_reader.hpp"
 #include "scheduler/store_writer.hpp"
 
@@ -26,10 +27,20 @@ struct migration {
   std::string_view sql;
 };
 
-// In order. One that was released is never changed again; a later change of the schema is a further entry.
-constexpr std::array migrations{migration{"1 first schema", schema_sql}};
+// Those of schema.sql, in order: each from its line of that kind to the next.
+std::vector<migration> migrations_in(std::string_view schema) {
+  constexpr std::string_view opens = "\n-- migration: ";
+  std::vector<migration> found;
+  for (auto at = schema.find(opens); at != std::string_view::npos;) {
+    const auto name = at + opens.size();
+    const auto end = schema.find('\n', name);
+    at = schema.find(opens, end);
+    found.push_back({schema.substr(name, end - name), schema.substr(end, at - end)});
+  }
+  return found;
+}
 
-void refuse_newer(sqlite::connection& db) {
+void refuse_newer(sqlite::connection& db, const std::vector<migration>& migrations) {
   sqlite::statement applied(db, "SELECT name FROM migrations");
   while (applied.step()) {
     const std::string name(applied.text(0));
@@ -48,10 +59,12 @@ void apply(sqlite::connection& db, const migration& m) {
   const bool done = known.bind(1, m.name).step();
   known.reset();
   if (done) return;
+  db.execute("PRAGMA cache_size = -65536");  // KiB: the keys of a new index on a million rows are sorted in it
   db.execute(m.sql);
   sqlite::statement record(db, "INSERT INTO migrations VALUES (?1, ?2)");
   record.bind(1, m.name).bind(2, to_micros(wall_now())).run();
   all.commit();
+  db.execute("PRAGMA cache_size = -2000");  // SQLite's default
 }
 
 void name_data_folder(sqlite::connection& db) {
@@ -67,7 +80,8 @@ sqlite::connection open_and_migrate(const std::filesystem::path& file) {
     db.execute(
         "CREATE TABLE IF NOT EXISTS migrations (name TEXT NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL) "
         "STRICT");
-    refuse_newer(db);
+    const std::vector<migration> migrations = migrations_in(schema_sql);
+    refuse_newer(db, migrations);
     for (const migration& m : migrations) apply(db, m);
     name_data_folder(db);
     return db;
@@ -80,7 +94,9 @@ sqlite::connection open_and_migrate(const std::filesystem::path& file) {
 
 struct store::state {
   std::filesystem::path file;
-  std::unique_ptr<store_writer> write;  // made, used and destroyed on the store thread
+  // Both are made, used and destroyed on the store thread.
+  std::unique_ptr<store_writer> write;
+  std::unique_ptr<store_pruner> prune;
   std::unique_ptr<store_reader> read;   // made at the first look, after the file exists
   runtime::commit_queue queue;
 
@@ -88,10 +104,16 @@ struct store::state {
       : file(std::move(path)), queue(std::move(executor), [this] { return open(); }) {}
 
   sqlite::connection open() {
-    write.reset();
+    close_statements();
     sqlite::connection db = open_and_migrate(file);
     write = std::make_unique<store_writer>(db);
+    prune = std::make_unique<store_pruner>(db);
     return db;
+  }
+
+  void close_statements() {
+    write.reset();
+    prune.reset();
   }
 
   store_reader& look() {
@@ -125,7 +147,7 @@ store::~store() { close(); }
 
 void store::close() {
   state_->read.reset();
-  state_->queue.submit([s = state_.get()](sqlite::connection&) { s->write.reset(); },
+  state_->queue.submit([s = state_.get()](sqlite::connection&) { s->close_statements(); },
                        [](const std::exception_ptr&) {});
   state_->queue.close();
 }
@@ -169,9 +191,14 @@ asio::awaitable<void> store::create_runs(std::vector<new_run> runs) {
   return state_->commit([runs = std::move(runs)](auto& w) { w.create_all(runs); });
 }
 
-asio::awaitable<void> store::extend_input(std::string run, std::int64_t until, cursor_move cursor) {
-  return state_->commit([run = std::move(run), until, cursor = std::move(cursor)](auto& w) {
-    w.extend_input(run, until, cursor);
+std::optional<result<store::created>> store::known_request(const idempotency& once) {
+  return state_->look().known_request(once);
+}
+
+asio::awaitable<void> store::extend_input(std::string run, std::int64_t until, std::int64_t events,
+                                          cursor_move cursor) {
+  return state_->commit([run = std::move(run), until, events, cursor = std::move(cursor)](auto& w) {
+    w.extend_input(run, until, events, cursor);
   });
 }
 
@@ -183,32 +210,33 @@ asio::awaitable<void> store::start_attempt(std::string run, int attempt, timesta
   return state_->commit([run = std::move(run), attempt, at](auto& w) { w.start_attempt(run, attempt, at); });
 }
 
+asio::awaitable<void> store::add_tasks(std::string run, std::vector<task_record> instances) {
+  return state_->commit(
+      [run = std::move(run), instances = std::move(instances)](auto& w) { w.add_tasks(run, instances); });
+}
+
 asio::awaitable<void> store::update_task(std::string run, task_record task) {
   return state_->commit(
       [run = std::move(run), task = std::move(task)](auto& w) { w.update_task(run, task); });
 }
 
 asio::awaitable<void> store::set_waiting(std::string run, run_state as, std::string waiting_reason,
-                                         std::optional<timestamp> retry_at) {
-  return state_->commit([run = std::move(run), as, why = std::move(waiting_reason), retry_at](auto& w) {
-    w.set_waiting(run, as, why, retry_at);
+                                         std::optional<timestamp> retry_at, timestamp at) {
+  return state_->commit([run = std::move(run), as, why = std::move(waiting_reason), retry_at, at](auto& w) {
+    w.set_waiting(run, as, why, retry_at, at);
   });
 }
 
-asio::awaitable<void> store::finish_run(std::string run, run_state as, std::string reason, timestamp at,
-                                        std::vector<task_record> tasks, std::vector<new_run> dependents) {
-  return state_->commit([run = std::move(run), as, reason = std::move(reason), at, tasks = std::move(tasks),
-                         dependents = std::move(dependents)](auto& w) {
-    w.finish(run, as, reason, at, tasks);
-    w.create_all(dependents);
-  });
+asio::awaitable<void> store::finish_run(run_end end) {
+  return state_->commit([end = std::move(end)](auto& w) { w.finish(end); });
 }
 
-asio::awaitable<std::vector<run_record>> store::recover(timestamp now) {
+asio::awaitable<recovery> store::recover(timestamp now) {
   return state_->commit([now](auto& w) { return w.recover(now); });
 }
 
 std::optional<run_record> store::run(const std::string& id) { return state_->look().run(id); }
+std::vector<timeline_entry> store::timeline(const std::string& run) { return state_->look().timeline(run); }
 std::vector<run_record> store::runs(const run_filter& filter) { return state_->look().runs(filter); }
 std::string store::load_input(const std::string& run) { return state_->look().load_input(run); }
 
@@ -217,36 +245,21 @@ std::map<std::string, std::int64_t> store::count_by_state(const std::string& pip
   return state_->look().count_by_state(pipeline, job);
 }
 
-// In portions, so that the commits of others come in between.
 asio::awaitable<std::vector<std::string>> store::prune_runs(timestamp before, std::int64_t keep) {
+  return prune_runs(before, keep, std::vector<history>());
+}
+
+// The pass is shared with the store thread, which may still be at a portion when nobody waits for it any more.
+asio::awaitable<std::vector<std::string>> store::prune_runs(timestamp before, std::int64_t keep,
+                                                            std::vector<history> own_rules) {
+  const auto pass = std::make_shared<store_pruner::pass>(before, keep, own_rules);
   std::vector<std::string> pruned;
-  const auto more_after = [&pruned](std::vector<std::string> portion) {
-    const bool more = std::ssize(portion) == store_writer::prune_portion;
+  while (!pass->over()) {
+    auto next = state_->commit([pass, s = state_.get()](auto&) { return s->prune->portion(*pass); });
+    auto portion = co_await std::move(next);
     pruned.insert(pruned.end(), std::make_move_iterator(portion.begin()),
                   std::make_move_iterator(portion.end()));
-    return more;
-  };
-  for (bool more = true; more;) {
-    auto last = pruned.empty() ? std::string() : pruned.back();
-    auto portion = state_->commit([before, last](auto& w) { return w.prune_old(before, last); });
-    more = more_after(co_await std::move(portion));
   }
-  auto crowded = state_->commit([keep](auto& w) { return w.jobs_beyond(keep); });
-  const std::vector<store_writer::job_name> jobs = co_await std::move(crowded);
-  for (const auto& job : jobs) {
-    auto search = state_->commit([job, keep](auto& w) { return w.newest_beyond(job, keep); });
-    const auto newest = co_await std::move(search);
-    for (bool more = newest.has_value(); more;) {
-      auto portion = state_->commit([job, last = *newest](auto& w) { return w.prune_beyond(job, last); });
-      more = more_after(co_await std::move(portion));
-    }
-  }
-  for (std::int64_t keys = store_writer::prune_portion; keys == store_writer::prune_portion;) {
-    auto portion = state_->commit([before](auto& w) { return w.prune_keys(before); });
-    keys = co_await std::move(portion);
-  }
-  auto rest = state_->commit([](auto& w) { w.forget_empty_counts(); });
-  co_await std::move(rest);
   co_return pruned;
 }
 
@@ -273,6 +286,42 @@ asio::awaitable<void> store::set_firing(schedule_move move) {
 }
 
 std::vector<std::pair<std::string, std::int64_t>> store::cursors() { return state_->look().cursors(); }
+
+std::vector<timestamp> store::scheduled_times(const std::string& pipeline, const std::string& job,
+                                              timestamp from, timestamp until) {
+  return state_->look().scheduled_times(pipeline, job, from, until);
+}
+
+// ---- files ----
+
+std::vector<file_claim> store::taken_files(const std::string& pipeline, const std::string& job,
+                                           const std::string& trigger) {
+  return state_->look().taken_files(pipeline, job, trigger);
+}
+
+std::vector<file_claim> store::files_of(const std::string& run) { return state_->look().files_of(run); }
+
+asio::awaitable<void> store::forget_files(std::vector<file_claim> claims) {
+  return state_->commit([claims = std::move(claims)](auto& w) { w.forget_files(claims); });
+}
+
+// ---- alerts ----
+
+asio::awaitable<void> store::add_alert(alert_record alert) {
+  return state_->commit([alert = std::move(alert)](auto& w) { w.add_alert(alert); });
+}
+
+std::vector<alert_record> store::alerts(std::size_t limit) { return state_->look().alerts(limit); }
+
+asio::awaitable<void> store::settle_alert(std::string id) {
+  return state_->commit([id = std::move(id)](auto& w) { w.settle_alert(id); });
+}
+
+asio::awaitable<void> store::alert_failed(std::string id, int attempts, std::string failure) {
+  return state_->commit([id = std::move(id), attempts, failure = std::move(failure)](auto& w) {
+    w.alert_failed(id, attempts, failure);
+  });
+}
 
 // ---- dead letters of runs ----
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -27,8 +28,10 @@ class store_reader {
   std::vector<pipeline_record> revisions(const std::string& pipeline);
 
   std::optional<run_record> run(const std::string& id);
+  std::vector<timeline_entry> timeline(const std::string& run);
   std::vector<run_record> runs(const run_filter& filter);
   std::string load_input(const std::string& run);
+  std::optional<result<store::created>> known_request(const idempotency& once);
   std::map<std::string, std::int64_t> count_by_state(const std::string& pipeline, const std::string& job);
 
   std::optional<std::int64_t> cursor(const std::string& pipeline, const std::string& job,
@@ -36,6 +39,13 @@ class store_reader {
   std::optional<timestamp> last_firing(const std::string& pipeline, const std::string& job,
                                        const std::string& trigger);
   std::vector<std::pair<std::string, std::int64_t>> cursors();
+  std::vector<timestamp> scheduled_times(const std::string& pipeline, const std::string& job, timestamp from,
+                                         timestamp until);
+
+  std::vector<file_claim> taken_files(const std::string& pipeline, const std::string& job,
+                                      const std::string& trigger);
+  std::vector<file_claim> files_of(const std::string& run);
+  std::vector<alert_record> alerts(std::size_t limit);
 
   std::vector<run_record> dead_runs(const std::string& pipeline, const std::string& after_id,
                                     std::size_t limit);
@@ -65,14 +75,19 @@ class store_reader {
 
   explicit store_reader(sqlite::connection db);
 
+  using find_below = std::function<std::vector<std::string>(const std::string& below, std::size_t limit)>;
+
   std::vector<std::string> page_ids(const run_filter& filter);
+  std::vector<find_below> ranges_of(const run_filter& filter);
+  static run_group group_from(const sqlite::statement& s);
   std::vector<run_group> groups(const std::string& pipeline, const std::string& job);
 
   sqlite::connection db_;
   sqlite::statement begin_, end_, instance_, pipelines_, revision_, revisions_;
-  sqlite::statement run_, tasks_, input_, ids_, ids_in_state_, ids_of_job_;
-  sqlite::statement all_groups_, groups_of_pipeline_, groups_of_job_;
-  sqlite::statement cursor_, last_firing_, cursors_, dead_, dead_of_pipeline_, count_dead_;
+  sqlite::statement run_, tasks_, timeline_, input_, request_, ids_, ids_in_state_, ids_of_job_, ended_ids_of_job_name_;
+  sqlite::statement all_groups_, groups_of_pipeline_, groups_of_job_, unfinished_groups_of_job_;
+  sqlite::statement cursor_, last_firing_, cursors_, scheduled_times_, dead_, dead_of_pipeline_, count_dead_;
+  sqlite::statement taken_files_, files_of_run_, alerts_;
 };
 
 }  // namespace penstock::scheduler

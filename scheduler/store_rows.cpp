@@ -43,7 +43,7 @@ const std::string run_columns =
     "scheduled_for,"
     " upstream_run, input_kind, input_topic, input_after, input_until, input_open, input_events, params, "
     "created_at,"
-    " started_at, ended_at, retry_at";
+    " started_at, ended_at, retry_at, priority, overlap_key, deadline_at, retry_of, input_where";
 
 std::string select_runs(std::string_view rest) {
   return "SELECT " + run_columns + " FROM runs " + std::string(rest);
@@ -76,6 +76,11 @@ run_record run_from(const sqlite::statement& s) {
   r.started_at = time_or_null(s, 20);
   r.ended_at = time_or_null(s, 21);
   r.retry_at = time_or_null(s, 22);
+  r.priority = static_cast<int>(s.integer(23));
+  r.overlap_key = text(s, 24);
+  r.deadline_at = time_or_null(s, 25);
+  r.retry_of = text(s, 26);
+  r.input.where = text(s, 27);
   return r;
 }
 
@@ -88,7 +93,38 @@ task_record task_from(const sqlite::statement& s) {
   t.reason = text(s, 4);
   t.started_at = time_or_null(s, 5);
   t.ended_at = time_or_null(s, 6);
+  t.output = text(s, 7);
+  t.item = text(s, 8);
   return t;
+}
+
+alert_record alert_from(const sqlite::statement& s) {
+  return {.id = text(s, 0),
+          .pipeline = text(s, 1),
+          .job = text(s, 2),
+          .run = text(s, 3),
+          .revision = s.integer(4),
+          .index = static_cast<int>(s.integer(5)),
+          .kind = text(s, 6),
+          .payload = text(s, 7),
+          .created_at = time(s, 8),
+          .attempts = static_cast<int>(s.integer(9)),
+          .failure = text(s, 10)};
+}
+
+file_claim claim_from(const sqlite::statement& s) {
+  return {.pipeline = text(s, 0),
+          .job = text(s, 1),
+          .trigger = text(s, 2),
+          .path = text(s, 3),
+          .stamp = text(s, 4),
+          .run = text(s, 5)};
+}
+
+result<store::created> answer_from(const sqlite::statement& s, const idempotency& once) {
+  if (s.text(1) == once.fingerprint) return store::created{text(s, 0), true};
+  return error{errc::conflict, "the idempotency key '" + once.key +
+                                   "' was used for another request, which made run " + text(s, 0)};
 }
 
 std::string id_prefix(timestamp t) {

@@ -11,8 +11,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "config/error.hpp"
 #include "runtime/sqlite.hpp"
 #include "scheduler/model.hpp"
+#include "scheduler/store.hpp"
 
 namespace penstock::scheduler::rows {
 
@@ -77,16 +79,29 @@ inline std::int64_t first_integer(const sqlite::statement& s) { return s.integer
 std::string_view token(run_input::kind k);
 
 extern const std::string run_columns;
-// "SELECT … FROM runs " and what follows; its rows are read by run_from (which leaves out tasks and inline
-// input).
+// "SELECT … FROM runs " and what follows; its rows are read by run_from (which leaves out tasks, inline input
+// and timeline).
 std::string select_runs(std::string_view rest);
 run_record run_from(const sqlite::statement& s);
 
-// The tasks of run ?1.
-constexpr std::string_view select_tasks =
-    "SELECT name, state, attempt, exit_code, reason, started_at, ended_at FROM tasks WHERE run = ?1 ORDER BY "
-    "position";
+// The tasks of run ?1, in no order; and in the definition's, with the instances behind.
+inline const std::string select_tasks =
+    "SELECT name, state, attempt, exit_code, reason, started_at, ended_at, output, item FROM tasks"
+    " WHERE run = ?1";
+inline const std::string select_tasks_in_order = select_tasks + " ORDER BY position";
 task_record task_from(const sqlite::statement& s);
+
+constexpr std::string_view alert_columns =
+    "id, pipeline, job, run, revision, alert_index, kind, payload, created_at, attempts, failure";
+alert_record alert_from(const sqlite::statement& s);
+
+constexpr std::string_view claim_columns = "pipeline, job, trigger_key, path, stamp, run";
+file_claim claim_from(const sqlite::statement& s);
+
+// The request that was made under key ?2 in scope ?1, and what to answer when it comes again.
+constexpr std::string_view select_request =
+    "SELECT run, fingerprint FROM idempotency_keys WHERE scope = ?1 AND key = ?2";
+result<store::created> answer_from(const sqlite::statement& s, const idempotency& once);
 
 // ---- ids ----
 

@@ -2,16 +2,29 @@
 #include "scheduler/store_writer.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <stdexcept>
+#include <tuple>
+#include <unordered_map>
 #include <utility>
 
 #include "scheduler/policy.hpp"
 #include "scheduler/store_rows.hpp"
+#include "scheduler/store_timeline.hpp"
 
 namespace penstock::scheduler {
 
 using namespace rows;
+
+namespace {
+
+// What of a task changes while its run lives.
+auto progress_of(const task_record& t) {
+  return std::tie(t.state, t.attempt, t.exit_code, t.reason, t.output, t.started_at, t.ended_at);
+}
+
+bool same_progress(const task_record& a, const task_record& b) { return progress_of(a) == progress_of(b); }
+
+}  // namespace
 
 store_writer::store_writer(sqlite::connection& db)
     : current_revision_(db,
@@ -28,80 +41,66 @@ store_writer::store_writer(sqlite::connection& db)
       remove_current_(db, "DELETE FROM pipelines WHERE name = ?1"),
       remove_cursors_(db, "DELETE FROM trigger_cursors WHERE pipeline = ?1"),
       remove_schedules_(db, "DELETE FROM schedules WHERE pipeline = ?1"),
+      remove_files_(db, "DELETE FROM taken_files WHERE pipeline = ?1"),
       set_paused_(db, "UPDATE pipelines SET paused = ?2 WHERE name = ?1"),
       insert_run_(
           db, "INSERT INTO runs (" + run_columns +
-                  ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,"
-                  " ?19, ?20, ?21, ?22, ?23)"),
+                  ", timeline) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
+                  " ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)"),
       insert_task_(
           db,
-          "INSERT INTO tasks (run, position, name, state, attempt, exit_code, reason, started_at, ended_at)"
-          " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
+          "INSERT INTO tasks (run, position, name, state, attempt, exit_code, reason, started_at, ended_at,"
+          " output, item) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"),
       insert_input_(db, "INSERT INTO run_inputs (run, ndjson) VALUES (?1, ?2)"),
       insert_key_(db,
                   "INSERT INTO idempotency_keys (scope, key, fingerprint, run, created_at)"
                   " VALUES (?1, ?2, ?3, ?4, ?5)"),
-      key_(db, "SELECT run, fingerprint FROM idempotency_keys WHERE scope = ?1 AND key = ?2"),
+      key_(db, select_request),
       state_of_(db, "SELECT state FROM runs WHERE id = ?1"),
       input_of_(db, "SELECT input_open, input_until FROM runs WHERE id = ?1"),
       extend_input_(
           db,
-          "UPDATE runs SET input_events = input_events + ?2 - input_until, input_until = ?2 WHERE id = ?1"),
+          "UPDATE runs SET input_events = input_events + ?3, input_until = ?2 WHERE id = ?1"),
       close_input_(db, "UPDATE runs SET input_open = 0 WHERE id = ?1"),
       start_attempt_(db,
                      "UPDATE runs SET state = 'running', attempt = ?2, started_at = coalesce(started_at, ?3),"
-                     " waiting_reason = '', retry_at = NULL WHERE id = ?1"),
+                     " waiting_reason = '', retry_at = NULL, timeline = " +
+                         grown_timeline(4) + " WHERE id = ?1"),
+      // Those that are as they should be already are not written again: there may be thousands.
       requeue_tasks_(db,
-                     "UPDATE tasks SET state = 'queued', exit_code = NULL, reason = '', started_at = NULL,"
-                     " ended_at = NULL WHERE run = ?1 AND state <> 'succeeded'"),
+                     "UPDATE tasks SET state = 'queued', exit_code = NULL, reason = '', output = '',"
+                     " started_at = NULL, ended_at = NULL WHERE run = ?1 AND state <> 'succeeded'"
+                     " AND (state <> 'queued' OR exit_code IS NOT NULL OR reason <> '' OR output <> ''"
+                     "  OR started_at IS NOT NULL OR ended_at IS NOT NULL)"),
       task_state_(db, "SELECT state FROM tasks WHERE run = ?1 AND name = ?2"),
       write_task_(db,
                   "UPDATE tasks SET state = ?3, attempt = ?4, exit_code = ?5, reason = ?6, started_at = ?7,"
-                  " ended_at = ?8 WHERE run = ?1 AND name = ?2"),
-      set_waiting_(db, "UPDATE runs SET state = ?2, waiting_reason = ?3, retry_at = ?4 WHERE id = ?1"),
+                  " ended_at = ?8, output = ?9 WHERE run = ?1 AND name = ?2"),
+      set_waiting_(db, "UPDATE runs SET state = ?2, waiting_reason = ?3, retry_at = ?4, timeline = "
+                       "iif(state = ?2 AND waiting_reason = ?3, timeline, " +
+                           grown_timeline(5) + ") WHERE id = ?1"),
       end_run_(db,
                "UPDATE runs SET state = ?2, reason = ?3, ended_at = ?4, waiting_reason = '', retry_at = NULL,"
-               " input_open = 0 WHERE id = ?1"),
+               " input_open = 0, timeline = timeline || ?5 WHERE id = ?1"),
       end_tasks_(db,
                  "UPDATE tasks SET state = iif(state = 'queued', 'skipped', 'cancelled'),"
                  " reason = 'the run ended', ended_at = ?2"
                  " WHERE run = ?1 AND state IN ('queued', 'running', 'retrying')"),
       insert_dead_(db,
                    "INSERT INTO dead_runs (run, pipeline) SELECT id, pipeline FROM runs"
-                   " WHERE id = ?1 AND state IN ('failed', 'timed_out') AND input_kind <> 'none'"),
+                   " WHERE id = ?1 AND input_kind <> 'none'"),
       unfinished_(db, select_runs("WHERE state IN ('queued', 'running', 'retrying') ORDER BY id")),
+      run_(db, select_runs("WHERE id = ?1")),
       tasks_(db, select_tasks),
+      tasks_in_order_(db, select_tasks_in_order),
+      next_position_(db, "SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE run = ?1"),
       requeue_run_(db,
                    "UPDATE runs SET state = 'queued', attempt = ?2, interruptions = ?3, waiting_reason = ?4,"
-                   " retry_at = NULL WHERE id = ?1"),
+                   " retry_at = ?6, timeline = " +
+                       grown_timeline(5) + " WHERE id = ?1"),
       requeue_unfinished_tasks_(db,
                                 "UPDATE tasks SET state = 'queued', started_at = NULL"
                                 " WHERE run = ?1 AND state IN ('running', 'retrying')"),
-      old_runs_(db,
-                "SELECT id FROM runs WHERE id > ?1 AND id < ?2 AND ended_at < ?3"
-                " AND NOT EXISTS (SELECT 1 FROM dead_runs WHERE run = id) ORDER BY id LIMIT ?4"),
-      runs_beyond_(db,
-                   "SELECT id FROM runs WHERE pipeline = ?1 AND job = ?2"
-                   " AND state IN ('succeeded', 'failed', 'cancelled', 'timed_out', 'skipped') AND id <= ?3"
-                   " AND NOT EXISTS (SELECT 1 FROM dead_runs WHERE run = id) LIMIT ?4"),
-      jobs_beyond_(db,
-                   "SELECT pipeline, job FROM run_counts WHERE state NOT IN ('queued', 'running', 'retrying')"
-                   " GROUP BY pipeline, job HAVING sum(runs) > ?1"),
-      // Five ascending ranges of runs_of_job, merged by SQLite until the wanted row.
-      newest_beyond_(db,
-                     "SELECT id FROM runs WHERE pipeline = ?1 AND job = ?2 AND state = 'succeeded' UNION ALL"
-                     " SELECT id FROM runs WHERE pipeline = ?1 AND job = ?2 AND state = 'failed' UNION ALL"
-                     " SELECT id FROM runs WHERE pipeline = ?1 AND job = ?2 AND state = 'cancelled' UNION ALL"
-                     " SELECT id FROM runs WHERE pipeline = ?1 AND job = ?2 AND state = 'timed_out' UNION ALL"
-                     " SELECT id FROM runs WHERE pipeline = ?1 AND job = ?2 AND state = 'skipped'"
-                     " ORDER BY id DESC LIMIT 1 OFFSET ?3"),
-      remove_run_(db, "DELETE FROM runs WHERE id = ?1"),
-      prune_keys_(
-          db,
-          "DELETE FROM idempotency_keys WHERE (scope, key) IN (SELECT scope, key FROM idempotency_keys AS k"
-          " WHERE k.created_at < ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE id = k.run) LIMIT ?2)"
-          " RETURNING 1"),
-      forget_counts_(db, "DELETE FROM run_counts WHERE runs = 0"),
       cursor_(db,
               "SELECT position FROM trigger_cursors WHERE pipeline = ?1 AND job = ?2 AND trigger_key = ?3"),
       set_cursor_(db,
@@ -110,7 +109,23 @@ store_writer::store_writer(sqlite::connection& db)
       set_firing_(db,
                   "INSERT INTO schedules (pipeline, job, trigger_key, fired) VALUES (?1, ?2, ?3, ?4)"
                   " ON CONFLICT DO UPDATE SET fired = excluded.fired"),
-      settle_dead_(db, "DELETE FROM dead_runs WHERE run = ?1 RETURNING 1") {}
+      settle_dead_(db, "DELETE FROM dead_runs WHERE run = ?1 RETURNING 1"),
+      take_file_(db,
+                 "INSERT INTO taken_files (pipeline, job, trigger_key, path, stamp, run)"
+                 " VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET stamp = excluded.stamp,"
+                 " run = excluded.run WHERE stamp <> excluded.stamp RETURNING 1"),
+      forget_file_(db,
+                   "DELETE FROM taken_files WHERE pipeline = ?1 AND job = ?2 AND trigger_key = ?3 AND path = ?4"
+                   " AND stamp = ?5"),
+      add_alert_(db,
+                 "INSERT INTO alerts (id, pipeline, job, run, revision, alert_index, kind, payload, created_at,"
+                 " attempts, failure, settled) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0)"
+                 " ON CONFLICT (run, alert_index, kind) DO NOTHING"),
+      alert_failed_(db, "UPDATE alerts SET attempts = ?2, failure = ?3 WHERE id = ?1 AND settled = 0"),
+      keep_settled_alert_(db,
+                          "UPDATE alerts SET settled = 1, payload = '', failure = '' WHERE id = ?1"
+                          " AND kind = 'late' AND EXISTS (SELECT 1 FROM runs WHERE id = alerts.run)"),
+      remove_alert_(db, "DELETE FROM alerts WHERE id = ?1 AND settled = 0") {}
 
 // ---- pipelines ----
 
@@ -145,31 +160,24 @@ void store_writer::remove_pipeline(const std::string& name) {
   with(remove_current_, name).run();
   with(remove_cursors_, name).run();
   with(remove_schedules_, name).run();
+  with(remove_files_, name).run();
 }
 
 void store_writer::set_paused(const std::string& name, bool paused) { with(set_paused_, name, paused).run(); }
 
 // ---- making runs ----
 
-std::optional<result<store::created>> store_writer::known_request(const idempotency& once) {
-  const auto known = one(with(key_, once.scope, once.key),
-                         [](const sqlite::statement& s) { return std::pair(text(s, 0), text(s, 1)); });
-  if (!known) return std::nullopt;
-  if (known->second != once.fingerprint) {
-    return error{errc::conflict, "the idempotency key '" + once.key +
-                                     "' was used for another request, which made run " + known->first};
-  }
-  return store::created{known->first, true};
-}
-
 result<store::created> store_writer::create(const new_run& r) {
   if (r.once) {
-    if (auto known = known_request(*r.once)) return *std::move(known);
+    auto known = one(with(key_, r.once->scope, r.once->key),
+                     [&r](const sqlite::statement& s) { return answer_from(s, *r.once); });
+    if (known) return *std::move(known);
     with(insert_key_, r.once->scope, r.once->key, r.once->fingerprint, r.run.id, r.run.created_at).run();
   }
-  insert(r.run);
+  insert(r);
   if (r.cursor) move_cursor(*r.cursor);
   if (r.schedule) set_firing(*r.schedule);
+  for (const file_claim& claim : r.files) take_file(claim, r.run.id);
   return store::created{r.run.id, false};
 }
 
@@ -180,25 +188,36 @@ void store_writer::create_all(const std::vector<new_run>& runs) {
   }
 }
 
-void store_writer::insert(const run_record& r) {
+void store_writer::insert(const new_run& made) {
+  const run_record& r = made.run;
   if (is_final(r.state) != r.ended_at.has_value()) {
     throw std::logic_error("new run " + r.id + " is " + std::string(token(r.state)) +
                            (r.ended_at ? " but has an end" : " but has no end"));
   }
   const run_input& in = r.input;
+  const std::string timeline = timeline_line(made_entry(made));
   with(insert_run_, r.id, r.pipeline, r.job, r.revision, r.state, r.trigger, r.waiting_reason, r.reason,
        r.attempt, r.interruptions, r.scheduled_for, r.upstream_run, token(in.type), in.topic, in.after,
-       in.until, in.open, in.events, r.params, r.created_at, r.started_at, r.ended_at, r.retry_at)
+       in.until, in.open, in.events, r.params, r.created_at, r.started_at, r.ended_at, r.retry_at, r.priority,
+       r.overlap_key, r.deadline_at, r.retry_of, in.where, timeline)
       .run();
-  for (std::size_t i = 0; i < r.tasks.size(); ++i) insert_task(r, i);
+  for (std::size_t i = 0; i < r.tasks.size(); ++i) insert_task(r.id, static_cast<std::int64_t>(i), r.tasks[i]);
   if (in.type == run_input::kind::inline_events) insert_input_.bind(1, r.id).bind_blob(2, in.ndjson).run();
 }
 
-void store_writer::insert_task(const run_record& r, std::size_t position) {
-  const task_record& t = r.tasks[position];
-  with(insert_task_, r.id, position, t.name, t.state, t.attempt, t.exit_code, t.reason, t.started_at,
-       t.ended_at)
+void store_writer::insert_task(const std::string& run, std::int64_t position, const task_record& t) {
+  with(insert_task_, run, position, t.name, t.state, t.attempt, t.exit_code, t.reason, t.started_at, t.ended_at,
+       t.output, t.item)
       .run();
+}
+
+void store_writer::take_file(const file_claim& claim, const std::string& run) {
+  const bool taken = one(with(take_file_, claim.pipeline, claim.job, claim.trigger, claim.path, claim.stamp, run),
+                         first_integer)
+                         .has_value();
+  if (taken) return;
+  throw std::logic_error("run " + run + " cannot take " + claim.path + " for " + claim.pipeline + "/" +
+                         claim.job + " " + claim.trigger + ": it was taken already");
 }
 
 void store_writer::move_cursor(const cursor_move& move) {
@@ -227,7 +246,8 @@ void store_writer::require_transition(const std::string& run, run_state to) {
                          std::string(token(to)));
 }
 
-void store_writer::extend_input(const std::string& run, std::int64_t until, const cursor_move& cursor) {
+void store_writer::extend_input(const std::string& run, std::int64_t until, std::int64_t events,
+                                const cursor_move& cursor) {
   struct claim {
     bool open;
     std::int64_t until;
@@ -235,10 +255,11 @@ void store_writer::extend_input(const std::string& run, std::int64_t until, cons
   const auto input = one(with(input_of_, run), [](const sqlite::statement& s) {
     return claim{s.integer(0) != 0, s.integer(1)};
   });
-  if (!input || !input->open || until < input->until) {
-    throw std::logic_error("the input of run " + run + " cannot grow to " + std::to_string(until));
+  if (!input || !input->open || until < input->until || events < 0 || events > until - input->until) {
+    throw std::logic_error("the input of run " + run + " cannot grow to " + std::to_string(until) + " by " +
+                           std::to_string(events) + " events");
   }
-  with(extend_input_, run, until).run();
+  with(extend_input_, run, until, events).run();
   move_cursor(cursor);
 }
 
@@ -246,112 +267,122 @@ void store_writer::close_input(const std::string& run) { with(close_input_, run)
 
 void store_writer::start_attempt(const std::string& run, int attempt, timestamp at) {
   require_transition(run, run_state::running);
-  with(start_attempt_, run, attempt, at).run();
+  const std::string line = timeline_line({at, "running", "attempt " + std::to_string(attempt)});
+  with(start_attempt_, run, attempt, at, line).run();
   with(requeue_tasks_, run).run();
 }
 
-void store_writer::update_task(const std::string& run, const task_record& task) {
-  if (is_final(state_of(run))) throw std::logic_error("run " + run + " has ended: its tasks do not change");
-  write_task(run, task);
-}
-
-void store_writer::write_task(const std::string& run, const task_record& task) {
-  const auto from =
-      one(with(task_state_, run, task.name), [](const sqlite::statement& s) { return state_from(s, 0); });
-  if (!from) throw std::logic_error("run " + run + " has no task " + task.name);
-  // A task's start need not have been stored before its end: that would cost a commit and tell nobody
-  // anything.
-  const bool legal = *from == task.state || may_become(*from, task.state) ||
-                     (*from == run_state::queued && is_final(task.state));
-  if (!legal) {
-    throw std::logic_error("task " + task.name + " of run " + run + " is " + std::string(token(*from)) +
-                           " and cannot become " + std::string(token(task.state)));
-  }
-  with(write_task_, run, task.name, task.state, task.attempt, task.exit_code, task.reason, task.started_at,
-       task.ended_at)
-      .run();
-}
-
 void store_writer::set_waiting(const std::string& run, run_state state, const std::string& why,
-                               std::optional<timestamp> retry_at) {
+                               std::optional<timestamp> retry_at, timestamp at) {
   if (state != run_state::queued && state != run_state::retrying) {
     throw std::logic_error("a run that is " + std::string(token(state)) + " does not wait");
   }
   if (state_of(run) != state) require_transition(run, state);
-  with(set_waiting_, run, state, why, retry_at).run();
+  const std::string waits = state == run_state::queued && !why.empty() ? "waits: " + why : why;
+  const std::string line = timeline_line({at, std::string(token(state)), waits});
+  with(set_waiting_, run, state, why, retry_at, line).run();
 }
 
-void store_writer::finish(const std::string& run, run_state state, const std::string& reason, timestamp at,
-                          const std::vector<task_record>& tasks) {
-  if (!is_final(state)) throw std::logic_error("run " + run + " cannot end as " + std::string(token(state)));
-  require_transition(run, state);
-  for (const task_record& t : tasks) write_task(run, t);
-  end(run, state, reason, at);
+// ---- tasks ----
+
+void store_writer::add_tasks(const std::string& run, const std::vector<task_record>& instances) {
+  if (is_final(state_of(run))) throw std::logic_error("run " + run + " has ended: it gets no more tasks");
+  auto position = one(with(next_position_, run), first_integer).value();
+  for (const task_record& t : instances) {
+    if (one(with(task_state_, run, t.name), first_text)) {
+      throw std::logic_error("run " + run + " has a task " + t.name + " already");
+    }
+    insert_task(run, position++, t);
+  }
+}
+
+void store_writer::update_task(const std::string& run, const task_record& task) {
+  if (is_final(state_of(run))) throw std::logic_error("run " + run + " has ended: its tasks do not change");
+  const auto from =
+      one(with(task_state_, run, task.name), [](const sqlite::statement& s) { return state_from(s, 0); });
+  if (!from) throw std::logic_error("run " + run + " has no task " + task.name);
+  write_task(run, *from, task);
+}
+
+void store_writer::write_task(const std::string& run, run_state from, const task_record& task) {
+  // A task's start need not have been stored before its end: that would cost a commit and tell nobody
+  // anything.
+  const bool legal = from == task.state || may_become(from, task.state) ||
+                     (from == run_state::queued && is_final(task.state));
+  if (!legal) {
+    throw std::logic_error("task " + task.name + " of run " + run + " is " + std::string(token(from)) +
+                           " and cannot become " + std::string(token(task.state)));
+  }
+  with(write_task_, run, task.name, task.state, task.attempt, task.exit_code, task.reason, task.started_at,
+       task.ended_at, task.output)
+      .run();
+}
+
+// True when all tasks of the run have ended then.
+bool store_writer::write_changed_tasks(const std::string& run, const std::vector<task_record>& tasks) {
+  std::unordered_map<std::string, task_record> stored;
+  for (task_record& t : all(with(tasks_, run), task_from)) stored.insert_or_assign(t.name, std::move(t));
+  for (const task_record& t : tasks) {
+    const auto found = stored.find(t.name);
+    if (found == stored.end()) throw std::logic_error("run " + run + " has no task " + t.name);
+    if (same_progress(found->second, t)) continue;
+    write_task(run, found->second.state, t);
+    found->second = t;
+  }
+  return std::all_of(stored.begin(), stored.end(), [](const auto& t) { return is_final(t.second.state); });
+}
+
+// ---- the end of a run ----
+
+void store_writer::finish(const run_end& e) {
+  if (!is_final(e.state)) throw std::logic_error("run " + e.run + " cannot end as " + std::string(token(e.state)));
+  require_transition(e.run, e.state);
+  const bool tasks_ended = write_changed_tasks(e.run, e.tasks);
+  if (!tasks_ended) with(end_tasks_, e.run, e.at).run();
+  end(e.run, e.state, e.reason, e.at);
+  create_all(e.dependents);
+  for (const alert_record& a : e.alerts) add_alert(a);
 }
 
 void store_writer::end(const std::string& run, run_state state, const std::string& reason, timestamp at) {
-  with(end_run_, run, state, reason, at).run();
-  with(end_tasks_, run, at).run();
-  with(insert_dead_, run).run();
+  const std::string line = timeline_line({at, std::string(token(state)), reason});
+  with(end_run_, run, state, reason, at, line).run();
+  if (state == run_state::failed || state == run_state::timed_out) with(insert_dead_, run).run();
 }
 
-std::vector<run_record> store_writer::recover(timestamp now) {
-  for (const run_record& r : all(unfinished_, run_from)) {
-    if (r.state != run_state::queued) interrupt(r, now);
+recovery store_writer::recover(timestamp now) {
+  recovery found;
+  for (run_record& r : all(unfinished_, run_from)) {
+    const bool ended = r.state != run_state::queued && interrupt(r, now) == run_state::failed;
+    run_record after = one(with(run_, r.id), run_from).value();
+    after.tasks = all(with(tasks_in_order_, r.id), task_from);
+    (ended ? found.failed : found.unfinished).push_back(std::move(after));
   }
-  auto unfinished = all(unfinished_, run_from);
-  for (run_record& r : unfinished) r.tasks = all(with(tasks_, r.id), task_from);
-  return unfinished;
+  return found;
 }
 
-void store_writer::interrupt(const run_record& r, timestamp now) {
-  const int interruptions = r.interruptions + 1;
-  // Only a running attempt was cut off; one that waits for the next has failed by itself and stays counted.
-  const int attempt = r.state == run_state::running ? std::max(r.attempt - 1, 0) : r.attempt;
-  with(requeue_run_, r.id, attempt, interruptions, "interrupted by a stop of the daemon").run();
+// The state after it: queued, or failed when it was interrupted too often.
+run_state store_writer::interrupt(const run_record& r, timestamp now) {
+  // Only a running attempt was cut off. One that pauses before the next has failed by itself and stays counted, and the
+  // pause goes on.
+  const bool pauses = r.state == run_state::retrying;
+  const int interruptions = r.interruptions + (pauses ? 0 : 1);
+  const int attempt = pauses ? r.attempt : std::max(r.attempt - 1, 0);
+  const std::string waits_for = pauses ? r.waiting_reason : "interrupted by a stop of the daemon";
+  const run_state next = after_interruption(interruptions);
+  const std::string detail = next == run_state::queued ? "by a stop of the daemon; it waits again"
+                                                       : "by a stop of the daemon, once too often";
+  const std::string line = timeline_line({now, "interrupted", detail});
+  with(requeue_run_, r.id, attempt, interruptions, waits_for, line, pauses ? r.retry_at : std::nullopt).run();
   with(requeue_unfinished_tasks_, r.id).run();
-  if (after_interruption(interruptions) == run_state::failed) {
+  if (next == run_state::failed) {
     const std::string reason =
         "interrupted " + std::to_string(interruptions) + " times by stops of the daemon";
-    end(r.id, run_state::failed, reason, now);
+    with(end_tasks_, r.id, now).run();
+    end(r.id, next, reason, now);
   }
+  return next;
 }
-
-// ---- retention ----
-
-void store_writer::remove_runs(const std::vector<std::string>& ids) {
-  for (const std::string& id : ids) with(remove_run_, id).run();
-}
-
-std::vector<std::string> store_writer::prune_old(timestamp before, const std::string& after_id) {
-  // What ended before that time was made before it, so the search ends where ids of that time begin.
-  const std::string bound = id_prefix(before + std::chrono::milliseconds{1});
-  auto ids = all(with(old_runs_, after_id, bound, before, prune_portion), first_text);
-  remove_runs(ids);
-  return ids;
-}
-
-std::vector<store_writer::job_name> store_writer::jobs_beyond(std::int64_t keep) {
-  return all(with(jobs_beyond_, keep), [](const sqlite::statement& s) {
-    return job_name{text(s, 0), text(s, 1)};
-  });
-}
-
-std::optional<std::string> store_writer::newest_beyond(const job_name& job, std::int64_t keep) {
-  return one(with(newest_beyond_, job.pipeline, job.job, keep), first_text);
-}
-
-std::vector<std::string> store_writer::prune_beyond(const job_name& job, const std::string& newest) {
-  auto ids = all(with(runs_beyond_, job.pipeline, job.job, newest, prune_portion), first_text);
-  remove_runs(ids);
-  return ids;
-}
-
-std::int64_t store_writer::prune_keys(timestamp before) {
-  return static_cast<std::int64_t>(all(with(prune_keys_, before, prune_portion), first_integer).size());
-}
-
-void store_writer::forget_empty_counts() { forget_counts_.run(); }
 
 // ---- triggers, dead letters ----
 
@@ -368,6 +399,27 @@ std::int64_t store_writer::settle_dead(const std::vector<std::string>& ids) {
   std::int64_t settled = 0;
   for (const std::string& id : ids) settled += one(with(settle_dead_, id), first_integer).value_or(0);
   return settled;
+}
+
+// ---- files, alerts ----
+
+void store_writer::forget_files(const std::vector<file_claim>& claims) {
+  for (const file_claim& c : claims) with(forget_file_, c.pipeline, c.job, c.trigger, c.path, c.stamp).run();
+}
+
+void store_writer::add_alert(const alert_record& a) {
+  with(add_alert_, a.id, a.pipeline, a.job, a.run, a.revision, a.index, a.kind, a.payload, a.created_at, a.attempts,
+       a.failure)
+      .run();
+}
+
+void store_writer::settle_alert(const std::string& id) {
+  with(keep_settled_alert_, id).run();
+  with(remove_alert_, id).run();
+}
+
+void store_writer::alert_failed(const std::string& id, int attempts, const std::string& failure) {
+  with(alert_failed_, id, attempts, failure).run();
 }
 
 }  // namespace penstock::scheduler

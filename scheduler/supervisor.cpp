@@ -3,6 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include "runtime/command_run.hpp"
+#include "runtime/clock_watch.hpp"
+#include "scheduler/alert_desk.hpp"
 #include "scheduler/background.hpp"
 #include "scheduler/dead_letter_desk.hpp"
 #include "scheduler/maintenance.hpp"
@@ -24,12 +26,16 @@ steady::time_point in(std::chrono::nanoseconds time) {
 struct supervisor::impl {
   impl(executors where, scheduler::store& state, runtime::services& offered, const runtime::registry& components,
        supervisor_options options)
-      : around{std::move(where), state, offered, components, options, run_slots(options.max_active_runs)},
+      : around{where, state, offered, components, options,
+               dispatcher(where.control, options.max_active_runs, options.priority_ageing),
+               std::make_shared<runtime::wakeup>(where.control)},
         activity(std::make_shared<runtime::wakeup>(around.where.control)),
         pipelines(around, activity),
         runs(around, pipelines),
         dead_letters(around, pipelines, runs),
-        upkeep(around, pipelines, activity) {
+        alerts(around, pipelines),
+        upkeep(around, pipelines, activity),
+        clock(std::in_place, where.control, [this] { clock_was_set(); }) {
     around.dependents = [this](const run_record& ended) { return pipelines.dependents_of(ended); };
   }
 
@@ -38,9 +44,14 @@ struct supervisor::impl {
   pipeline_set pipelines;
   run_maker runs;
   dead_letter_desk dead_letters;
+  alert_desk alerts;
   maintenance upkeep;
+  std::optional<runtime::clock_watch> clock;
   bool stopping = false;
 
+  asio::awaitable<void> follow(const run_record& ended);
+  void clock_was_set();
+  run_record shown(run_record run) const;
   asio::awaitable<void> let_runs_end(steady::time_point deadline);
   asio::awaitable<void> cut_off_runs(std::vector<std::string>& forced);
 };
@@ -58,12 +69,15 @@ asio::awaitable<void> supervisor::start() {
   if (const int killed = runtime::kill_orphans(s.around.options.instance); killed > 0) {
     spdlog::warn("ended {} processes that an earlier daemon left behind", killed);
   }
-  const auto unfinished = co_await s.around.store.recover(wall_now());
+  const auto found = co_await s.around.store.recover(wall_now());
+  const auto& unfinished = found.unfinished;
   co_await s.pipelines.load_stored();
   for (const auto& run : unfinished) co_await s.pipelines.take_over(run);
+  for (const auto& run : found.failed) co_await s.follow(run);
   s.pipelines.start_jobs();
   if (!unfinished.empty()) spdlog::info("{} unfinished runs taken up again", unfinished.size());
   in_background(s.around.where.control, "maintenance", s.upkeep.run());
+  in_background(s.around.where.control, "alerts", s.alerts.run());
 }
 
 asio::awaitable<stop_report> supervisor::stop() {
@@ -74,6 +88,9 @@ asio::awaitable<stop_report> supervisor::stop() {
 
   co_await s.pipelines.close();
   s.upkeep.stop();
+  s.alerts.stop();
+  s.clock.reset();
+  s.around.room.stop();
   for (const auto& job : s.pipelines.all_jobs()) job->stop();
   flow_list flows;
   for (const auto& [name, pipeline] : s.pipelines.live()) flows.merge(pipeline->all_flows());
@@ -113,6 +130,28 @@ asio::awaitable<void> supervisor::impl::cut_off_runs(std::vector<std::string>& f
                      " was interrupted and will be taken up again");
     co_await run->wait_for_end(in(run->job().grace + std::chrono::seconds(6)));
   }
+}
+
+// The runs that follow from one whose end was stored without them.
+asio::awaitable<void> supervisor::impl::follow(const run_record& ended) {
+  auto dependents = pipelines.dependents_of(ended);
+  std::vector<new_run> rows;
+  for (const auto& d : dependents) rows.push_back(d.made);
+  if (!rows.empty()) co_await around.store.create_runs(std::move(rows));
+  for (auto& d : dependents) d.settle(true);
+}
+
+// What a queued run waits for changes all the time, so it is looked up when somebody asks.
+run_record supervisor::impl::shown(run_record run) const {
+  if (run.state != run_state::queued) return run;
+  if (auto why = around.room.why_waiting(run.id); !why.empty()) run.waiting_reason = std::move(why);
+  return run;
+}
+
+// Schedules wait by the steady clock; when the other one is set, they have to look again.
+void supervisor::impl::clock_was_set() {
+  spdlog::warn("the clock was set; schedules go by what it shows now");
+  for (const auto& job : pipelines.all_jobs()) job->look_again();
 }
 
 bool supervisor::stopping() const { return impl_->stopping; }
@@ -166,20 +205,26 @@ asio::awaitable<result<trigger_answer>> supervisor::trigger(std::string pipeline
 
 result<run_record> supervisor::run(const std::string& id) {
   const auto live = impl_->around.unfinished.find(id);
-  if (live != impl_->around.unfinished.end()) return live->second->record();
+  if (live != impl_->around.unfinished.end()) return impl_->shown(live->second->record());
   const auto stored = impl_->around.store.run(id);
   if (!stored) return error{errc::not_found, "no run '" + id + "'"};
   return *stored;
 }
 
-std::vector<run_record> supervisor::runs(const run_filter& filter) { return impl_->around.store.runs(filter); }
+std::vector<run_record> supervisor::runs(const run_filter& filter) {
+  auto found = impl_->around.store.runs(filter);
+  for (auto& run : found) run = impl_->shown(std::move(run));
+  return found;
+}
+
+std::vector<timeline_entry> supervisor::timeline(const std::string& run) { return impl_->around.store.timeline(run); }
 
 asio::awaitable<result<run_record>> supervisor::wait_for_end(std::string id, std::chrono::nanoseconds limit) {
   const auto live = impl_->around.unfinished.find(id);
   if (live != impl_->around.unfinished.end()) {
     const auto run = live->second;
     co_await run->wait_for_end(steady::now() + std::chrono::duration_cast<steady::duration>(limit));
-    co_return run->record();
+    co_return impl_->shown(run->record());
   }
   co_return run(id);
 }
@@ -195,7 +240,14 @@ asio::awaitable<result<void>> supervisor::cancel(std::string id) {
   co_return result<void>{};
 }
 
-asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id) { return impl_->runs.retry(std::move(id), std::nullopt); }
+asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id, bool from_start) {
+  return impl_->runs.retry(std::move(id), from_start, std::nullopt);
+}
+
+asio::awaitable<result<backfill_answer>> supervisor::backfill(std::string pipeline, std::string job, backfill_request request) {
+  if (impl_->stopping) co_return error{errc::unavailable, "the daemon is stopping", {}, 5};
+  co_return co_await impl_->runs.backfill(std::move(pipeline), std::move(job), std::move(request));
+}
 
 std::filesystem::path supervisor::log_file(const std::string& run, const std::string& task) const {
   return impl_->around.options.data / "logs" / run / (task + ".log");

@@ -23,6 +23,10 @@
 #include "scheduler/model.hpp"
 #include "scheduler/store.hpp"
 
+namespace penstock::runtime {
+class cgroup_tree;
+}
+
 namespace penstock::scheduler {
 
 namespace asio = boost::asio;
@@ -39,6 +43,8 @@ struct supervisor_options {
   std::string instance;                                         // its id
   std::chrono::nanoseconds drain_timeout{std::chrono::seconds{30}};  // stop(): for flows and runs together
   std::int64_t max_active_runs = 64;                            // of the whole daemon
+  std::chrono::nanoseconds priority_ageing{std::chrono::minutes{10}};  // a run that waited so long goes before all others
+  std::shared_ptr<runtime::cgroup_tree> cgroups{};              // null: there are none to use
   std::int64_t max_log_bytes = 16 << 20;                        // of one task
   std::int64_t keep_runs = 10'000;                              // final runs kept of each job
   std::chrono::hours keep_for{24 * 30};                         // and for how long
@@ -68,6 +74,7 @@ struct trigger_request {
   std::string ndjson{};           // events: ids are filled in already
   std::int64_t events = 0;
   std::string params = "{}";      // JSON object
+  std::optional<int> priority{};  // 0 to 9; absent: the job's
   std::string idempotency_key{};  // empty: none
   std::string fingerprint{};      // hash of the request's body
 };
@@ -75,6 +82,19 @@ struct trigger_request {
 struct trigger_answer {
   std::string run_id;
   bool existed = false;  // the same Idempotency-Key was seen before
+};
+
+struct backfill_request {
+  timestamp from{}, until{};  // [from, until)
+  std::string params = "{}";
+  bool again = false;         // also times that have a run already
+  bool dry_run = false;
+};
+
+struct backfill_answer {
+  std::int64_t made = 0;      // how many runs were made, or would be
+  std::int64_t existing = 0;  // times that have a run already
+  std::vector<std::string> runs;
 };
 
 // ---- what is shown ----
@@ -140,9 +160,6 @@ struct stop_report {
 
 class supervisor {
  public:
-  using dead_letter_view = scheduler::dead_letter_view;
-  using settled = scheduler::settled;
-
   supervisor(executors where, store& state, runtime::services& offered, const runtime::registry& components,
              supervisor_options options);
   ~supervisor();
@@ -170,7 +187,8 @@ class supervisor {
   result<flow_view> flow(const std::string& pipeline, const std::string& name);
 
   // ---- runs ----
-  // not_found: pipeline or job; overloaded: the job's queue is full; conflict: idempotency key, or paused; a run refused
+  // not_found: pipeline or job; invalid: parameters; overloaded: the job's queue is full; conflict: idempotency key, or
+  // paused; a run refused
   // by `on_overlap: skip` is recorded as skipped and answered like any other.
   asio::awaitable<result<trigger_answer>> trigger(std::string pipeline, std::string job, trigger_request request);
   result<run_record> run(const std::string& id);
@@ -178,8 +196,13 @@ class supervisor {
   // Returns when the run is final or `limit` has passed, whichever is first; the record as it is then.
   asio::awaitable<result<run_record>> wait_for_end(std::string id, std::chrono::nanoseconds limit);
   asio::awaitable<result<void>> cancel(std::string id);  // conflict: it has ended already
-  // A new run of the same job with the same input, on the current revision.
-  asio::awaitable<result<trigger_answer>> retry(std::string id);
+  // A new run of the same job with the same input and parameters, on the current revision. Tasks that succeeded are not
+  // done again, unless `from_start`.
+  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start);
+  // One run for each time of the job's schedule in the range that has none; they wait for their turn. conflict: the job
+  // has no schedule; invalid: too many times, or parameters.
+  asio::awaitable<result<backfill_answer>> backfill(std::string pipeline, std::string job, backfill_request request);
+  std::vector<timeline_entry> timeline(const std::string& run);
   // Where the log of a task is. The file may not exist (yet): the task printed nothing.
   std::filesystem::path log_file(const std::string& run, const std::string& task) const;
 

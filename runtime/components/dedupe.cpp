@@ -112,8 +112,8 @@ class seen_keys {
 
 class dedupe_step final : public step {
  public:
-  explicit dedupe_step(const config::value& settings)
-      : key_(settings.at("key").get<std::string>()),
+  dedupe_step(const config::value& settings, const std::string* run_context)
+      : key_(settings.at("key").get<std::string>(), run_context),
         seen_(settings.at("within").get<std::int64_t>() / 1000, settings.at("max_keys").get<std::size_t>()) {}
 
   void process(batch& events, step_output& out) override {
@@ -142,8 +142,8 @@ class dedupe_step final : public step {
 }  // namespace
 
 void add_dedupe_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
-          return std::make_unique<dedupe_step>(settings);
+  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+          return std::make_unique<dedupe_step>(settings, context.run_context.get());
         }));
 }
 

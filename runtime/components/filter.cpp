@@ -19,7 +19,7 @@ config::component_spec spec() {
       .doc = "Keeps the events for which the expression is true; false and nil drop them.",
       .settings = {.name = "filter",
                    .type = config::field_type::expression,
-                   .doc = "A Lua expression over `event` and `meta`.",
+                   .doc = "A Lua expression over `event` and `meta`; in a run also `params` and `run`.",
                    .required = true,
                    .example = "event.total > 5000"},
       .examples = {"filter: event.total > 5000", "filter: event.status ~= nil and meta.type == 'order'"},
@@ -28,7 +28,8 @@ config::component_spec spec() {
 
 class filter_step final : public step {
  public:
-  explicit filter_step(std::string condition) : condition_(std::move(condition)) {}
+  filter_step(std::string condition, const std::string* run_context)
+      : condition_(std::move(condition), run_context) {}
 
   void process(batch& events, step_output& out) override {
     std::erase_if(events.events, [&](const event& e) {
@@ -46,8 +47,8 @@ class filter_step final : public step {
 }  // namespace
 
 void add_filter_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
-          return std::make_unique<filter_step>(settings.get<std::string>());
+  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+          return std::make_unique<filter_step>(settings.get<std::string>(), context.run_context.get());
         }));
 }
 

@@ -22,7 +22,8 @@ config::component_spec spec() {
           "Replaces the payload by a JSON object with these fields, in this order. nil is written as null.",
       .settings = {.name = "map",
                    .type = field_type::map,
-                   .doc = "Field name: Lua expression over `event` and `meta`.",
+                   .doc = "Field name: Lua expression over `event` and `meta`; in a run also `params` and "
+                          "`run`.",
                    .required = true,
                    .example = "{order_id: event.id, total: tonumber(event.total_price)}",
                    .children = {{.name = "field",
@@ -44,7 +45,8 @@ std::vector<std::pair<std::string, std::string>> fields_of(const config::value& 
 
 class map_step final : public step {
  public:
-  explicit map_step(const config::value& settings) : mapping_(fields_of(settings)) {}
+  map_step(const config::value& settings, const std::string* run_context)
+      : mapping_(fields_of(settings), run_context) {}
 
   void process(batch& events, step_output& out) override {
     std::string made;
@@ -70,8 +72,8 @@ class map_step final : public step {
 }  // namespace
 
 void add_map_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
-          return std::make_unique<map_step>(settings);
+  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+          return std::make_unique<map_step>(settings, context.run_context.get());
         }));
 }
 

@@ -24,7 +24,7 @@ config::component_spec spec() {
           "it.",
       .settings = {.name = "script",
                    .type = config::field_type::script,
-                   .doc = "Lua statements over `event` and `meta`, with `emit`.",
+                   .doc = "Lua statements over `event` and `meta`, with `emit`; in a run also `params` and `run`.",
                    .required = true,
                    .example = "event.total = event.price * event.count"},
       .examples = {"script: event.total = event.price * event.count",
@@ -34,7 +34,7 @@ config::component_spec spec() {
 
 class script_step final : public step {
  public:
-  explicit script_step(std::string text) : script_(std::move(text)) {}
+  script_step(std::string text, const std::string* run_context) : script_(std::move(text), run_context) {}
 
   void process(batch& events, step_output& out) override {
     std::vector<event> made;
@@ -67,8 +67,8 @@ class script_step final : public step {
 }  // namespace
 
 void add_script_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
-          return std::make_unique<script_step>(settings.get<std::string>());
+  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+          return std::make_unique<script_step>(settings.get<std::string>(), context.run_context.get());
         }));
 }
 

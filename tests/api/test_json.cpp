@@ -57,8 +57,8 @@ scheduler::job_view some_job() {
   return job;
 }
 
-scheduler::supervisor::dead_letter_view some_letter() {
-  scheduler::supervisor::dead_letter_view view;
+scheduler::dead_letter_view some_letter() {
+  scheduler::dead_letter_view view;
   view.kind = "event";
   view.letter.id = "01";
   view.letter.pipeline = "p";
@@ -113,7 +113,11 @@ TEST_CASE("a run shows every member, in order", "[json]") {
                                                  "attempt",
                                                  "interruptions",
                                                  "scheduled_for",
+                                                 "deadline_at",
                                                  "upstream_run",
+                                                 "retry_of",
+                                                 "priority",
+                                                 "overlap_key",
                                                  "input",
                                                  "params",
                                                  "created_at",
@@ -131,7 +135,7 @@ TEST_CASE("a run shows every member, in order", "[json]") {
   CHECK(
       run["input"] ==
       json{{"kind", "topic"}, {"topic", "orders"}, {"first_offset", 11}, {"last_offset", 15}, {"events", 5}});
-  CHECK(keys_of(run["tasks"][0]) == std::vector<std::string>{"name", "state", "attempt", "exit_code",
+  CHECK(keys_of(run["tasks"][0]) == std::vector<std::string>{"name", "state", "attempt", "item", "output", "exit_code",
                                                              "reason", "started_at", "ended_at"});
   CHECK(run["tasks"][0]["exit_code"] == 0);
   CHECK_FALSE(api::to_json(some_run(), false).contains("tasks"));
@@ -192,7 +196,7 @@ TEST_CASE("a pipeline shows its flows, jobs and topics", "[json]") {
 }
 
 TEST_CASE("a dead letter shows its event byte for byte", "[json]") {
-  scheduler::supervisor::dead_letter_view view = some_letter();
+  scheduler::dead_letter_view view = some_letter();
   const std::string text = api::to_json_text(view);
   CHECK(text.find("1.10") != std::string::npos);
   const json shown = json::parse(text);

@@ -44,7 +44,7 @@ const std::vector<broken>& broken_definitions() {
       {"unknown key at the top", "name: a\nflow: {}\n", "/flow", 2, 1,
        "unknown key 'flow'; did you mean 'flows'?"},
       {"unknown key far from any", "name: a\nquux: 1\n", "/quux", 2, 1,
-       "known: name, description, workdir, topics, flows, jobs"},
+       "known: name, description, workdir, max_active, pools, topics, flows, jobs"},
       {"misspelt from", "name: a\nflows:\n  intake:\n    form: {topic: x}\n    to: {topic: y}\n",
        "/flows/intake/form", 4, 5, "unknown key 'form'; did you mean 'from'?"},
       {"camel case", "name: a\njobs:\n  j: {run: [x], onOverlap: skip}\n", "/jobs/j/onOverlap", 3, 17,
@@ -138,7 +138,7 @@ const std::vector<broken>& broken_definitions() {
 
       // Triggers.
       {"trigger of no kind", "name: a\njobs: {j: {run: [x], trigger: {}}}\n", "/jobs/j/trigger", 2, 22,
-       "one of these is missing: topic, cron, every, after"},
+       "one of these is missing: topic, cron, every, at, after, file, webhook"},
       {"trigger of two kinds", "name: a\njobs: {j: {run: [x], trigger: {every: 5m, cron: \"@daily\"}}}\n",
        "/jobs/j/trigger/cron", 2, 43, "'cron' and 'every' exclude each other"},
       {"key of another kind", "name: a\njobs: {j: {run: [x], trigger: {cron: \"@daily\", max_wait: 5m}}}\n",

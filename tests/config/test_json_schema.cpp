@@ -39,7 +39,7 @@ TEST_CASE("the schema says what the records say", "[config][schema]") {
   CHECK(schema.at("additionalProperties") == false);
 
   const std::string job = "/properties/jobs/additionalProperties/properties";
-  CHECK(at(schema, job + "/on_overlap/enum") == value::array({"queue", "skip", "allow", "replace"}));
+  CHECK(at(schema, job + "/on_overlap/anyOf/0/enum") == value::array({"queue", "skip", "allow", "replace"}));
   CHECK(at(schema, job + "/on_overlap/default") == "queue");
   CHECK(at(schema, job + "/queue_limit/default") == 1000);
   CHECK(at(schema, job + "/grace/default") == "10s");
@@ -49,10 +49,19 @@ TEST_CASE("the schema says what the records say", "[config][schema]") {
   CHECK(at(schema, job + "/from/$ref") == "#/$defs/source");
 
   const value trigger = at(schema, job + "/trigger/anyOf/1");
-  CHECK(trigger.at("oneOf").size() == 4);
+  CHECK(trigger.at("oneOf").size() == 7);
   CHECK(trigger.at("oneOf").at(0) == value::parse(R"({"required":["topic"]})"));
   CHECK(trigger.at("dependentRequired").at("max_wait") == value::array({"topic"}));
   CHECK(trigger.at("properties").at("cron").at("examples") == value::array({"0 6 * * *"}));
+
+  const value& pools = at(schema, job + "/pools");
+  CHECK(pools.at("anyOf").at(0).at("additionalProperties").at("minimum") == 1);
+  CHECK(pools.at("anyOf").at(1).at("items").at("pattern") == pools.at("anyOf").at(2).at("pattern"));
+  const value retry = at(schema, job + "/retry/anyOf/1");
+  CHECK(retry.at("allOf").dump() == R"([{"not":{"required":["exit_codes","not_exit_codes"]}}])");
+  const value parameter = at(schema, job + "/params/additionalProperties");
+  CHECK(parameter.at("anyOf").at(0).at("type") == value::array({"string", "number", "boolean", "array"}));
+  CHECK(parameter.at("anyOf").at(1).at("properties").contains("choices"));
 }
 
 TEST_CASE("each component is a choice of its kind", "[config][schema]") {

@@ -26,6 +26,8 @@ void check_round_trip(const pipeline& p) {
   CHECK(again.name == p.name);
   CHECK(again.description == p.description);
   CHECK(again.workdir == p.workdir);
+  CHECK(again.max_active == p.max_active);
+  CHECK(again.pools == p.pools);
   CHECK(again.topics == p.topics);
   CHECK(again.flows == p.flows);
   CHECK(again.jobs == p.jobs);
@@ -52,12 +54,12 @@ TEST_CASE("the example of the design", "[config][pipeline]") {
   CHECK(intake.to->settings.at("name") == "orders");
 
   const job& load = p.jobs.at("load");
-  CHECK(load.triggers == std::vector<trigger>{topic_trigger{"orders", 500, 5min, 0s}});
+  CHECK(load.triggers == std::vector<trigger>{topic_trigger{"orders", "", 500, 5min, 0s, 0s}});
   REQUIRE(load.tasks.size() == 1);
   CHECK(load.tasks[0].name == "main");
   CHECK_FALSE(std::get<dataflow>(load.tasks[0].does).from);
   CHECK(std::get<dataflow>(load.tasks[0].does).to->settings.at("cache") == 8 << 20);
-  CHECK(load.retry == retry_rule{1, 1s, 1min});
+  CHECK(load.retry == retry_rule{1, 1s, 1min, {}, {}, {}});
   CHECK(load.queue_limit == 1000);
   CHECK(load.grace == nanoseconds{10s});
 
@@ -68,7 +70,7 @@ TEST_CASE("the example of the design", "[config][pipeline]") {
   CHECK(cron.expression == *parse_cron("0 6 * * *"));
   CHECK(report.tasks.at(1).needs == std::vector<std::string>{"extract"});
   CHECK(report.timeout == nanoseconds{15min});
-  CHECK(report.retry == retry_rule{3, 10s, 5min});
+  CHECK(report.retry == retry_rule{3, 10s, 5min, {}, {}, {}});
 }
 
 TEST_CASE("every key, short forms, aliases", "[config][pipeline]") {
@@ -98,7 +100,7 @@ TEST_CASE("every key, short forms, aliases", "[config][pipeline]") {
 
   const job& many = p.jobs.at("many");
   REQUIRE(many.triggers.size() == 7);
-  CHECK(many.triggers[0] == trigger{topic_trigger{"full", 10'000, 0s, 2s}});
+  CHECK(many.triggers[0] == trigger{topic_trigger{"full", "", 10'000, 0s, 2s, 0s}});
   CHECK(std::get<cron_trigger>(many.triggers[1]).timezone == "UTC");
   CHECK(std::get<cron_trigger>(many.triggers[1]).missed == missed_policy::all);
   CHECK(many.triggers[2] == trigger{every_trigger{90s}});
@@ -125,6 +127,7 @@ TEST_CASE("every key, short forms, aliases", "[config][pipeline]") {
 TEST_CASE("what is shown is a definition of the same pipeline", "[config][pipeline]") {
   check_round_trip(parsed(testing::orders_yaml));
   check_round_trip(parsed(testing::everything_yaml));
+  check_round_trip(parsed(testing::jobs_yaml));
   check_round_trip(parsed("name: nothing-yet"));
 }
 
@@ -132,9 +135,9 @@ TEST_CASE("what is shown has units, defaults and the order written", "[config][p
   const value document = parsed("jobs:\n  z: {run: [x], timeout: 90s}\n  a: {run: [y]}\nname: n\n").document;
   CHECK(document.dump() ==
         R"({"jobs":{"z":{"run":["x"],"timeout":"1m30s","retry":{"attempts":1,"backoff":"1s..1m"},)"
-        R"("on_overlap":"queue","queue_limit":1000,"grace":"10s"},)"
+        R"("on_overlap":{"rule":"queue"},"priority":5,"queue_limit":1000,"grace":"10s"},)"
         R"("a":{"run":["y"],"retry":{"attempts":1,"backoff":"1s..1m"},)"
-        R"("on_overlap":"queue","queue_limit":1000,"grace":"10s"}},"name":"n"})");
+        R"("on_overlap":{"rule":"queue"},"priority":5,"queue_limit":1000,"grace":"10s"}},"name":"n"})");
 }
 
 TEST_CASE("defaults go only where their key may stand", "[config][pipeline]") {
@@ -180,12 +183,13 @@ TEST_CASE("mangled definitions are accepted or refused, never worse", "[config][
   const std::string alphabet = " \n\t:-[]{},\"'&*!|>#%@?~0a$\\\xC3\xA9";
   for (const std::string& original :
        {std::string(testing::orders_yaml), std::string(testing::everything_yaml),
-        parsed(testing::everything_yaml).document.dump()}) {
+        std::string(testing::jobs_yaml), parsed(testing::everything_yaml).document.dump(),
+        parsed(testing::jobs_yaml).document.dump()}) {
     for (std::size_t cut = 0; cut < original.size(); cut += 7) {
       try_it(original.substr(0, cut));
       try_it(original.substr(cut));
     }
-    for (int i = 0; i < 1'500; ++i) {
+    for (int i = 0; i < 1'000; ++i) {
       std::string text = original;
       for (std::size_t n = 0; n <= random(3); ++n) {
         const std::size_t at = random(text.size());

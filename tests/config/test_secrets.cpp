@@ -30,7 +30,8 @@ TEST_CASE("a reference is a reference as a whole", "[config][secrets]") {
 }
 
 TEST_CASE("what a shell would write is none of our business", "[config][secrets]") {
-  for (const char* text : {"echo ${HOME}", "${HOME:-/root}", "${x:-y}", "${name:0:3}", "${x:?unset}",
+  // Nor are fill-ins; they have their own checks.
+  for (const char* text : {"${params.x}", "${item}", "${run.id}${tasks['a'].output}", "echo ${HOME}", "${HOME:-/root}", "${x:-y}", "${name:0:3}", "${x:?unset}",
                            "$(env:A)", "${dir}/a", "${", "${}", "${:a}", "100$"}) {
     INFO(text);
     CHECK_FALSE(check_references(text));
@@ -42,6 +43,10 @@ TEST_CASE("bad references are named", "[config][secrets]") {
   CHECK_THAT(*check_references("a ${evn:X}"), Catch::Matchers::Contains("did you mean 'env'?"));
   CHECK_THAT(*check_references("a ${vault:x}"), Catch::Matchers::Contains("known: env, file, secret"));
   CHECK_THAT(*check_references("${env:A} ${env:1}"), Catch::Matchers::Contains("${env:1}"));
+  CHECK_THAT(*check_references("${params:x}"), Catch::Matchers::Contains("with a dot: ${params.NAME}"));
+  CHECK_THAT(*check_references("${file:/a/${params.x}}"), Catch::Matchers::Contains("holds another"));
+  CHECK_THAT(*check_references("${secret:${item}}"), Catch::Matchers::Contains("holds another"));
+  CHECK_FALSE(check_references("${file:/a/${dir}/b}"));
   CHECK_THAT(*check_references("${env:A"), Catch::Matchers::Contains("closing brace"));
   CHECK(check_references("${env:" + std::string(100'000, '$')));
 }

@@ -1,5 +1,8 @@
+#include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <iterator>
+#include <regex>
 #include <string>
 #include <sys/resource.h>
 #include <vector>
@@ -119,40 +122,181 @@ TEST_CASE("log file: a line of exactly 64 KiB is one line", "[log_file]") {
   CHECK(lines_of(dir / "log").size() == 1);
 }
 
-TEST_CASE("log file: the limit", "[log_file]") {
+TEST_CASE("log file: at the limit the beginning stays, and the end comes at the end", "[log_file]") {
   temp_dir dir;
   const std::int64_t limit = 4096;
   const std::string output_line = GENERATE(std::string("y"), std::string(500, 'x'), std::string(5000, 'z'));
+  const int count = 5000;
   std::int64_t given = 0, discarded = 0;
   {
     log_file log(dir / "log", limit);
-    for (int i = 0; i < 5000; ++i) {
-      log.write(i % 2 ? stream::out : stream::err, output_line + "\n");
-      given += static_cast<std::int64_t>(output_line.size()) + 1;
+    for (int i = 0; i < count; ++i) {
+      const std::string text = std::to_string(i) + output_line + "\n";
+      log.write(i % 2 ? stream::out : stream::err, text);
+      given += static_cast<std::int64_t>(text.size());
     }
-    CHECK(log.full());
-    log.discard(10);
-    log.note("the end");
-    discarded = log.discarded_bytes() - 10;
+    log.note("it is about to end");
+    log.flush();
+    discarded = log.discarded_bytes();
   }
-  const auto lines = lines_of(dir / "log");
+  const auto lines = texts_of(dir / "log");
   CHECK(std::filesystem::file_size(dir / "log") >= static_cast<std::uintmax_t>(limit));
-  CHECK(std::filesystem::file_size(dir / "log") < limit + 200);
-  CHECK(lines[lines.size() - 2].text.find("limit of 4KiB is reached") != std::string::npos);
-  CHECK(lines.back().text == "the end");
+  CHECK(std::filesystem::file_size(dir / "log") < 2 * limit + 2 * output_line.size() + 400);
+  CHECK(lines.front() == "e:0" + output_line);
+  // Of a line longer than the limit, the end.
+  const bool cut = output_line.size() > 4096;
+  CHECK(lines.back() == (cut ? "o:…" + output_line.substr(output_line.size() - 4095) : "o:4999" + output_line));
   std::int64_t stored = 0;
-  for (const auto& l : lines)
-    if (l.from != '-') stored += static_cast<std::int64_t>(l.text.size()) + 1;
-  CHECK(std::abs(given - discarded - stored) <= 1);  // the newline that ends a line cut at the limit
+  texts notes;
+  int last = -1, gaps = 0;
+  for (const auto& l : lines) {
+    if (l[0] == '-') {
+      notes.push_back(l);
+      continue;
+    }
+    stored += static_cast<std::int64_t>(l.size()) - 2 + 1;
+    if (l.substr(2).starts_with("…")) {
+      stored -= 3;  // which stand for its beginning
+      continue;
+    }
+    const int number = std::stoi(l.substr(2));
+    if (number != last + 1) ++gaps;
+    last = number;
+  }
+  CHECK(given == stored + discarded);
+  CHECK(gaps == (cut ? 0 : 1));
+  REQUIRE(notes.size() == 3);
+  CHECK(notes[0] == "-:the log's limit of 4KiB is reached: of further output only the last is stored, at the end");
+  CHECK(notes[1] == "-:it is about to end");
+  CHECK(std::regex_match(notes[2], std::regex("-:.* of output were not stored; the last lines follow")));
+}
 
-  // The next attempt finds it full: it adds nothing, not even a second line about the limit.
-  const auto before = contents(dir / "log");
-  log_file again(dir / "log", limit);
-  again.write(stream::out, "more\n");
-  again.write(stream::err, "unfinished");
-  again.flush();
-  CHECK(again.discarded_bytes() == 15);
-  CHECK(contents(dir / "log") == before);
+TEST_CASE("log file: the last words on stderr are kept, whatever comes on stdout", "[log_file]") {
+  temp_dir dir;
+  {
+    log_file log(dir / "log", 4096);
+    for (int i = 0; i < 2000; ++i) {
+      log.write(stream::out, std::string(100, 'x') + "\n");
+      if (i % 500 == 499) log.write(stream::err, "trouble " + std::to_string(i) + "\n");
+      if (i == 1998) log.write(stream::err, "fatal\n");
+    }
+  }
+  const auto lines = texts_of(dir / "log");
+  CHECK(std::count(lines.begin(), lines.end(), "e:fatal") == 1);
+  CHECK(std::count(lines.begin(), lines.end(), "e:trouble 499") == 1);
+  CHECK(lines[lines.size() - 2] == "o:" + std::string(100, 'x'));
+  CHECK(lines.back() == "e:trouble 1999");
+  CHECK(std::filesystem::file_size(dir / "log") < 2 * 4096 + 400);
+}
+
+TEST_CASE("log file: what is a little over the limit is stored whole", "[log_file]") {
+  temp_dir dir;
+  texts expected;
+  {
+    log_file log(dir / "log", 1000);
+    for (int i = 0; i < 40; ++i) {
+      log.write(stream::out, "line " + std::to_string(i) + "\n");
+      expected.push_back("o:line " + std::to_string(i));
+      if (i == 10) log.write(stream::err, "begun before, ");
+    }
+    log.write(stream::err, "ended after");
+    expected.push_back("e:begun before, ended after");
+  }
+  auto found = texts_of(dir / "log");
+  std::erase_if(found, [](const std::string& l) { return l[0] == '-'; });
+  CHECK(found == expected);
+  CHECK(contents(dir / "log").find("not stored") == std::string::npos);
+}
+
+TEST_CASE("log file: a later attempt that finds it full keeps its last lines, too", "[log_file]") {
+  temp_dir dir;
+  for (const std::string attempt : {"first ", "second "}) {
+    log_file log(dir / "log", 1000);
+    for (int i = 0; i < 1000; ++i) log.write(stream::out, attempt + std::to_string(i) + "\n");
+  }
+  const auto lines = texts_of(dir / "log");
+  CHECK(lines.front() == "o:first 0");
+  CHECK(std::count(lines.begin(), lines.end(), "o:first 999") == 1);
+  CHECK(lines.back() == "o:second 999");
+  CHECK(std::filesystem::file_size(dir / "log") < 3500);
+}
+
+TEST_CASE("log file: much output beyond the limit is read at the price of a copy", "[log_file]") {
+  temp_dir dir;
+  log_file log(dir / "log", 1 << 20);
+  std::string chunk;
+  while (chunk.size() < 65536) chunk += "y\n";
+  for (int i = 0; i < 10'000; ++i) log.write(stream::out, chunk);
+  log.flush();
+  CHECK(log.discarded_bytes() > 600 << 20);
+  CHECK(std::filesystem::file_size(dir / "log") < (1 << 20) + (64 << 10) + 400);
+}
+
+TEST_CASE("log file: rotated, the newest lines are in the file and the ones before beside it", "[log_file]") {
+  temp_dir dir;
+  const auto file = dir / "flow.log", older = dir / "flow.log.1";
+  log_file log(file, 1000, log_file::when_full::rotate, std::chrono::nanoseconds{0});
+  int last = -1;
+  for (int i = 0; i < 500; ++i) {
+    log.write(stream::out, "line " + std::to_string(i) + "\nhal");
+    log.write(stream::out, "f\n");
+    texts lines = std::filesystem::exists(older) ? texts_of(older) : texts{};
+    for (auto& l : texts_of(file)) lines.push_back(l);
+    REQUIRE(lines.size() >= 2);
+    REQUIRE(lines.back() == "o:half");
+    REQUIRE(lines[lines.size() - 2] == "o:line " + std::to_string(i));
+    REQUIRE(std::filesystem::file_size(file) < 1100);
+    last = i;
+  }
+  CHECK(last == 499);
+  CHECK(std::filesystem::file_size(older) >= 1000);
+  CHECK(log.discarded_bytes() == 0);
+}
+
+TEST_CASE("log file: full from before, it is rotated at the first line", "[log_file]") {
+  temp_dir dir;
+  std::ofstream(dir / "flow.log") << std::string(2000, 'x') << "\n";
+  log_file log(dir / "flow.log", 1000, log_file::when_full::rotate);
+  log.write(stream::out, "new\n");
+  CHECK(texts_of(dir / "flow.log") == texts{"o:new"});
+  CHECK(std::filesystem::file_size(dir / "flow.log.1") == 2001);
+}
+
+TEST_CASE("log file: one that is filled too soon is rotated later, with the last lines", "[log_file]") {
+  temp_dir dir;
+  const auto file = dir / "flow.log";
+  {
+    log_file log(file, 1000, log_file::when_full::rotate, std::chrono::hours{1});
+    CHECK(log.due() == std::chrono::steady_clock::time_point::max());
+    for (int i = 0; i < 1000; ++i) log.write(stream::out, "line " + std::to_string(i) + "\n");
+    CHECK(log.due() > std::chrono::steady_clock::now() + std::chrono::minutes{50});
+    CHECK(log.due() < std::chrono::steady_clock::now() + std::chrono::minutes{70});
+    log.catch_up();  // too early
+    const auto waiting = texts_of(file);
+    CHECK(waiting.back() == "-:the log's limit of 1kB is reached too soon: output waits here, and only the last of it is "
+                            "stored");
+    CHECK(texts_of(dir / "flow.log.1").front() == "o:line 0");
+  }
+  const auto lines = texts_of(file);
+  CHECK(lines.back() == "o:line 999");
+  CHECK(std::regex_match(lines.front(), std::regex("-:.* of output were not stored; the last lines follow")));
+}
+
+TEST_CASE("log file: the tail", "[log_file]") {
+  temp_dir dir;
+  const auto file = dir / "log";
+  using penstock::runtime::log_tail;
+  CHECK(log_tail(file, 100).empty());
+  std::ofstream(file, std::ios::binary) << "one\ntwo\nthree\n";
+  CHECK(log_tail(file, 100) == "one\ntwo\nthree\n");
+  CHECK(log_tail(file, 14) == "one\ntwo\nthree\n");
+  CHECK(log_tail(file, 13) == "two\nthree\n");
+  CHECK(log_tail(file, 10) == "two\nthree\n");
+  CHECK(log_tail(file, 9) == "three\n");
+  CHECK(log_tail(file, 6) == "three\n");
+  CHECK(log_tail(file, 4) == "ree\n");  // better than nothing
+  CHECK(log_tail(file, 0).empty());
+  CHECK(log_tail(dir.path(), 10).empty());
 }
 
 TEST_CASE("log file: a later attempt appends", "[log_file]") {
@@ -164,23 +308,15 @@ TEST_CASE("log file: a later attempt appends", "[log_file]") {
   CHECK(texts_of(dir / "log") == texts{"o:first", "o:second"});
 }
 
-TEST_CASE("log file: moved, it goes on in the same file", "[log_file]") {
-  temp_dir dir;
-  log_file log(dir / "log", 4096);
-  log.write(stream::out, "whole\nhal");
-  log_file other(std::move(log));
-  other.write(stream::out, "f\n");
-  CHECK(texts_of(dir / "log") == texts{"o:whole", "o:half"});
-}
-
 TEST_CASE("log file: where none can be made, output is counted", "[log_file]") {
   temp_dir dir;
   std::ofstream(dir / "file") << "not a folder";
   log_file log(dir / "file" / "log", 4096);
   log.write(stream::out, "12345\n");
   log.note("nobody reads this");
-  CHECK(log.full());
-  CHECK(log.discarded_bytes() == 6);
+  log.write(stream::err, "and the start of a line");
+  log.flush();
+  CHECK(log.discarded_bytes() == 29);
 }
 
 TEST_CASE("log file: a write that fails is no failure of the run", "[log_file]") {
@@ -191,7 +327,8 @@ TEST_CASE("log file: a write that fails is no failure of the run", "[log_file]")
     const penstock::testing::file_size_limit full_disk(40);
     log.write(stream::out, std::string(1000, 'x') + "\n");
   }
-  CHECK(log.full());
   CHECK(log.discarded_bytes() > 900);
+  log.write(stream::out, "lost, too\n");
+  CHECK(log.discarded_bytes() > 909);
   CHECK(contents(dir / "log").find(" o fits\n") != std::string::npos);
 }

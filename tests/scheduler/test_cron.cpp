@@ -66,6 +66,31 @@ TEST_CASE("cron: six fields count seconds", "[cron]") {
         list{"2026-12-31T23:59:59", "2027-12-31T23:59:59"});
 }
 
+TEST_CASE("cron: lists, ranges, steps and names", "[cron]") {
+  CHECK(firings("10-30/10,59 8 * * *", "UTC", "2026-01-01T00:00:00Z", 5) ==
+        list{"2026-01-01T08:10:00", "2026-01-01T08:20:00", "2026-01-01T08:30:00", "2026-01-01T08:59:00",
+             "2026-01-02T08:10:00"});
+  CHECK(firings("50/4 0 * * *", "UTC", "2026-01-01T00:00:00Z", 4) ==
+        list{"2026-01-01T00:50:00", "2026-01-01T00:54:00", "2026-01-01T00:58:00", "2026-01-02T00:50:00"});
+  CHECK(firings("0 0 1 jan,MAR-may *", "UTC", "2026-01-15T00:00:00Z", 4) ==
+        list{"2026-03-01T00:00:00", "2026-04-01T00:00:00", "2026-05-01T00:00:00", "2027-01-01T00:00:00"});
+  CHECK(firings("0 0 * * fri-sun", "UTC", "2026-01-01T00:00:00Z", 4) ==
+        list{"2026-01-02T00:00:00", "2026-01-03T00:00:00", "2026-01-04T00:00:00", "2026-01-09T00:00:00"});
+  for (const auto* sunday : {"0 0 * * 0", "0 0 * * 7", "0 0 * * sun", "0 0 ? * sun"}) {
+    CHECK(firings(sunday, "UTC", "2026-01-01T00:00:00Z", 2) == list{"2026-01-04T00:00:00", "2026-01-11T00:00:00"});
+  }
+}
+
+TEST_CASE("cron: named schedules", "[cron]") {
+  const std::string wednesday = "2026-07-15T10:20:30Z";
+  CHECK(firings("@hourly", "UTC", wednesday, 2) == list{"2026-07-15T11:00:00", "2026-07-15T12:00:00"});
+  CHECK(firings("@daily", "UTC", wednesday, 2) == list{"2026-07-16T00:00:00", "2026-07-17T00:00:00"});
+  CHECK(firings("@weekly", "UTC", wednesday, 2) == list{"2026-07-19T00:00:00", "2026-07-26T00:00:00"});
+  CHECK(firings("@monthly", "UTC", wednesday, 2) == list{"2026-08-01T00:00:00", "2026-09-01T00:00:00"});
+  CHECK(firings("@yearly", "UTC", wednesday, 2) == list{"2027-01-01T00:00:00", "2028-01-01T00:00:00"});
+  CHECK(firings("@daily", "Asia/Kathmandu", wednesday, 1) == list{"2026-07-15T18:15:00"});  // UTC+5:45
+}
+
 TEST_CASE("cron: a time that the clock skips fires once, at the end of the gap", "[cron]") {
   SECTION("Madrid: 02:00 becomes 03:00 on 2026-03-29, at 01:00 UTC") {
     CHECK(firings("30 2 * * *", "Europe/Madrid", "2026-03-28T00:00:00Z", 3) ==
@@ -114,6 +139,42 @@ TEST_CASE("cron: a time that the clock repeats fires once, the first time", "[cr
           list{"2026-04-04T14:45:00", "2026-04-05T15:15:00"});
     CHECK(firings("*/15 * * * *", "Australia/Lord_Howe", "2026-04-04T14:29:00Z", 4) ==
           list{"2026-04-04T14:30:00", "2026-04-04T14:45:00", "2026-04-04T15:30:00", "2026-04-04T15:45:00"});
+  }
+}
+
+TEST_CASE("cron: by seconds, around changes of the clock", "[cron]") {
+  SECTION("all of a skipped hour is one firing, and those after it follow as ever") {
+    CHECK(firings("30 * * * * *", "Europe/Madrid", "2026-03-29T00:58:00Z", 4) ==
+          list{"2026-03-29T00:58:30", "2026-03-29T00:59:30", "2026-03-29T01:00:00", "2026-03-29T01:00:30"});
+    CHECK(firings("*/30 59 * * * *", "Europe/Madrid", "2026-03-29T00:59:10Z", 4) ==
+          list{"2026-03-29T00:59:30", "2026-03-29T01:00:00", "2026-03-29T01:59:00", "2026-03-29T01:59:30"});
+  }
+  SECTION("a repeated hour fires in its first pass only") {
+    CHECK(firings("*/30 59 * * * *", "Europe/Madrid", "2026-10-25T00:58:00Z", 3) ==
+          list{"2026-10-25T00:59:00", "2026-10-25T00:59:30", "2026-10-25T02:59:00"});
+  }
+  SECTION("asked at the very instants") {
+    CHECK(firings("0 3 * * *", "Europe/Madrid", "2026-03-29T01:00:00Z", 1) == list{"2026-03-30T01:00:00"});
+    CHECK(firings("0 3 * * *", "Europe/Madrid", "2026-03-29T00:59:59.999999Z", 1) == list{"2026-03-29T01:00:00"});
+    CHECK(firings("0 2 * * *", "Europe/Madrid", "2026-10-25T00:00:00Z", 1) == list{"2026-10-26T01:00:00"});
+    CHECK(firings("0 3 * * *", "Europe/Madrid", "2026-10-25T00:59:59Z", 1) == list{"2026-10-25T02:00:00"});
+  }
+}
+
+TEST_CASE("cron: both a skipped and a repeated hour leave one firing a day", "[cron]") {
+  for (const auto* zone : {"Europe/Madrid", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "UTC"}) {
+    for (const auto* text : {"15 0 * * *", "30 1 * * *", "45 1 * * *", "30 2 * * *", "15 3 * * *"}) {
+      INFO(text << " in " << zone);
+      const auto* tz = date::locate_zone(zone);
+      const auto local_day = [tz](timestamp t) { return date::floor<date::days>(tz->to_local(t)); };
+      auto last = at("2026-01-01T12:00:00Z");
+      for (int i = 0; i < 800; ++i) {
+        const auto next = next_firing(cron(text), zone, last);
+        REQUIRE(next);
+        if (i > 0) CHECK(local_day(*next) == local_day(last) + date::days{1});
+        last = *next;
+      }
+    }
   }
 }
 

@@ -34,12 +34,13 @@ TEST_CASE("tokens are the words of the contract, and read back", "[model]") {
   CHECK(words == "starting running backing_off paused draining stopped failed ");
 
   words.clear();
-  for (const auto k : {trigger_kind::topic, trigger_kind::cron, trigger_kind::every, trigger_kind::after,
+  for (const auto k : {trigger_kind::topic, trigger_kind::cron, trigger_kind::every, trigger_kind::at,
+                       trigger_kind::after, trigger_kind::file, trigger_kind::webhook, trigger_kind::backfill,
                        trigger_kind::rest}) {
     words += std::string(token(k)) + " ";
     CHECK(parse_trigger_kind(token(k)) == k);
   }
-  CHECK(words == "topic cron every after rest ");
+  CHECK(words == "topic cron every at after file webhook backfill rest ");
 }
 
 TEST_CASE("words that are no tokens are nothing", "[model]") {

@@ -18,8 +18,17 @@ namespace {
 
 const timestamp start = from_micros(1'800'000'000'000'000);
 
-config::topic_trigger topic(std::int64_t max_events, nanoseconds max_wait, nanoseconds grace = 0s) {
-  return {"t", max_events, max_wait, grace};
+config::topic_trigger topic(std::int64_t max_events, nanoseconds max_wait, nanoseconds grace = 0s,
+                            nanoseconds debounce = 0s) {
+  return {"t", "", max_events, max_wait, grace, debounce};
+}
+
+// All of `events` count, and arrived at once.
+topic_view all_count(const config::topic_trigger& t, std::int64_t cursor, std::int64_t last,
+                     std::optional<timestamp> arrived) {
+  const auto full = last - cursor >= t.max_events ? cursor + t.max_events : 0;
+  return {.cursor = cursor, .last_offset = last, .matching = last - cursor, .full_at = full, .oldest = arrived,
+          .newest = arrived};
 }
 
 using topic_action = topic_decision::action;
@@ -31,34 +40,98 @@ using open_action = open_decision::action;
 
 TEST_CASE("topic trigger: single decisions", "[policy]") {
   const auto t = topic(500, 2s);
-  CHECK(decide(t, topic_view{7, 7, {}, true}, start) == topic_decision{topic_action::wait});
-  CHECK(decide(t, topic_view{0, 3, start, true}, start) ==
-        topic_decision{topic_action::wait_until, 0, start + 2s});
-  CHECK(decide(t, topic_view{0, 3, start, true}, start + 1999999us).what == topic_action::wait_until);
-  CHECK(decide(t, topic_view{0, 3, start, true}, start + 2s) == topic_decision{topic_action::claim, 3});
-  CHECK(decide(t, topic_view{0, 3, start, true}, start + 1h) == topic_decision{topic_action::claim, 3});
-  CHECK(decide(t, topic_view{10, 510, start, true}, start) == topic_decision{topic_action::claim, 510});
-  CHECK(decide(t, topic_view{10, 9999, start, true}, start) == topic_decision{topic_action::claim, 510});
-  CHECK(decide(topic(500, 0s), topic_view{10, 12, start, true}, start) ==
-        topic_decision{topic_action::claim, 12});
-  CHECK(decide(topic(500, 0s), topic_view{10, 10, {}, true}, start).what == topic_action::wait);
+  const auto after = [&t](std::int64_t cursor, std::int64_t last, nanoseconds age) {
+    return decide(t, all_count(t, cursor, last, start), start + std::chrono::ceil<std::chrono::microseconds>(age));
+  };
+  CHECK(decide(t, all_count(t, 7, 7, {}), start) == topic_decision{topic_action::wait});
+  CHECK(after(0, 3, 0s) == topic_decision{topic_action::wait_until, 0, start + 2s});
+  CHECK(after(0, 3, 1999999us).what == topic_action::wait_until);
+  CHECK(after(0, 3, 2s) == topic_decision{topic_action::claim, 3});
+  CHECK(after(0, 3, 1h) == topic_decision{topic_action::claim, 3});
+  CHECK(after(10, 510, 0s) == topic_decision{topic_action::claim, 510});
+  CHECK(after(10, 9999, 0s) == topic_decision{topic_action::claim, 510});
+  const auto at_once = topic(500, 0s);
+  CHECK(decide(at_once, all_count(at_once, 10, 12, start), start) == topic_decision{topic_action::claim, 12});
+  CHECK(decide(at_once, all_count(at_once, 10, 10, {}), start).what == topic_action::wait);
 }
 
 TEST_CASE("topic trigger: what may not start waits, whatever there is", "[policy]") {
-  CHECK(decide(topic(5, 0s), topic_view{0, 500, start - 1h, false}, start).what == topic_action::wait);
+  const auto t = topic(5, 0s);
+  auto view = all_count(t, 0, 500, start - 1h);
+  view.may_start = false;
+  CHECK(decide(t, view, start).what == topic_action::wait);
+  view.closed = true;
+  CHECK(decide(t, view, start).what == topic_action::wait);
+}
+
+TEST_CASE("topic trigger: only events that count make a run; those between go with it", "[policy]") {
+  const auto t = topic(3, 2s);
+  // 100 events, of which two count.
+  topic_view view{.cursor = 0, .last_offset = 100, .matching = 2, .oldest = start, .newest = start + 1s};
+  CHECK(decide(t, view, start + 1s) == topic_decision{topic_action::wait_until, 0, start + 2s});
+  CHECK(decide(t, view, start + 2s) == topic_decision{topic_action::claim, 100});
+  // A third counts, at offset 120, and a fourth behind it.
+  view.last_offset = 150;
+  view.matching = 4;
+  view.full_at = 120;
+  CHECK(decide(t, view, start + 1s) == topic_decision{topic_action::claim, 120});
+  // None does.
+  CHECK(decide(t, {.cursor = 0, .last_offset = 100}, start + 1h) == topic_decision{topic_action::wait});
+}
+
+TEST_CASE("topic trigger: a claim that cannot grow is made at once", "[policy]") {
+  for (const auto& t : {topic(500, 2s), topic(500, 0s, 0s, 1h), topic(500, 2h, 0s, 1h)}) {
+    auto view = all_count(t, 10, 13, start);
+    view.closed = true;
+    CHECK(decide(t, view, start) == topic_decision{topic_action::claim, 13});
+    view.matching = 0;
+    CHECK(decide(t, view, start).what == topic_action::wait);
+  }
+}
+
+TEST_CASE("topic trigger: debounce waits for silence", "[policy]") {
+  const auto view = [](timestamp oldest, timestamp newest) {
+    return topic_view{.cursor = 0, .last_offset = 9, .matching = 9, .oldest = oldest, .newest = newest};
+  };
+  const auto until = [](timestamp at) { return topic_decision{topic_action::wait_until, 0, at}; };
+  SECTION("for ever, if need be") {
+    const auto t = topic(500, 0s, 0s, 5s);
+    CHECK(decide(t, view(start, start + 1h), start + 1h) == until(start + 1h + 5s));
+    CHECK(decide(t, view(start, start + 1h), start + 1h + 5s - 1us) == until(start + 1h + 5s));
+    CHECK(decide(t, view(start, start + 1h), start + 1h + 5s) == topic_decision{topic_action::claim, 9});
+  }
+  SECTION("until max_wait") {
+    const auto t = topic(500, 20s, 0s, 5s);
+    CHECK(decide(t, view(start, start), start) == until(start + 5s));
+    CHECK(decide(t, view(start, start + 16s), start + 16s) == until(start + 20s));
+    CHECK(decide(t, view(start, start + 16s), start + 20s) == topic_decision{topic_action::claim, 9});
+    CHECK(decide(t, view(start, start), start + 5s) == topic_decision{topic_action::claim, 9});
+  }
+  SECTION("not when it is full") {
+    const auto t = topic(500, 0s, 0s, 5s);
+    CHECK(decide(t, all_count(t, 0, 700, start), start) == topic_decision{topic_action::claim, 500});
+  }
+  SECTION("nor for a stamp that the clock was set back from") {
+    const auto t = topic(500, 0s, 0s, 5s);
+    CHECK(decide(t, view(start + 1h, start + 2h), start) == topic_decision{topic_action::claim, 9});
+    CHECK(decide(t, view(start, start + 500ms), start) == until(start + 5s));
+  }
+  SECTION("without stamps at once") {
+    CHECK(decide(topic(500, 0s, 0s, 5s), {.last_offset = 9, .matching = 9}, start).what == topic_action::claim);
+  }
 }
 
 TEST_CASE("topic trigger: a clock that was set back does not hold events", "[policy]") {
   for (const auto ahead : std::vector<nanoseconds>{1us, 500ms, 1s, 2s, 1min, 240h}) {
     auto now = start;
     const auto oldest = start + std::chrono::duration_cast<std::chrono::microseconds>(ahead);
-    auto d = decide(topic(500, 2s), topic_view{0, 3, oldest, true}, now);
+    auto d = decide(topic(500, 2s), all_count(topic(500, 2s), 0, 3, oldest), now);
     int rounds = 0;
     while (d.what == topic_action::wait_until) {
       CHECK(d.at <= now + 2s);
       now = d.at;
       REQUIRE(++rounds < 10);
-      d = decide(topic(500, 2s), topic_view{0, 3, oldest, true}, now);
+      d = decide(topic(500, 2s), all_count(topic(500, 2s), 0, 3, oldest), now);
     }
     CHECK(d == topic_decision{topic_action::claim, 3});
     CHECK(now <= start + 3s);  // an arrival stamped up to a second ahead is waited for as such
@@ -67,9 +140,11 @@ TEST_CASE("topic trigger: a clock that was set back does not hold events", "[pol
 
 TEST_CASE("topic trigger: endless waits and tiny ones do not overflow", "[policy]") {
   const auto forever = nanoseconds::max();
-  CHECK(decide(topic(500, forever), topic_view{0, 3, start, true}, start).what == topic_action::wait_until);
-  CHECK(decide(topic(500, 1ns), topic_view{0, 3, start, true}, start).at == start + 1us);
-  CHECK(decide(topic(500, 2s), topic_view{0, 3, {}, true}, start).what == topic_action::claim);
+  const auto three = all_count(topic(500, 2s), 0, 3, start);
+  CHECK(decide(topic(500, forever), three, start).what == topic_action::wait_until);
+  CHECK(decide(topic(500, forever, 0s, forever), three, start).what == topic_action::wait_until);
+  CHECK(decide(topic(500, 1ns), three, start).at == start + 1us);
+  CHECK(decide(topic(500, 2s), all_count(topic(500, 2s), 0, 3, {}), start).what == topic_action::claim);
 }
 
 namespace {
@@ -98,8 +173,12 @@ struct simulation {
     std::optional<timestamp> running_until;
     for (;;) {
       if (running_until && *running_until <= now) running_until.reset();
-      topic_view view{cursor, arrived(now), {}, !running_until};
-      if (view.last_offset > cursor) view.oldest = arrivals[static_cast<std::size_t>(cursor)];
+      topic_view view = all_count(trigger, cursor, arrived(now), {});
+      view.may_start = !running_until;
+      if (view.matching > 0) {
+        view.oldest = arrivals[static_cast<std::size_t>(cursor)];
+        view.newest = arrivals[static_cast<std::size_t>(view.last_offset - 1)];
+      }
       const auto d = decide(trigger, view, now);
       if (d.what == topic_action::claim) {
         claims.push_back({now, d.until - cursor});
@@ -119,6 +198,13 @@ struct simulation {
     }
   }
 
+  bool waited(std::int64_t cursor, timestamp now) const {
+    const bool old = now - arrivals[static_cast<std::size_t>(cursor)] >= trigger.max_wait;
+    if (trigger.debounce == 0s) return old;
+    const bool silent = now - arrivals[static_cast<std::size_t>(arrived(now) - 1)] >= trigger.debounce;
+    return silent || (trigger.max_wait > 0s && old);
+  }
+
   // The rule itself, asked in every single millisecond.
   std::vector<claim> by_ticks(timestamp end) const {
     std::vector<claim> found;
@@ -128,8 +214,7 @@ struct simulation {
       for (;;) {
         const auto waiting = arrived(now) - cursor;
         const bool enough = waiting >= trigger.max_events;
-        const bool old = waiting > 0 && now - arrivals[static_cast<std::size_t>(cursor)] >= trigger.max_wait;
-        if (now < free || (!enough && !old)) break;
+        if (now < free || waiting == 0 || (!enough && !waited(cursor, now))) break;
         const auto events = std::min(waiting, trigger.max_events);
         found.push_back({now, events});
         cursor += events;
@@ -183,7 +268,9 @@ TEST_CASE("topic trigger: random histories agree with asking every millisecond",
     return std::uniform_int_distribution<>(low, high)(random);
   };
   for (int round = 0; round < 200; ++round) {
-    simulation s{topic(number(1, 30), 1ms * (number(0, 3) ? number(0, 400) : 0)), {}, 1ms * number(0, 300)};
+    const auto debounce = 1ms * (number(0, 2) ? 0 : number(1, 200));
+    simulation s{topic(number(1, 30), 1ms * (number(0, 3) ? number(0, 400) : 0), 0s, debounce), {},
+                 1ms * number(0, 300)};
     auto t = start;
     for (int i = number(0, 150); i > 0; --i) {
       s.arrivals.push_back(t);
@@ -226,50 +313,168 @@ TEST_CASE("grace period: a clock that was set back does not hold the run open", 
 
 TEST_CASE("overlap rules", "[policy]") {
   using config::overlap_rule;
-  CHECK(admit(overlap_rule::queue, 10, {0, 0}) == admission::start);
-  CHECK(admit(overlap_rule::queue, 10, {1, 0}) == admission::queue);
-  CHECK(admit(overlap_rule::queue, 10, {0, 1}) == admission::queue);  // in order, behind the one that waits
-  CHECK(admit(overlap_rule::queue, 10, {1, 9}) == admission::queue);
-  CHECK(admit(overlap_rule::queue, 10, {1, 10}) == admission::refuse);
-  CHECK(admit(overlap_rule::queue, 0, {0, 0}) == admission::start);
-  CHECK(admit(overlap_rule::queue, 0, {1, 0}) == admission::refuse);
-  CHECK(admit(overlap_rule::skip, 10, {0, 0}) == admission::start);
-  CHECK(admit(overlap_rule::skip, 10, {1, 0}) == admission::skip);
-  CHECK(admit(overlap_rule::skip, 10, {0, 1}) == admission::skip);
-  CHECK(admit(overlap_rule::allow, 10, {0, 0}) == admission::start);
-  CHECK(admit(overlap_rule::allow, 10, {1000, 3}) == admission::start);
-  CHECK(admit(overlap_rule::allow, 10, {1000, 10}) == admission::refuse);
-  CHECK(admit(overlap_rule::allow, 0, {5, 0}) == admission::start);
-  CHECK(admit(overlap_rule::replace, 10, {0, 0}) == admission::start);
-  CHECK(admit(overlap_rule::replace, 10, {1, 0}) == admission::replace);
-  CHECK(admit(overlap_rule::replace, 10, {1, 99}) == admission::replace);
+  using enum admission;
+  constexpr std::nullopt_t unset = std::nullopt;
+  struct row {
+    overlap_rule rule;
+    std::optional<std::int64_t> max_active;
+    std::int64_t queue_limit;
+    job_load load;
+    admission expected;
+  };
+  const std::vector<row> table{
+      {overlap_rule::queue, unset, 10, {0, 0}, start_or_wait},
+      {overlap_rule::queue, unset, 10, {1, 0}, start_or_wait},
+      {overlap_rule::queue, unset, 10, {1, 9}, start_or_wait},
+      {overlap_rule::queue, unset, 10, {1, 10}, refuse},
+      {overlap_rule::queue, unset, 10, {0, 10}, refuse},
+      {overlap_rule::queue, 4, 10, {3, 10}, refuse},  // it would not start before those
+      // A queue of none: only what need not wait for others of its job.
+      {overlap_rule::queue, unset, 0, {0, 0}, start_or_wait},
+      {overlap_rule::queue, unset, 0, {1, 0}, refuse},
+      {overlap_rule::queue, unset, 0, {0, 1}, refuse},
+      {overlap_rule::queue, 2, 0, {1, 0}, start_or_wait},
+      {overlap_rule::queue, 2, 0, {2, 0}, refuse},
+      {overlap_rule::skip, unset, 10, {0, 0}, start_or_wait},
+      {overlap_rule::skip, unset, 10, {1, 0}, skip},
+      {overlap_rule::skip, unset, 10, {0, 1}, skip},
+      {overlap_rule::skip, unset, 0, {0, 0}, start_or_wait},
+      {overlap_rule::skip, 3, 10, {1, 1}, start_or_wait},
+      {overlap_rule::skip, 3, 10, {2, 1}, skip},
+      {overlap_rule::skip, 3, 1, {1, 1}, refuse},
+      {overlap_rule::allow, unset, 10, {1000, 3}, start_or_wait},
+      {overlap_rule::allow, unset, 10, {1000, 10}, refuse},
+      {overlap_rule::allow, unset, 0, {5, 0}, start_or_wait},
+      {overlap_rule::allow, 2, 10, {2, 3}, start_or_wait},
+      {overlap_rule::allow, 2, 0, {2, 0}, refuse},
+      {overlap_rule::replace, unset, 10, {0, 0}, start_or_wait},
+      {overlap_rule::replace, unset, 10, {1, 0}, replace},
+      {overlap_rule::replace, unset, 10, {1, 99}, replace},
+      {overlap_rule::replace, 2, 10, {1, 0}, start_or_wait},
+      {overlap_rule::replace, 2, 10, {1, 1}, replace},
+      {overlap_rule::replace, 9, 1, {1, 1}, refuse},
+  };
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    INFO("row " << i);
+    const auto& r = table[i];
+    CHECK(admit(r.rule, r.max_active, r.queue_limit, r.load) == r.expected);
+  }
 }
 
 // ---- attempts ----
 
+namespace {
+
+config::retry_rule retry(int attempts, nanoseconds first, nanoseconds limit) {
+  config::retry_rule r;
+  r.attempts = attempts;
+  r.backoff_first = first;
+  r.backoff_limit = limit;
+  return r;
+}
+
+attempt_result exited(int code) {
+  attempt_result r;
+  r.exit_code = code;
+  return r;
+}
+
+}  // namespace
+
 TEST_CASE("the pause before an attempt doubles up to its limit", "[policy]") {
-  const config::retry_rule rule{10, 10s, 5min};
+  const auto rule = retry(10, 10s, 5min);
   const std::vector<nanoseconds> expected{10s, 20s, 40s, 80s, 160s, 300s, 300s};
   for (int next = 2; next < 9; ++next) {
-    CHECK(backoff(rule, next, 1.0) == expected[static_cast<std::size_t>(next - 2)]);
-    CHECK(backoff(rule, next, 0.5) == expected[static_cast<std::size_t>(next - 2)] / 2);
+    const auto stated = expected[static_cast<std::size_t>(next - 2)];
+    CHECK(backoff(rule, next, 0.0) == stated);
+    CHECK(backoff(rule, next, 1.0) == std::min<nanoseconds>(5min, stated * 5 / 4));
+    for (const double jitter : {0.001, 0.3, 0.5, 0.999}) {
+      CHECK(backoff(rule, next, jitter) >= stated);
+      CHECK(backoff(rule, next, jitter) <= std::min<nanoseconds>(5min, stated * 5 / 4));
+    }
   }
-  CHECK(backoff(rule, 1'000'000'000, 1.0) == 5min);
-  CHECK(backoff(rule, 2, 7.0) == 10s);
-  CHECK(backoff(rule, 2, -1.0) == 5s);
-  CHECK(backoff({3, 0s, 0s}, 1'000'000'000, 1.0) == 0s);
-  CHECK(backoff({3, 10min, 5min}, 2, 1.0) == 5min);
-  CHECK(backoff({99, 1ns, nanoseconds::max()}, 99, 0.5) <= nanoseconds::max());
-  CHECK(backoff({99, 1ns, nanoseconds::max()}, 99, 1.0) > 0ns);
+  CHECK(backoff(rule, 2, 0.4) == 11s);
+  CHECK(backoff(rule, 1'000'000'000, 0.0) == 5min);
+  CHECK(backoff(rule, 2, 7.0) == 12500ms);
+  CHECK(backoff(rule, 2, -1.0) == 10s);
+  CHECK(backoff(retry(3, 0s, 0s), 1'000'000'000, 1.0) == 0s);
+  CHECK(backoff(retry(3, 10min, 5min), 2, 1.0) == 5min);
+  CHECK(backoff(retry(99, 1ns, nanoseconds::max()), 99, 0.5) == nanoseconds::max());
+  CHECK(backoff(retry(99, nanoseconds::max(), nanoseconds::max()), 2, 1.0) == nanoseconds::max());
 }
 
 TEST_CASE("after a failure: another attempt while there are some", "[policy]") {
-  const config::retry_rule rule{3, 1s, 1s};
-  CHECK(after_failure(rule, 1, {}) == run_state::retrying);
-  CHECK(after_failure(rule, 2, {true, "slow"}) == run_state::retrying);
-  CHECK(after_failure(rule, 3, {}) == run_state::failed);
-  CHECK(after_failure(rule, 3, {true, "slow"}) == run_state::timed_out);
-  CHECK(after_failure(rule, 4, {}) == run_state::failed);
+  const auto rule = retry(3, 1s, 1s);
+  const attempt_result late{.timed_out = true, .reason = "slow"};
+  CHECK(after_failure(rule, 1, {}) == failure_decision{run_state::retrying, ""});
+  CHECK(after_failure(rule, 2, late) == failure_decision{run_state::retrying, ""});
+  CHECK(after_failure(rule, 3, {}) == failure_decision{run_state::failed, ""});
+  CHECK(after_failure(rule, 3, late) == failure_decision{run_state::timed_out, ""});
+  CHECK(after_failure(rule, 4, {}) == failure_decision{run_state::failed, ""});
+}
+
+TEST_CASE("after a failure: some are not tried again", "[policy]") {
+  auto rule = retry(3, 1s, 1s);
+  CHECK(after_failure(rule, 1, {.permanent = true}) == failure_decision{run_state::failed, "it would fail again"});
+  CHECK(after_failure(rule, 3, {.permanent = true}).not_retried.empty());  // no attempt was left
+  SECTION("by exit codes that are") {
+    rule.exit_codes = {75, 76};
+    CHECK(after_failure(rule, 1, exited(76)).next == run_state::retrying);
+    CHECK(after_failure(rule, 1, exited(2)) == failure_decision{run_state::failed, "exit code 2 is not retried"});
+    CHECK(after_failure(rule, 1, {}) ==
+          failure_decision{run_state::failed, "only exit codes 75, 76 are retried"});
+    rule.exit_codes = {75};
+    CHECK(after_failure(rule, 1, {.timed_out = true}) ==
+          failure_decision{run_state::timed_out, "only exit code 75 is retried"});
+  }
+  SECTION("by exit codes that are not") {
+    rule.not_exit_codes = {2};
+    CHECK(after_failure(rule, 1, exited(1)).next == run_state::retrying);
+    CHECK(after_failure(rule, 1, exited(2)) == failure_decision{run_state::failed, "exit code 2 is not retried"});
+    CHECK(after_failure(rule, 1, {}).next == run_state::retrying);
+    rule.exit_codes = {2, 3};
+    CHECK(after_failure(rule, 1, exited(2)).next == run_state::failed);
+    CHECK(after_failure(rule, 1, exited(3)).next == run_state::retrying);
+  }
+}
+
+TEST_CASE("after a failure: the job's budget of retries", "[policy]") {
+  auto rule = retry(100, 1s, 1s);
+  retry_budget_state state;
+  CHECK(after_failure(rule, 1, {}, state, start).next == run_state::retrying);  // there is none
+  rule.budget = config::retry_budget{2, 1h};
+  const failure_decision spent{run_state::failed, "the retry budget of 2 in 1h is spent"};
+  CHECK(after_failure(rule, 1, {}, state, start).next == run_state::retrying);
+  CHECK(after_failure(rule, 100, {}, state, start).next == run_state::failed);            // takes nothing from it
+  CHECK(after_failure(rule, 1, {.permanent = true}, state, start).next == run_state::failed);  // neither does this
+  CHECK(after_failure(rule, 1, {}, state, start + 30min).next == run_state::retrying);
+  CHECK(after_failure(rule, 1, {}, state, start + 30min) == spent);
+  CHECK(after_failure(rule, 1, {.timed_out = true}, state, start + 59min).next == run_state::timed_out);
+  CHECK(after_failure(rule, 1, {}, state, start + 1h - 1us) == spent);
+  CHECK(after_failure(rule, 1, {}, state, start + 1h).next == run_state::retrying);
+  CHECK(after_failure(rule, 1, {}, state, start + 1h) == spent);
+  // The clock is set back: what was counted then says nothing about now.
+  CHECK(after_failure(rule, 1, {}, state, start - 24h).next == run_state::retrying);
+  rule.budget->retries = 0;
+  CHECK(after_failure(rule, 1, {}, state, start + 100h).not_retried == "the retry budget of 0 in 1h is spent");
+}
+
+TEST_CASE("a retry budget is never exceeded in any stretch of its length, and spent where it may be", "[policy]") {
+  std::mt19937 random(9);
+  const auto number = [&random](int low, int high) { return std::uniform_int_distribution<>(low, high)(random); };
+  for (int round = 0; round < 50; ++round) {
+    const config::retry_budget budget{number(1, 8), 1s * number(1, 60)};
+    retry_budget_state state;
+    std::vector<timestamp> made;
+    auto now = start;
+    for (int i = 0; i < 400; ++i) {
+      now += 100ms * number(0, 100);
+      const auto recent = std::count_if(made.begin(), made.end(), [&](timestamp t) { return now - t < budget.within; });
+      const bool may = recent < budget.retries;
+      REQUIRE(state.take(budget, now) == may);
+      if (may) made.push_back(now);
+    }
+  }
 }
 
 TEST_CASE("an interrupted run is queued again, but not for ever", "[policy]") {
@@ -287,94 +492,23 @@ TEST_CASE("flows restart after 1 s doubling to 30 s, and afresh after a healthy 
   CHECK(restart_pause(state, 0s) == 2s);
 }
 
-// ---- task DAG ----
+// ---- time limits ----
 
-namespace {
-
-config::job job_of(const std::vector<std::pair<std::string, std::vector<std::string>>>& tasks) {
+TEST_CASE("deadlines and lateness count from when a run was due, else from when it was made", "[policy]") {
   config::job j;
-  for (const auto& [name, needs] : tasks) j.tasks.push_back({name, config::command{}, needs, {}});
-  return j;
-}
+  CHECK_FALSE(deadline_of(j, start, start));
+  j.deadline = 10min;
+  CHECK(deadline_of(j, start, std::nullopt) == start + 10min);
+  CHECK(deadline_of(j, start, start - 1min) == start + 9min);
+  j.deadline = 1ns;
+  CHECK(deadline_of(j, start, std::nullopt) == start + 1us);
+  j.deadline = nanoseconds::max();
+  CHECK(*deadline_of(j, start, std::nullopt) > start);
 
-std::vector<task_record> records(const config::job& j, const std::vector<run_state>& states) {
-  std::vector<task_record> all;
-  for (std::size_t i = 0; i < j.tasks.size(); ++i)
-    all.push_back({.name = j.tasks[i].name, .state = states[i]});
-  return all;
-}
-
-using names = std::vector<std::string>;
-
-}  // namespace
-
-TEST_CASE("tasks start when all they need has succeeded", "[policy]") {
-  // Written backwards, on purpose.
-  const auto j = job_of({{"report", {"left", "right"}}, {"left", {"get"}}, {"right", {"get"}}, {"get", {}}});
-  using enum run_state;
-  const auto step = [&j](const std::vector<run_state>& states) { return next_tasks(j, records(j, states)); };
-  CHECK(step({queued, queued, queued, queued}).start == names{"get"});
-  CHECK(step({queued, queued, queued, running}).start.empty());
-  CHECK(step({queued, queued, queued, succeeded}).start == names{"left", "right"});
-  CHECK(step({queued, succeeded, running, succeeded}).start.empty());
-  CHECK(step({queued, succeeded, succeeded, succeeded}).start == names{"report"});
-  CHECK(step({succeeded, succeeded, succeeded, succeeded}).start.empty());
-}
-
-TEST_CASE("what needs a task that ended otherwise is skipped, all the way", "[policy]") {
-  const auto j = job_of({{"d", {"c"}}, {"c", {"b"}}, {"b", {"a"}}, {"a", {}}, {"other", {}}});
-  using enum run_state;
-  for (const auto otherwise : {failed, cancelled, timed_out, skipped}) {
-    const auto step = next_tasks(j, records(j, {queued, queued, queued, otherwise, queued}));
-    CHECK(step.skip == names{"d", "c", "b"});
-    CHECK(step.start == names{"other"});
-  }
-  CHECK(next_tasks(j, records(j, {queued, queued, queued, retrying, running})).skip.empty());
-}
-
-TEST_CASE("tasks: random DAGs in random order always end, each task once and after its needs", "[policy]") {
-  std::mt19937 random(11);
-  const auto number = [&random](int low, int high) {
-    return std::uniform_int_distribution<>(low, high)(random);
-  };
-  for (int round = 0; round < 100; ++round) {
-    const int count = round == 0 ? 1000 : number(1, 40);
-    std::vector<std::pair<std::string, std::vector<std::string>>> tasks;
-    for (int i = 0; i < count; ++i) {
-      std::vector<std::string> needs;
-      for (int k = i == 0 ? 0 : number(0, 3); k > 0; --k) {
-        const auto need = "t" + std::to_string(number(std::max(0, i - 5), i - 1));
-        if (std::find(needs.begin(), needs.end(), need) == needs.end()) needs.push_back(need);
-      }
-      tasks.emplace_back("t" + std::to_string(i), needs);
-    }
-    std::shuffle(tasks.begin(), tasks.end(), random);
-    const auto j = job_of(tasks);
-    auto all = records(j, std::vector<run_state>(tasks.size(), run_state::queued));
-    const auto find = [&all](const std::string& name) {
-      return std::find_if(all.begin(), all.end(), [&](const task_record& t) { return t.name == name; });
-    };
-    for (int steps = 0;; ++steps) {
-      REQUIRE(steps <= count);
-      const auto step = next_tasks(j, all);
-      if (step.start.empty() && step.skip.empty()) break;
-      for (const auto& name : step.skip) {
-        CHECK(find(name)->state == run_state::queued);
-        find(name)->state = run_state::skipped;
-      }
-      for (const auto& name : step.start) {
-        CHECK(find(name)->state == run_state::queued);
-        find(name)->state = number(0, 9) ? run_state::succeeded : run_state::failed;
-      }
-    }
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      const auto& needs = j.tasks[i].needs;
-      const bool all_good = std::all_of(
-          needs.begin(), needs.end(), [&](const auto& n) { return find(n)->state == run_state::succeeded; });
-      CHECK(all_good == (all[i].state == run_state::succeeded || all[i].state == run_state::failed));
-      CHECK(!all_good == (all[i].state == run_state::skipped));
-    }
-  }
+  config::alert a;
+  a.late_after = 1h;
+  CHECK(late_at(a, start, std::nullopt) == start + 1h);
+  CHECK(late_at(a, start, start - 2h) == start - 1h);
 }
 
 // ---- schedules ----
@@ -444,4 +578,60 @@ TEST_CASE(
     CHECK(next <= after + interval);
     CHECK((next - start) % interval == 0us);
   }
+}
+
+TEST_CASE("at: once, also when its time has passed, and again when the definition has a later one", "[policy]") {
+  const config::at_trigger t{start};
+  CHECK(next_at(t, std::nullopt) == start);
+  CHECK_FALSE(next_at(t, start));
+  CHECK_FALSE(next_at(t, start + 1h));
+  CHECK(next_at(t, start - 1h) == start);
+}
+
+TEST_CASE("backfill: the times of a range, and one more than allowed at most", "[policy]") {
+  using times = std::vector<timestamp>;
+  const auto day = parse_time("2026-01-01T00:00:00Z").value();
+  const config::cron_trigger hourly{config::parse_cron("0 * * * *").value(), "UTC", config::missed_policy::skip};
+  CHECK(firings_between(hourly, day, day + 3h, 100) == times{day, day + 1h, day + 2h});
+  CHECK(firings_between(hourly, day + 1us, day + 2h + 1us, 100) == times{day + 1h, day + 2h});
+  CHECK(firings_between(hourly, day, day, 100).empty());
+  CHECK(firings_between(hourly, day + 3h, day, 100).empty());
+  CHECK(firings_between(hourly, day + 1min, day + 1h, 100).empty());
+  CHECK(firings_between(hourly, day, day + 3h, 3).size() == 3);
+  CHECK(firings_between(hourly, day, day + 4h, 3).size() == 4);
+  CHECK(firings_between(hourly, day, day + 24h * 3650, 3).size() == 4);
+  CHECK(firings_between(hourly, day, day + 24h, 0).size() == 1);
+
+  // A day with 23 hours, and one with 25: each hour that is shown counts once.
+  const config::cron_trigger madrid{config::parse_cron("0 * * * *").value(), "Europe/Madrid", {}};
+  const auto spring = parse_time("2026-03-29T00:00:00+01:00").value();
+  CHECK(firings_between(madrid, spring, spring + 23h, 100).size() == 23);
+  const auto autumn = parse_time("2026-10-25T00:00:00+02:00").value();
+  CHECK(firings_between(madrid, autumn, autumn + 25h, 100).size() == 24);
+
+  const config::every_trigger quarter{15min};
+  CHECK(firings_between(quarter, day + 1s, day + 30min, 100) == times{day + 1s, day + 1s + 15min});
+  CHECK(firings_between(quarter, day, day + 30min, 100) == times{day, day + 15min});
+  CHECK(firings_between(quarter, day, day + 30min + 1us, 100).size() == 3);
+  CHECK(firings_between(quarter, day, day, 100).empty());
+  CHECK(firings_between(quarter, day, day + 30min, 1).size() == 2);
+  CHECK(firings_between({1ns}, day, day + 24h, 10).size() == 11);
+  CHECK(firings_between({nanoseconds::max()}, day, day + 24h, 10) == times{day});
+}
+
+TEST_CASE("plans: the next times of a trigger that are known beforehand", "[policy]") {
+  using times = std::vector<timestamp>;
+  const auto day = parse_time("2026-01-01T00:00:00Z").value();
+  const config::cron_trigger six{config::parse_cron("0 6 * * *").value(), "UTC", config::missed_policy::skip};
+  CHECK(next_firings(six, day, 2) == times{day + 6h, day + 30h});
+  CHECK(next_firings(six, day + 6h, 1) == times{day + 30h});
+  CHECK(next_firings(six, day, 0).empty());
+  const config::every_trigger ten{10min};
+  CHECK(next_firings(ten, day, 3) == times{day + 10min, day + 20min, day + 30min});
+  CHECK(next_firings(ten, day, 2, day - 1min) == times{day + 9min, day + 19min});
+  CHECK(next_firings(config::at_trigger{day}, day - 1us, 5) == times{day});
+  CHECK(next_firings(config::at_trigger{day}, day, 5).empty());
+  CHECK(next_firings(config::after_trigger{}, day, 5).empty());
+  CHECK(next_firings(config::webhook_trigger{}, day, 5).empty());
+  CHECK(next_firings(topic(1, 0s), day, 5).empty());
 }

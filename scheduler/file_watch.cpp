@@ -1,0 +1,180 @@
+// A file trigger: files that arrive in a folder become the input of runs, one event for each file.
+//
+// What a run has taken is stored in the transaction that makes it, by path and content stamp: no file is lost or taken
+// twice. When its run has ended a file is moved or deleted as the trigger says, or it stays, marked by that record until
+// its content changes. A crash before the move is made good at the next start.
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+
+#include "runtime/folder_watch.hpp"
+#include "scheduler/room_request.hpp"
+#include "scheduler/trigger_watch.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string describe(const runtime::arrived_file& file) {
+  return nlohmann::ordered_json{{"path", file.path.string()},
+                                {"name", file.path.filename().string()},
+                                {"size", file.size},
+                                {"modified", format_time(file.modified)}}
+             .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) +
+         "\n";
+}
+
+// Where a file goes: into `folder`, under its own name, or with a number when that is taken.
+fs::path free_name(const fs::path& folder, const fs::path& name) {
+  fs::path target = folder / name;
+  for (int n = 2; fs::exists(target); ++n) {
+    target = folder / (name.stem().string() + "-" + std::to_string(n) + name.extension().string());
+  }
+  return target;
+}
+
+class file_watch final : public trigger_watch {
+ public:
+  file_watch(surroundings& around, std::shared_ptr<job_runs> runs, const config::file_trigger& trigger,
+             std::shared_ptr<runtime::wakeup> wake)
+      : around_(around),
+        runs_(std::move(runs)),
+        trigger_(trigger),
+        key_(trigger_key(trigger)),
+        wake_(std::move(wake)),
+        room_(runs_, runs_->pipeline() + "/" + runs_->job() + "/" + key_, wake_) {}
+
+  asio::awaitable<void> open() override {
+    const fs::path pattern = runs_->revision()->workdir / trigger_.path;
+    for (auto& claim : around_.store.taken_files(runs_->pipeline(), runs_->job(), key_)) {
+      const std::string path = claim.path;
+      taken_.insert_or_assign(path, std::move(claim));
+    }
+    arriving_ = std::make_unique<runtime::folder_watch>(around_.where.control, pattern.parent_path(),
+                                                        pattern.filename().string(), trigger_.settle,
+                                                        [wake = wake_] { wake->notify(); });
+    co_return;
+  }
+
+  asio::awaitable<when> advance(timestamp now, bool quiet) override {
+    co_await put_away();
+    if (quiet) {
+      room_.cancel();
+      co_return std::nullopt;
+    }
+    auto files = arriving_->complete(now);
+    co_await forget_vanished(files);
+    std::erase_if(files, [this](const auto& file) { return is_taken(file); });
+    if (files.empty()) {
+      oldest_seen_.reset();
+      room_.cancel();
+      co_return arriving_->next_check(now);
+    }
+    if (!oldest_seen_) oldest_seen_ = now;
+    const auto enough = *oldest_seen_ + std::chrono::ceil<std::chrono::microseconds>(trigger_.max_wait);
+    if (std::ssize(files) < trigger_.max_files && now < enough) {
+      room_.cancel();
+      co_return std::min(enough, arriving_->next_check(now).value_or(enough));
+    }
+    if (!room_.ask("", now)) co_return arriving_->next_check(now);
+    if (std::ssize(files) > trigger_.max_files) files.resize(static_cast<std::size_t>(trigger_.max_files));
+    // One that was just put away may still be listed.
+    std::erase_if(files, [](const auto& file) { return runtime::stamp_of(file.path) != file.stamp; });
+    if (files.empty()) co_return now;
+    co_await take(files);
+    oldest_seen_.reset();
+    co_return now;
+  }
+
+  const std::string& key() const override { return key_; }
+
+ private:
+  bool is_taken(const runtime::arrived_file& file) const {
+    const auto found = taken_.find(file.path.string());
+    return found != taken_.end() && found->second.stamp == file.stamp;
+  }
+
+  asio::awaitable<void> take(const std::vector<runtime::arrived_file>& files) {
+    new_run made;
+    made.run = runs_->draft(trigger_kind::file);
+    auto& input = made.run.input;
+    input.type = run_input::kind::inline_events;
+    input.events = std::ssize(files);
+    for (const auto& file : files) {
+      input.ndjson += describe(file);
+      made.files.push_back({runs_->pipeline(), runs_->job(), key_, file.path.string(), file.stamp, made.run.id});
+    }
+    const auto claims = made.files;
+    co_await runs_->start_claimed(std::move(made), room_.take());
+    for (const auto& claim : claims) taken_.insert_or_assign(claim.path, claim);
+  }
+
+  // Moves or deletes the files whose runs have ended.
+  asio::awaitable<void> put_away() {
+    if (trigger_.move_to.empty() && trigger_.move_failed_to.empty() && !trigger_.remove) co_return;
+    std::vector<file_claim> done;
+    for (const auto& [path, claim] : taken_) {
+      if (around_.unfinished.contains(claim.run)) continue;
+      const auto run = around_.store.run(claim.run);
+      const bool succeeded = run && run->state == run_state::succeeded;
+      if (put_away(claim, succeeded)) done.push_back(claim);
+    }
+    for (const auto& claim : done) taken_.erase(claim.path);
+    if (!done.empty()) co_await around_.store.forget_files(std::move(done));
+  }
+
+  // True: its claim is not needed any more.
+  bool put_away(const file_claim& claim, bool succeeded) {
+    const std::string& folder = succeeded ? trigger_.move_to : trigger_.move_failed_to;
+    const bool away = succeeded && trigger_.remove;
+    if (folder.empty() && !away) return false;
+    const fs::path file = claim.path;
+    if (runtime::stamp_of(file) != claim.stamp) return true;  // gone, or something else by now
+    std::error_code failure;
+    if (away) {
+      fs::remove(file, failure);
+    } else {
+      const fs::path target = file.parent_path() / folder;
+      fs::create_directories(target, failure);
+      if (!failure) fs::rename(file, free_name(target, file.filename()), failure);
+    }
+    if (!failure) return true;
+    spdlog::error("job {}/{}: {} cannot be put away: {}", runs_->pipeline(), runs_->job(), claim.path, failure.message());
+    return false;  // it stays, marked as taken
+  }
+
+  // A mark is kept no longer than its file.
+  asio::awaitable<void> forget_vanished(const std::vector<runtime::arrived_file>& files) {
+    if (taken_.size() <= files.size()) co_return;
+    std::vector<file_claim> gone;
+    for (const auto& [path, claim] : taken_) {
+      if (!around_.unfinished.contains(claim.run) && runtime::stamp_of(path).empty()) gone.push_back(claim);
+    }
+    for (const auto& claim : gone) taken_.erase(claim.path);
+    if (!gone.empty()) co_await around_.store.forget_files(std::move(gone));
+  }
+
+  surroundings& around_;
+  const std::shared_ptr<job_runs> runs_;
+  const config::file_trigger trigger_;
+  const std::string key_;
+  const std::shared_ptr<runtime::wakeup> wake_;
+  room_request room_;
+  std::unique_ptr<runtime::folder_watch> arriving_;
+  std::map<std::string, file_claim> taken_;  // by path
+  std::optional<timestamp> oldest_seen_;     // since when complete files wait for more
+};
+
+}  // namespace
+
+std::unique_ptr<trigger_watch> make_file_watch(surroundings& around, std::shared_ptr<job_runs> runs,
+                                               const config::file_trigger& trigger,
+                                               std::shared_ptr<runtime::wakeup> wake) {
+  return std::make_unique<file_watch>(around, std::move(runs), trigger, std::move(wake));
+}
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,393 @@
+#include "scheduler/job_runs.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "runtime/inputs.hpp"
+#include "runtime/run_expression.hpp"
+#include "runtime/ulid.hpp"
+#include "scheduler/background.hpp"
+#include "scheduler/run_context.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+using steady = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds pause_after_failure{1};
+
+struct active_limits {
+  std::optional<std::int64_t> of_all, of_a_key;
+};
+
+// With a key: one run of each key, and max_active of the job. Without one: max_active, or one.
+active_limits limits_of(const config::job& job) {
+  if (job.on_overlap == config::overlap_rule::allow) return {job.max_active, std::nullopt};
+  if (!job.overlap_key.empty()) return {job.max_active, 1};
+  return {std::nullopt, job.max_active.value_or(1)};
+}
+
+// When a run was due. A backfill's time lies far back and says nothing about that.
+std::optional<timestamp> due_time(const run_record& run) {
+  return run.trigger == trigger_kind::backfill ? std::nullopt : run.scheduled_for;
+}
+
+}  // namespace
+
+run_record skipped(run_record run, std::string reason) {
+  run.state = run_state::skipped;
+  run.reason = std::move(reason);
+  run.ended_at = run.created_at;
+  for (auto& task : run.tasks) task.state = run_state::skipped;
+  return run;
+}
+
+job_runs::job_runs(surroundings& around, std::shared_ptr<const pipeline_revision> revision, std::string job,
+                   std::shared_ptr<runtime::wakeup> changed)
+    : around_(around),
+      revision_(std::move(revision)),
+      name_(std::move(job)),
+      changed_(std::move(changed)),
+      retries_(std::make_shared<retry_budget_state>()) {
+  set_limits();
+}
+
+job_runs::~job_runs() = default;
+
+void job_runs::redefine(std::shared_ptr<const pipeline_revision> revision) {
+  revision_ = std::move(revision);
+  set_limits();
+}
+
+void job_runs::stop() {
+  stopping_ = true;
+  for (const auto& [id, one] : held_) {
+    if (one.pause) one.pause->notify();
+  }
+}
+
+void job_runs::set_limits() {
+  const auto limits = limits_of(definition());
+  around_.room.limit_job(revision_->name, name_, limits.of_all, limits.of_a_key);
+}
+
+// ---- making runs ----
+
+run_record job_runs::draft(trigger_kind trigger) const {
+  run_record run;
+  run.created_at = wall_now();
+  run.id = runtime::make_ulid(run.created_at);
+  run.pipeline = revision_->name;
+  run.job = name_;
+  run.revision = revision_->revision;
+  run.trigger = trigger;
+  run.priority = definition().priority;
+  for (const auto& task : definition().tasks) run.tasks.push_back({.name = task.name});
+  return run;
+}
+
+std::string job_runs::overlap_key(const run_record& run, std::string_view event) const {
+  const auto& expression = definition().overlap_key;
+  if (expression.empty()) return {};
+  const auto key = runtime::run_expression(expression).text(run_context_with_event(run, event));
+  if (!key.failure.empty()) throw std::runtime_error("the key of on_overlap: " + key.failure);
+  return key.value;
+}
+
+queue_entry job_runs::entry_of(const run_record& run) const {
+  return {.id = run.id,
+          .pipeline = run.pipeline,
+          .job = run.job,
+          .key = run.overlap_key,
+          .priority = run.priority,
+          .since = run.created_at,
+          .pools = definition().pools};
+}
+
+void job_runs::count(const std::string& key, std::int64_t running, std::int64_t waiting) {
+  auto& load = loads_[key];
+  load.running += running;
+  load.waiting += waiting;
+  running_ += running;
+  waiting_ += waiting;
+  if (load.running == 0 && load.waiting == 0) loads_.erase(key);
+}
+
+result<prepared_run> job_runs::prepare(run_record run) {
+  const auto& job = definition();
+  if (run.overlap_key.empty() && !job.overlap_key.empty()) {
+    try {
+      run.overlap_key = overlap_key(run, runtime::first_payload(run.input.ndjson).value_or(""));
+    } catch (const std::exception& e) {
+      return error{errc::invalid, e.what()};
+    }
+  }
+  run.deadline_at = deadline_of(job, run.created_at, due_time(run));
+
+  const auto found = loads_.find(run.overlap_key);
+  const key_load others = found == loads_.end() ? key_load{} : found->second;
+  const auto how = run.trigger == trigger_kind::backfill
+                       ? admission::start_or_wait
+                       : admit(job.on_overlap, limits_of(job).of_a_key, job.queue_limit, {others.running, others.waiting});
+  const error full{errc::overloaded, "job " + name_ + " has " + std::to_string(waiting_) + " runs waiting, its queue_limit", {}, 1};
+  if (how == admission::refuse) return full;
+  if (how == admission::skip) {
+    prepared_run refused{{.run = skipped(std::move(run), "another run of this job was active (on_overlap: skip)")}, [](bool) {}};
+    return refused;
+  }
+  const bool replaces = how == admission::replace;
+  const bool enters = !replaces && !stopping_ && around_.room.enter(entry_of(run));
+  const bool bounded = how != admission::replace && run.trigger != trigger_kind::backfill;
+  if (!enters && bounded && waiting_ >= job.queue_limit) return full;  // of all keys together
+  if (enters) {
+    run.state = run_state::running;
+    run.attempt = 1;
+    run.started_at = run.created_at;
+  } else {
+    run.waiting_reason = replaces ? "the run that it replaces is still ending" : "its turn has not come yet";
+  }
+  count(run.overlap_key, enters ? 1 : 0, enters ? 0 : 1);
+  prepared_run prepared{{.run = run}, {}};
+  prepared.settle = [self = shared_from_this(), run = std::move(run), where = enters ? place::room : place::queue, replaces,
+                     revision = revision_](bool stored) mutable {
+    self->settle(std::move(run), where, replaces, std::move(revision), stored);
+  };
+  return prepared;
+}
+
+void job_runs::settle(run_record run, place where, bool replaces, std::shared_ptr<const pipeline_revision> revision,
+                      bool stored) {
+  const bool entered = where == place::room;
+  if (!stored) {
+    count(run.overlap_key, entered ? -1 : 0, entered ? 0 : -1);
+    if (entered) around_.room.release(run.id);
+    changed_->notify();
+    return;
+  }
+  if (replaces) {
+    const auto others = held_;
+    for (const auto& [id, other] : others) {
+      if (other.run->record().overlap_key == run.overlap_key) other.run->cancel("replaced by run " + run.id);
+    }
+  }
+  const std::string room = run.id;
+  const auto live = adopt(std::move(run), std::move(revision), room, entered);
+  if (entered) {
+    begin(live);
+  } else {
+    wait_for_room(live);
+  }
+}
+
+asio::awaitable<result<trigger_answer>> job_runs::make(run_record run, std::optional<idempotency> once) {
+  const auto self = shared_from_this();
+  if (once) {  // before the queue's limit is looked at: asking again is no new run
+    if (const auto known = around_.store.known_request(*once)) {
+      if (!*known) co_return known->error();
+      co_return trigger_answer{(*known)->id, true};
+    }
+  }
+  auto prepared = prepare(std::move(run));
+  if (!prepared) co_return prepared.error();
+  prepared->made.once = std::move(once);
+  const std::string id = prepared->made.run.id;
+  bool stored = false;
+  std::exception_ptr failure;
+  result<trigger_answer> answer = error{};
+  try {
+    const auto created = co_await around_.store.create_run(prepared->made);
+    stored = created && !created->existed;
+    if (created) {
+      answer = trigger_answer{created->existed ? created->id : id, created->existed};
+    } else {
+      answer = created.error();
+    }
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  prepared->settle(stored);
+  if (failure) std::rethrow_exception(failure);
+  co_return answer;
+}
+
+asio::awaitable<void> job_runs::make_all(std::vector<run_record> runs, std::optional<schedule_move> move) {
+  const auto self = shared_from_this();
+  std::vector<prepared_run> prepared;
+  std::vector<new_run> rows;
+  for (auto& run : runs) {
+    auto one = prepare(run);
+    if (!one) one = prepared_run{{.run = skipped(std::move(run), one.error().detail)}, [](bool) {}};
+    prepared.push_back(std::move(*one));
+    rows.push_back(prepared.back().made);
+  }
+  rows.back().schedule = std::move(move);
+  std::exception_ptr failure;
+  try {
+    co_await around_.store.create_runs(std::move(rows));
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  for (auto& one : prepared) one.settle(!failure);
+  if (failure) std::rethrow_exception(failure);
+}
+
+std::shared_ptr<live_run> job_runs::adopt(run_record record, std::shared_ptr<const pipeline_revision> revision,
+                                          std::string room, bool has_room) {
+  const std::string id = record.id;
+  auto live = std::make_shared<live_run>(
+      around_, std::move(record), std::move(revision), retries_,
+      [self = shared_from_this()](const std::shared_ptr<live_run>& run) { self->on_ended(run); });
+  around_.unfinished[id] = live;
+  held_[id] = {live, std::move(room), has_room};
+  return live;
+}
+
+void job_runs::take_over(run_record record, std::shared_ptr<const pipeline_revision> revision) {
+  count(record.overlap_key, 0, 1);
+  const std::string room = record.id;
+  const auto live = adopt(std::move(record), std::move(revision), room, false);
+  if (!live->record().retry_at || *live->record().retry_at <= wall_now()) {
+    wait_for_room(live);
+    return;
+  }
+  const auto pause = std::make_shared<runtime::wakeup>(around_.where.control);
+  held_.at(room).pause = pause;
+  live->watch_clock();
+  in_background(around_.where.control, "pause of run " + room, wait_for_retry(live, pause));
+}
+
+asio::awaitable<void> job_runs::wait_for_retry(std::shared_ptr<live_run> run, std::shared_ptr<runtime::wakeup> pause) {
+  const auto self = shared_from_this();
+  const auto until = *run->record().retry_at;
+  while (!stopping_ && !run->executing() && wall_now() < until) {
+    const auto left = std::chrono::duration_cast<steady::duration>(until - wall_now());
+    co_await pause->wait_until(steady::now() + left);
+  }
+  if (!stopping_ && !run->executing()) wait_for_room(run);
+}
+
+// ---- starting ----
+
+void job_runs::wait_for_room(const std::shared_ptr<live_run>& run) {
+  run->watch_clock();
+  around_.room.wait(entry_of(run->record()), [self = shared_from_this(), run] {
+    const auto found = self->held_.find(run->record().id);
+    if (found == self->held_.end()) return;
+    found->second.has_room = true;
+    self->count(run->record().overlap_key, 1, -1);
+    if (run->executing()) return;  // it was cancelled while it waited: on its way out
+    in_background(self->around_.where.control, "start of run " + run->record().id, self->start_waiting(run));
+  });
+}
+
+// It has its room. A store that fails (disk full) is asked again until it works: the run is not forgotten for it.
+asio::awaitable<void> job_runs::start_waiting(std::shared_ptr<live_run> run) {
+  const auto self = shared_from_this();
+  const int attempt = run->record().attempt + 1;
+  asio::steady_timer timer(around_.where.control);
+  for (bool stored = false; !stored;) {
+    const auto now = wall_now();
+    try {
+      co_await around_.store.start_attempt(run->record().id, attempt, now);
+      stored = true;
+    } catch (const std::logic_error&) {
+      if (!run->executing()) throw;  // else: cancelled meanwhile, and its end was stored first
+    } catch (const std::exception& e) {
+      spdlog::error("run {} cannot be started, trying again in 1 s: {}", run->record().id, e.what());
+    }
+    if (run->executing() || stopping_) break;
+    if (stored) {
+      run->started(attempt, now);
+      break;
+    }
+    timer.expires_after(pause_after_failure);
+    co_await timer.async_wait(asio::use_awaitable);
+  }
+  if (run->executing()) co_return;  // it ends by itself
+  if (run->record().input.open && !stopping_ && !(watch_open && watch_open(run))) {
+    co_await around_.store.close_input(run->record().id);  // its trigger is gone: nobody would ever close it
+    run->close_input();
+    if (run->executing()) co_return;
+  }
+  begin(run);
+}
+
+void job_runs::begin(const std::shared_ptr<live_run>& run) {
+  if (stopping_) {
+    on_ended(run);  // stored as running: the next start takes it over
+    return;
+  }
+  run->watch_clock();
+  run->start();
+}
+
+void job_runs::on_ended(const std::shared_ptr<live_run>& run) {
+  const auto found = held_.find(run->record().id);
+  if (found == held_.end()) return;
+  const auto self = shared_from_this();
+  count(run->record().overlap_key, found->second.has_room ? -1 : 0, found->second.has_room ? 0 : -1);
+  around_.room.release(found->second.room);
+  if (found->second.pause) found->second.pause->notify();
+  held_.erase(found);
+  around_.unfinished.erase(run->record().id);
+  changed_->notify();
+}
+
+// ---- claims ----
+
+bool job_runs::ask(queue_entry entry, std::function<void()> granted) {
+  entry.pipeline = revision_->name;
+  entry.job = name_;
+  entry.pools = definition().pools;
+  entry.priority = definition().priority;
+  if (stopping_) return false;
+  if (around_.room.enter(entry)) return true;
+  around_.room.wait(std::move(entry), std::move(granted));
+  return false;
+}
+
+asio::awaitable<std::shared_ptr<live_run>> job_runs::start_claimed(new_run made, std::string room) {
+  const auto self = shared_from_this();
+  auto& run = made.run;
+  run.state = run_state::running;
+  run.attempt = 1;
+  run.started_at = run.created_at;
+  run.deadline_at = deadline_of(definition(), run.created_at, due_time(run));
+  const run_record record = run;
+  const auto revision = revision_;
+  count(record.overlap_key, 1, 0);
+  std::exception_ptr failure;
+  try {
+    (void)co_await around_.store.create_run(std::move(made));
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  if (failure) {
+    count(record.overlap_key, -1, 0);
+    around_.room.release(room);
+    std::rethrow_exception(failure);
+  }
+  const auto live = adopt(record, revision, std::move(room), true);
+  begin(live);
+  co_return live;
+}
+
+// ---- looking ----
+
+bool job_runs::any_waiting(trigger_kind trigger) const {
+  return std::any_of(held_.begin(), held_.end(), [trigger](const auto& entry) {
+    return !entry.second.has_room && entry.second.run->record().trigger == trigger;
+  });
+}
+
+std::vector<std::shared_ptr<live_run>> job_runs::executing() const {
+  std::vector<std::shared_ptr<live_run>> runs;
+  for (const auto& [id, one] : held_) {
+    if (one.has_room) runs.push_back(one.run);
+  }
+  return runs;
+}
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,210 @@
+#include "scheduler/task_work.hpp"
+
+#include <algorithm>
+#include <boost/asio/strand.hpp>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <spdlog/fmt/fmt.h>
+
+#include "config/parameters.hpp"
+#include "runtime/run_expression.hpp"
+#include "scheduler/run_context.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+// W3C Trace Context, version 00: a new trace for a run's task.
+std::string make_traceparent() {
+  thread_local std::mt19937_64 source{std::random_device{}()};
+  const auto hex = [] { return fmt::format("{:016x}", source() | 1); };
+  return "00-" + hex() + hex() + "-" + hex() + "-01";
+}
+
+std::string as_text(const nlohmann::json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+// The path of the one file that a file trigger handed to the run; empty when it is not that.
+std::string only_file(const run_record& run) {
+  if (run.trigger != trigger_kind::file || run.input.events != 1 || run.input.ndjson.empty()) return {};
+  const auto event = nlohmann::json::parse(run.input.ndjson, nullptr, false);
+  return event.is_object() ? event.value("path", "") : std::string();
+}
+
+// A run may have ten thousand tasks, and each of them gets a copy.
+run_record without_tasks(const run_record& run) {
+  run_record copy;
+  copy.id = run.id;
+  copy.pipeline = run.pipeline;
+  copy.job = run.job;
+  copy.revision = run.revision;
+  copy.trigger = run.trigger;
+  copy.attempt = run.attempt;
+  copy.scheduled_for = run.scheduled_for;
+  copy.upstream_run = run.upstream_run;
+  copy.priority = run.priority;
+  copy.overlap_key = run.overlap_key;
+  copy.params = run.params;
+  copy.created_at = run.created_at;
+  return copy;
+}
+
+}  // namespace
+
+bool keeps_positions(const config::job& job) {
+  return std::any_of(job.tasks.begin(), job.tasks.end(), [](const config::task& task) {
+    const auto* command = std::get_if<config::command>(&task.does);
+    return !command || command->to;
+  });
+}
+
+task_work::task_work(surroundings& around, std::shared_ptr<const pipeline_revision> revision, const run_record& run,
+                     const config::job& job, const config::task& definition, const task_record& task)
+    : around_(around),
+      revision_(std::move(revision)),
+      run_(without_tasks(run)),
+      file_(only_file(run)),
+      definition_(definition),
+      grace_(job.grace),
+      task_(task) {
+  const auto* command = std::get_if<config::command>(&definition.does);
+  if (!command) return;
+  command_line_ = *command;
+  try {
+    fill_in(run);
+  } catch (const std::exception& e) {
+    trouble_ = e.what();
+  }
+}
+
+// Now, because outputs of other tasks are looked up in the run. A secret that stands beside a fill-in is filled in here
+// too: later, a parameter's value could name one.
+void task_work::fill_in(const run_record& run) {
+  const auto filled = [this, &run](const std::string& text, const std::function<std::string(const std::string&)>& of_plain) {
+    auto done = runtime::fill_in(text, task_context(run, text, &task_), of_plain);
+    if (!done) throw std::runtime_error(done.error().detail);
+    return std::move(*done);
+  };
+  for (auto& argument : command_line_.run) argument = filled(argument, {});
+  const auto reveal = [this](const std::string& plain) {
+    auto value = config::resolve_secrets(plain, around_.offered.secrets);
+    if (!value) throw std::runtime_error(value.error().detail);
+    return std::move(*value);
+  };
+  for (const auto& [name, text] : command_line_.environment) filled_environment_[name] = filled(text, reveal);
+  command_line_.environment.clear();
+}
+
+void task_work::cancel() {
+  cancelled_ = true;
+  if (dataflow_) dataflow_->request_drain();
+  if (command_) command_->cancel();
+}
+
+asio::awaitable<task_record> task_work::run(std::shared_ptr<task_work> self, task_input input) {
+  try {
+    if (const auto* dataflow = std::get_if<config::dataflow>(&definition_.does)) {
+      co_await run_dataflow(*dataflow, std::move(input));
+    } else {
+      if (!trouble_.empty()) throw std::runtime_error(trouble_);
+      co_await run_command(std::move(input));
+    }
+  } catch (const std::exception& e) {
+    task_.state = run_state::failed;
+    task_.reason = e.what();
+  }
+  task_.ended_at = wall_now();
+  (void)self;
+  co_return task_;
+}
+
+asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task_input input) {
+  const asio::any_io_executor strand = asio::make_strand(around_.where.batch);
+  runtime::dataflow_options options;
+  options.pipeline = run_.pipeline;
+  options.consumer = consumer();
+  options.workdir = revision_->workdir;
+  options.definition = what;
+  options.counters = std::make_shared<runtime::dataflow_counters>();
+  options.run_context = std::make_shared<const std::string>(run_context(run_));
+  if (!what.from) {
+    options.input = input(strand);
+    if (!options.input) options.input = runtime::make_empty_source();
+  }
+  dataflow_ = std::make_shared<runtime::dataflow_run>(strand, around_.components, around_.offered, std::move(options));
+  if (cancelled_) dataflow_->request_drain();
+  const auto outcome = co_await dataflow_->run();
+  switch (outcome.end) {
+    case runtime::dataflow_end::input_ended: task_.state = run_state::succeeded; break;
+    case runtime::dataflow_end::drained:
+      task_.state = run_state::cancelled;
+      task_.reason = "stopped before the end of its input";
+      break;
+    case runtime::dataflow_end::failed:
+      task_.state = run_state::failed;
+      task_.reason = outcome.reason;
+      break;
+  }
+}
+
+std::map<std::string, std::string> task_work::environment() const {
+  auto all = base_environment(around_.options.instance, run_.pipeline);
+  all["PENSTOCK_JOB"] = run_.job;
+  all["PENSTOCK_RUN_ID"] = run_.id;
+  all["PENSTOCK_TASK"] = task_.name;
+  all["PENSTOCK_ATTEMPT"] = std::to_string(run_.attempt);
+  all["PENSTOCK_IDEMPOTENCY_KEY"] = run_.id + "/" + task_.name;
+  all["TRACEPARENT"] = make_traceparent();
+  if (!run_.upstream_run.empty()) all["PENSTOCK_UPSTREAM_RUN"] = run_.upstream_run;
+  if (run_.scheduled_for) all["PENSTOCK_SCHEDULED_FOR"] = format_time(*run_.scheduled_for);
+  if (!file_.empty()) all["PENSTOCK_FILE"] = file_;
+  if (!task_.item.empty()) {
+    all["PENSTOCK_ITEM"] = as_text(nlohmann::json::parse(task_.item));
+    const auto bracket = task_.name.find('[');
+    all["PENSTOCK_ITEM_INDEX"] = task_.name.substr(bracket + 1, task_.name.size() - bracket - 2);
+  }
+  const auto params = nlohmann::json::parse(run_.params);
+  for (const auto& [name, value] : params.items()) all[config::parameter_variable(name)] = as_text(value);
+  for (const auto& [name, text] : filled_environment_) all[name] = text;
+  return all;
+}
+
+asio::awaitable<void> task_work::run_command(task_input input) {
+  const asio::any_io_executor strand = asio::make_strand(around_.where.batch);
+  runtime::command_options options;
+  options.definition = command_line_;
+  options.pipeline = run_.pipeline;
+  options.consumer = consumer();
+  options.workdir = revision_->workdir;
+  options.log = around_.options.data / "logs" / run_.id / (task_.name + ".log");
+  options.log_limit_bytes = around_.options.max_log_bytes;
+  options.input = input(strand);
+  options.timeout = definition_.timeout;
+  options.grace = grace_;
+  options.environment = environment();
+  options.collects_output = true;
+  options.scratch = around_.options.data / "tmp";
+  options.cgroups = around_.options.cgroups.get();
+  command_ = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, std::move(options));
+  if (cancelled_) command_->cancel();
+  const auto outcome = co_await command_->run();
+  if (outcome.end == runtime::command_end::exited) task_.exit_code = outcome.exit_code;
+  task_.output = outcome.output;
+  task_.reason = outcome.reason;
+  for (const auto& failure : {outcome.input_failure, outcome.output_failure}) {
+    if (!failure.empty()) task_.reason = failure;
+  }
+  if (!outcome.result_failure.empty()) {
+    task_.reason += (task_.reason.empty() ? "" : "; ") + ("what it wrote to $PENSTOCK_OUTPUT " + outcome.result_failure);
+  }
+  if (outcome.ok()) {
+    task_.state = run_state::succeeded;
+  } else if (outcome.end == runtime::command_end::timed_out) {
+    task_.state = run_state::timed_out;
+  } else if (outcome.end == runtime::command_end::cancelled) {
+    task_.state = run_state::cancelled;
+  } else {
+    task_.state = run_state::failed;
+  }
+}
+
+}  // namespace penstock::scheduler

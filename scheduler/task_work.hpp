@@ -1,0 +1,61 @@
+// One task of a run, or one instance of a task that fans out, while it runs: a program or a bounded dataflow.
+//
+// Made on the control thread, which owns it and calls cancel(); the work itself is on a strand of the batch pool. run()
+// returns the task's outcome and never throws. One that hangs in a sink cannot be killed, only left behind (abandoned);
+// its coroutine keeps it alive until it returns after all.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "runtime/command_run.hpp"
+#include "runtime/dataflow_run.hpp"
+#include "runtime/inputs.hpp"
+#include "scheduler/pipeline_revision.hpp"
+#include "scheduler/surroundings.hpp"
+
+namespace penstock::scheduler {
+
+// Makes a source of the run's input on the given strand; null when the run has none.
+using task_input = std::function<std::unique_ptr<runtime::source>(const asio::any_io_executor& strand)>;
+
+class task_work {
+ public:
+  // `task` is the record as it stands, with its item. Everything is copied.
+  task_work(surroundings& around, std::shared_ptr<const pipeline_revision> revision, const run_record& run,
+            const config::job& job, const config::task& definition, const task_record& task);
+
+  // Call once, with itself to keep it alive.
+  asio::awaitable<task_record> run(std::shared_ptr<task_work> self, task_input input);
+  void cancel();
+
+  bool abandoned = false;
+
+ private:
+  asio::awaitable<void> run_dataflow(const config::dataflow& what, task_input input);
+  asio::awaitable<void> run_command(task_input input);
+  void fill_in(const run_record& run);
+  std::map<std::string, std::string> environment() const;
+  std::string consumer() const { return run_.pipeline + "/run/" + run_.id + "/" + task_.name; }
+
+  surroundings& around_;
+  const std::shared_ptr<const pipeline_revision> revision_;
+  const run_record run_;    // as it was when the task started; without its tasks and input
+  const std::string file_;  // the one file that a file trigger handed to the run, or empty
+  const config::task& definition_;  // in *revision_
+  const std::chrono::nanoseconds grace_;
+  task_record task_;
+  config::command command_line_;  // filled in; its environment is filled_environment_
+  std::map<std::string, std::string> filled_environment_;
+  std::string trouble_;           // why it could not be
+  std::shared_ptr<runtime::dataflow_run> dataflow_;
+  std::shared_ptr<runtime::command_run> command_;
+  bool cancelled_ = false;
+};
+
+// True when a task of the job has a sink: its positions are kept while the run may be tried again.
+bool keeps_positions(const config::job& job);
+
+}  // namespace penstock::scheduler

@@ -1,0 +1,147 @@
+// The first schema of state.db as it was released, to the letter: data folders of it are in use. Never changed.
+#pragma once
+
+namespace penstock::testing {
+
+constexpr const char* first_schema = R"sql(
+-- One row: who this data folder is.
+CREATE TABLE data_folder (
+  instance TEXT NOT NULL  -- ULID, made with the folder; marks the processes that were started from it
+) STRICT;
+
+-- Every definition that was ever current, for rollback and for the runs that were started with it. Never deleted, so
+-- that a revision number is never used twice for a name.
+CREATE TABLE revisions (
+  pipeline   TEXT NOT NULL,
+  revision   INTEGER NOT NULL,  -- from 1
+  text       TEXT NOT NULL,     -- as it was sent
+  media_type TEXT NOT NULL,
+  origin     TEXT NOT NULL,     -- 'rest' or the path of a file
+  etag       TEXT NOT NULL,
+  created_at INTEGER NOT NULL,  -- of the pipeline
+  updated_at INTEGER NOT NULL,  -- of this revision
+  PRIMARY KEY (pipeline, revision)
+) STRICT;
+
+-- The pipelines that exist now, and which revision is current.
+CREATE TABLE pipelines (
+  name     TEXT NOT NULL PRIMARY KEY,
+  revision INTEGER NOT NULL,
+  paused   INTEGER NOT NULL,  -- 0 or 1
+  FOREIGN KEY (name, revision) REFERENCES revisions (pipeline, revision)
+) STRICT, WITHOUT ROWID;
+
+-- Every run until retention deletes it. Ids are ULIDs: their order is the order in which runs were made.
+CREATE TABLE runs (
+  id             TEXT NOT NULL PRIMARY KEY,
+  pipeline       TEXT NOT NULL,     -- may have been removed since
+  job            TEXT NOT NULL,
+  revision       INTEGER NOT NULL,
+  state          TEXT NOT NULL,
+  trigger_kind   TEXT NOT NULL,
+  waiting_reason TEXT NOT NULL,
+  reason         TEXT NOT NULL,
+  attempt        INTEGER NOT NULL,
+  interruptions  INTEGER NOT NULL,
+  scheduled_for  INTEGER,           -- NULL: was not made by a schedule
+  upstream_run   TEXT NOT NULL,     -- '': was not made by the end of another run
+  input_kind     TEXT NOT NULL,     -- 'none', 'topic', 'inline_events'
+  input_topic    TEXT NOT NULL,
+  input_after    INTEGER NOT NULL,  -- offsets (input_after, input_until] of input_topic
+  input_until    INTEGER NOT NULL,
+  input_open     INTEGER NOT NULL,  -- 1: may still grow
+  input_events   INTEGER NOT NULL,
+  params         TEXT NOT NULL,     -- JSON object
+  created_at     INTEGER NOT NULL,
+  started_at     INTEGER,           -- NULL: no attempt was started yet
+  ended_at       INTEGER,           -- NULL: not in a final state
+  retry_at       INTEGER            -- NULL: is not waiting for its next attempt
+) STRICT;
+-- Lists are newest first; each index ends in the id, so that a page is one step into it.
+CREATE INDEX runs_of_job ON runs (pipeline, job, state, id);
+CREATE INDEX runs_in_state ON runs (state, id);
+
+-- How many runs there are of each kind, kept by the triggers below: counting a million rows would take too long, and
+-- lists learn here which parts of runs_of_job exist.
+CREATE TABLE run_counts (
+  pipeline TEXT NOT NULL,
+  job      TEXT NOT NULL,
+  state    TEXT NOT NULL,
+  runs     INTEGER NOT NULL,
+  PRIMARY KEY (pipeline, job, state)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX run_counts_of_job ON run_counts (job);
+
+CREATE TRIGGER run_made AFTER INSERT ON runs BEGIN
+  INSERT INTO run_counts VALUES (new.pipeline, new.job, new.state, 1)
+    ON CONFLICT DO UPDATE SET runs = runs + 1;
+END;
+CREATE TRIGGER run_changed AFTER UPDATE OF state ON runs WHEN new.state <> old.state BEGIN
+  UPDATE run_counts SET runs = runs - 1 WHERE pipeline = old.pipeline AND job = old.job AND state = old.state;
+  INSERT INTO run_counts VALUES (new.pipeline, new.job, new.state, 1)
+    ON CONFLICT DO UPDATE SET runs = runs + 1;
+END;
+CREATE TRIGGER run_deleted AFTER DELETE ON runs BEGIN
+  UPDATE run_counts SET runs = runs - 1 WHERE pipeline = old.pipeline AND job = old.job AND state = old.state;
+END;
+
+-- The tasks of a run, as they stand in its latest attempt.
+CREATE TABLE tasks (
+  run        TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  name       TEXT NOT NULL,
+  position   INTEGER NOT NULL,  -- in the definition, from 0
+  state      TEXT NOT NULL,
+  attempt    INTEGER NOT NULL,
+  exit_code  INTEGER,           -- NULL: has not ended, or not by exiting
+  reason     TEXT NOT NULL,
+  started_at INTEGER,           -- NULL: not started in this attempt
+  ended_at   INTEGER,           -- NULL: not in a final state
+  PRIMARY KEY (run, name)
+) STRICT, WITHOUT ROWID;
+
+-- The events that came with a request to run a job. Apart from runs, so that lists never read them.
+CREATE TABLE run_inputs (
+  run    TEXT NOT NULL PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
+  ndjson BLOB NOT NULL
+) STRICT;
+
+-- Runs that failed with an input: dead letters until they are replayed or discarded. No cascade: retention must not
+-- delete them.
+CREATE TABLE dead_runs (
+  run      TEXT NOT NULL PRIMARY KEY REFERENCES runs (id),
+  pipeline TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dead_runs_of_pipeline ON dead_runs (pipeline, run);
+
+-- Requests that must not make a second run. A key outlives its run when the run is deleted early for being one of too
+-- many.
+CREATE TABLE idempotency_keys (
+  scope       TEXT NOT NULL,     -- PIPELINE/JOB
+  key         TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,     -- of the request
+  run         TEXT NOT NULL,     -- the run it made
+  created_at  INTEGER NOT NULL,
+  PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
+
+-- How far each topic trigger has claimed its topic. Moved only together with the run that the events went to.
+CREATE TABLE trigger_cursors (
+  pipeline    TEXT NOT NULL,
+  job         TEXT NOT NULL,
+  trigger_key TEXT NOT NULL,     -- what it watches, as 'topic:orders'
+  position    INTEGER NOT NULL,  -- offset of the last claimed event
+  PRIMARY KEY (pipeline, job, trigger_key)
+) STRICT, WITHOUT ROWID;
+
+-- When each cron or every trigger fired last (or was first seen).
+CREATE TABLE schedules (
+  pipeline    TEXT NOT NULL,
+  job         TEXT NOT NULL,
+  trigger_key TEXT NOT NULL,
+  fired       INTEGER NOT NULL,
+  PRIMARY KEY (pipeline, job, trigger_key)
+) STRICT, WITHOUT ROWID;
+)sql";
+
+}  // namespace penstock::testing
