@@ -10,6 +10,7 @@
 #include <string_view>
 #include <sys/ioctl.h>
 #include <system_error>
+#include <poll.h>
 #include <unistd.h>
 #include <utility>
 
@@ -41,6 +42,7 @@ constexpr std::size_t input_events = 1000;      // at most so many in one write 
 constexpr auto never = clock::time_point::max();
 constexpr std::size_t most_watched = 64;  // processes at once, of those that outlive the leader
 constexpr auto patience_with_killed = std::chrono::seconds{10};
+constexpr auto patience_with_unsure = std::chrono::seconds{1};
 constexpr auto reap_interval = std::chrono::seconds{1};
 
 clock::time_point later(clock::time_point from, std::chrono::nanoseconds by) {
@@ -129,7 +131,7 @@ struct command_run::state : std::enable_shared_from_this<state> {
   asio::awaitable<void> wait_for_leader();
   asio::awaitable<void> end_rest_of_group();
   asio::awaitable<void> end_those_outside();
-  std::vector<process> those_outside();
+  asio::awaitable<std::vector<process>> those_outside();
   void signal_outside(const std::vector<process>& those, bool last_word);
   asio::awaitable<void> wait_for_member(process member, clock::time_point latest);
   asio::awaitable<void> finish_pumps();
@@ -405,12 +407,12 @@ asio::awaitable<void> command_run::state::end_rest_of_group() {
 
 // They get their own grace: most of them were not told before. Rounds, because each may leave others behind.
 asio::awaitable<void> command_run::state::end_those_outside() {
-  auto those = those_outside();
+  auto those = co_await those_outside();
   if (those.empty()) co_return;
   log.note("it left " + processes(static_cast<int>(those.size())) + " behind outside its group: sending SIGTERM");
   const auto last_word_at = later(clock::now(), options.grace);
   const auto give_up_at = later(last_word_at, patience_with_killed);
-  for (; !those.empty() && clock::now() < give_up_at; those = those_outside()) {
+  for (; !those.empty() && clock::now() < give_up_at; those = co_await those_outside()) {
     const bool last_word = clock::now() >= last_word_at;
     signal_outside(those, last_word);
     for (auto& one : those) co_await wait_for_member(std::move(one), last_word ? give_up_at : last_word_at);
@@ -418,15 +420,21 @@ asio::awaitable<void> command_run::state::end_those_outside() {
   if (!those.empty()) log.note(processes(static_cast<int>(those.size())) + " of it do not end, and are left alone");
 }
 
-std::vector<process> command_run::state::those_outside() {
+asio::awaitable<std::vector<process>> command_run::state::those_outside() {
   std::vector<process> found;
   if (limits->group()) {
     found = limits->group()->members(most_watched);
   } else if (!own_marks.empty()) {
-    found = adopted_with(own_marks, most_watched);
+    auto adopted = adopted_with(own_marks, most_watched);
+    const auto latest = clock::now() + patience_with_unsure;
+    while (adopted.unsure && adopted.known.empty() && clock::now() < latest) {
+      co_await wait_for_change(clock::now() + std::chrono::milliseconds{1});
+      adopted = adopted_with(own_marks, most_watched);
+    }
+    found = std::move(adopted.known);
   }
   std::erase_if(found, [this](const process& one) { return beyond_reach.contains(one.pid); });
-  return found;
+  co_return found;
 }
 
 void command_run::state::signal_outside(const std::vector<process>& those, bool last_word) {
@@ -459,7 +467,10 @@ asio::awaitable<void> command_run::state::wait_for_member(process member, clock:
 // `ended` must stay until it is true: when the process of the pidfd has exited, or the descriptor was
 // cancelled.
 void command_run::state::watch(descriptor& exit, bool& ended) {
-  exit.async_wait(descriptor::wait_read, [self = shared_from_this(), &ended](boost::system::error_code) {
+  exit.async_wait(descriptor::wait_read, [self = shared_from_this(), &exit, &ended](boost::system::error_code failure) {
+    // An event that the reactor still held for an earlier descriptor of the same number says nothing about this one.
+    pollfd now{failure ? -1 : exit.native_handle(), POLLIN, 0};
+    if (!failure && ::poll(&now, 1, 0) == 0) return self->watch(exit, ended);
     ended = true;
     self->poke();
   });

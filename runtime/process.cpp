@@ -316,16 +316,28 @@ std::string read_from_start(int fd) {
   return text;
 }
 
-// Does its environment have all of these entries ("NAME=value")? False also when it may not be looked at.
-bool environment_holds(pid_t pid, std::span<const std::string> entries) {
+std::string read_of_process(pid_t pid, const char* name) {
   std::array<char, 64> path{};
-  std::snprintf(path.data(), path.size(), "/proc/%d/environ", pid);
+  std::snprintf(path.data(), path.size(), "/proc/%d/%s", pid, name);
   const unique_fd file(::open(path.data(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) return false;
-  const std::string text = '\0' + read_from_start(file.get()) + '\0';
-  return std::all_of(entries.begin(), entries.end(), [&](const std::string& entry) {
-    return text.find('\0' + entry + '\0') != std::string::npos;
+  return file.get() < 0 ? std::string() : read_from_start(file.get());
+}
+
+// Does its environment have all of these entries ("NAME=value")? `no` also when it may not be looked at.
+// `not_yet`: it is in the middle of execve(2), where for a moment there is neither an environment nor a command
+// line.
+enum class match { no, yes, not_yet };
+match environment_holds(pid_t pid, std::span<const std::string> entries) {
+  const std::string text = read_of_process(pid, "environ");
+  if (text.empty()) {
+    const auto status = status_of(pid);
+    return status && status->runs() && read_of_process(pid, "cmdline").empty() ? match::not_yet : match::no;
+  }
+  const std::string all = '\0' + text + '\0';
+  const bool holds = std::all_of(entries.begin(), entries.end(), [&](const std::string& entry) {
+    return all.find('\0' + entry + '\0') != std::string::npos;
   });
+  return holds ? match::yes : match::no;
 }
 
 // The kernel gives orphans to the first thread of their subreaper, while those that start programs are others:
@@ -355,17 +367,21 @@ std::vector<pid_t> adopted_children() {
 
 }  // namespace
 
-std::vector<process> adopted_with(std::span<const std::string> entries, std::size_t most) {
-  std::vector<process> found;
+adopted_processes adopted_with(std::span<const std::string> entries, std::size_t most) {
+  adopted_processes found;
   for (const pid_t pid : adopted_children()) {
-    if (found.size() >= most) break;
-    if (leaders().holds(pid) || !environment_holds(pid, entries)) continue;
-    process one{pid, unique_fd(pidfd_open(pid))};
-    if (one.exit.get() < 0 && errno != ESRCH)
-      throw std::runtime_error("cannot watch a process: " + words(errno));
-    // Looked at again, now that the pidfd holds on to it: the id may have changed hands in between.
-    if (one.exit.get() < 0 || !environment_holds(pid, entries)) continue;
-    found.push_back(std::move(one));
+    if (found.known.size() >= most) break;
+    if (leaders().holds(pid)) continue;
+    match is = environment_holds(pid, entries);
+    if (is == match::yes) {
+      process one{pid, unique_fd(pidfd_open(pid))};
+      if (one.exit.get() < 0 && errno != ESRCH)
+        throw std::runtime_error("cannot watch a process: " + words(errno));
+      // Looked at again, now that the pidfd holds on to it: the id may have changed hands in between.
+      is = one.exit.get() < 0 ? match::no : environment_holds(pid, entries);
+      if (is == match::yes) found.known.push_back(std::move(one));
+    }
+    found.unsure = found.unsure || is == match::not_yet;
   }
   return found;
 }
@@ -384,9 +400,9 @@ std::vector<process> find_orphans(const std::string& instance) {
   std::vector<process> found;
   std::set<pid_t> groups;
   for_each_process([&](pid_t pid) {
-    if (pid == ::getpid() || !environment_holds(pid, mark)) return;
+    if (pid == ::getpid() || environment_holds(pid, mark) != match::yes) return;
     process orphan{pid, unique_fd(pidfd_open(pid))};
-    if (orphan.exit.get() < 0 || !environment_holds(pid, mark)) return;
+    if (orphan.exit.get() < 0 || environment_holds(pid, mark) != match::yes) return;
     const pid_t group = ::getpgid(pid);
     if (group > 1 && group != ::getpgrp()) groups.insert(group);
     found.push_back(std::move(orphan));

@@ -105,11 +105,15 @@ void adopt_orphans();
 // their group's leader. Never waits.
 void reap_strays();
 
+struct adopted_processes {
+  std::vector<process> known{};
+  bool unsure = false;  // another one cannot be told yet, because it is just becoming another program: ask again
+};
 // Adopted processes whose environment has all of `entries` ("NAME=value"), at most `most`: what left the group
 // of the program that they come from, and outlived its parent. Costs a system call when nothing is adopted;
 // never reads all of /proc. One may be missed while others end: ask until there is none. Throws when the
 // machine is out of descriptors.
-std::vector<process> adopted_with(std::span<const std::string> entries, std::size_t most);
+adopted_processes adopted_with(std::span<const std::string> entries, std::size_t most);
 // False: we may not signal it.
 bool signal_process(const process& one, int signal);
 

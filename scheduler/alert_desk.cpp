@@ -47,7 +47,7 @@ asio::awaitable<void> alert_desk::run() {
     std::optional<timestamp> next;
     try {
       const auto now = wall_now();
-      for (auto& alert : around_.store.alerts(at_once)) {
+      for (auto& alert : around_.store.alerts(not_before_.size() + at_once)) {
         const auto [known, fresh] = not_before_.emplace(alert.id, timestamp::max());
         if (!fresh && known->second > now) {
           if (known->second != timestamp::max()) next = std::min(next.value_or(known->second), known->second);

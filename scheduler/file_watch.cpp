@@ -84,7 +84,10 @@ class file_watch final : public trigger_watch {
     if (std::ssize(files) > trigger_.max_files) files.resize(static_cast<std::size_t>(trigger_.max_files));
     // One that was just put away may still be listed.
     std::erase_if(files, [](const auto& file) { return runtime::stamp_of(file.path) != file.stamp; });
-    if (files.empty()) co_return now;
+    if (files.empty()) {
+      room_.cancel();
+      co_return now + std::chrono::seconds(1);
+    }
     co_await take(files);
     oldest_seen_.reset();
     co_return now;
@@ -120,6 +123,7 @@ class file_watch final : public trigger_watch {
     for (const auto& [path, claim] : taken_) {
       if (around_.unfinished.contains(claim.run)) continue;
       const auto run = around_.store.run(claim.run);
+      if (run && !is_final(run->state)) continue;  // it is taken up again at the next start
       const bool succeeded = run && run->state == run_state::succeeded;
       if (put_away(claim, succeeded)) done.push_back(claim);
     }

@@ -29,9 +29,9 @@ active_limits limits_of(const config::job& job) {
   return {std::nullopt, job.max_active.value_or(1)};
 }
 
-// When a run was due. A backfill's time lies far back and says nothing about that.
+// When a run was due. The time of a backfill or of a run that is repeated lies far back and says nothing about that.
 std::optional<timestamp> due_time(const run_record& run) {
-  return run.trigger == trigger_kind::backfill ? std::nullopt : run.scheduled_for;
+  return run.trigger == trigger_kind::backfill || !run.retry_of.empty() ? std::nullopt : run.scheduled_for;
 }
 
 }  // namespace
@@ -65,6 +65,7 @@ void job_runs::stop() {
   stopping_ = true;
   for (const auto& [id, one] : held_) {
     if (one.pause) one.pause->notify();
+    if (!one.run->executing()) one.run->interrupt();  // its clock ends with it
   }
 }
 
@@ -271,12 +272,13 @@ asio::awaitable<void> job_runs::wait_for_retry(std::shared_ptr<live_run> run, st
 // ---- starting ----
 
 void job_runs::wait_for_room(const std::shared_ptr<live_run>& run) {
-  run->watch_clock();
+  if (!stopping_) run->watch_clock();
   around_.room.wait(entry_of(run->record()), [self = shared_from_this(), run] {
     const auto found = self->held_.find(run->record().id);
     if (found == self->held_.end()) return;
     found->second.has_room = true;
     self->count(run->record().overlap_key, 1, -1);
+    self->changed_->notify();  // an interval waits until nothing of it waits
     if (run->executing()) return;  // it was cancelled while it waited: on its way out
     in_background(self->around_.where.control, "start of run " + run->record().id, self->start_waiting(run));
   });
@@ -316,6 +318,7 @@ asio::awaitable<void> job_runs::start_waiting(std::shared_ptr<live_run> run) {
 
 void job_runs::begin(const std::shared_ptr<live_run>& run) {
   if (stopping_) {
+    run->interrupt();
     on_ended(run);  // stored as running: the next start takes it over
     return;
   }

@@ -3,6 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 
 #include "scheduler/background.hpp"
 
@@ -84,6 +86,8 @@ asio::awaitable<void> job_supervisor::watch_triggers() {
     }
     if (over()) break;
     if (next) {
+      // Whoever has something to do at once lets all others have their turn first.
+      if (*next <= wall_now()) co_await asio::post(around_.where.control, asio::use_awaitable);
       co_await changed_->wait_until(steady_time(*next));
     } else {
       co_await changed_->wait();
@@ -96,18 +100,29 @@ asio::awaitable<void> job_supervisor::watch_triggers() {
 
 // One look at everything that could be done now.
 asio::awaitable<job_supervisor::when> job_supervisor::advance() {
-  if (redefined_ && !retired_) make_watches();
+  if (retired_) redefined_ = false;
+  if (redefined_) make_watches();
+  if (!std::exchange(opened_, true)) {
+    for (std::size_t i = 0; i < watches_.size(); ++i) co_await open(watches_[i]);
+    co_await close_unwatched();
+  }
   if (retired_) std::erase_if(watches_, [](const auto& w) { return !w.watch->busy(); });
   when next;
   for (std::size_t i = 0; i < watches_.size(); ++i) {
     if (stopping_ || redefined_) co_return wall_now();
     next = earlier(next, co_await advance(watches_[i]));
   }
-  if (!opened_) {
-    opened_ = true;
-    co_await close_unwatched();
-  }
   co_return next;
+}
+
+asio::awaitable<void> job_supervisor::open(watched& w) {
+  try {
+    co_await w.watch->open();
+    w.open = true;
+  } catch (const std::exception& e) {
+    w.trouble = e.what();
+    spdlog::error("job {}: trigger {}: {}; trying again every second", name_, w.watch->key(), w.trouble);
+  }
 }
 
 // One trigger that cannot work now (a secret is missing) keeps no other from working.

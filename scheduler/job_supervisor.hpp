@@ -48,6 +48,7 @@ class job_supervisor : public std::enable_shared_from_this<job_supervisor> {
   };
 
   asio::awaitable<when> advance();
+  asio::awaitable<void> open(watched& w);
   asio::awaitable<when> advance(watched& w);
   void make_watches();
   asio::awaitable<void> close_unwatched();

@@ -87,6 +87,7 @@ void live_run::interrupt() {
   interrupted_ = true;
   end_tasks();
   changed_->notify();
+  clock_->notify();
 }
 
 void live_run::extend_input(std::int64_t until, std::int64_t events) {
@@ -494,7 +495,7 @@ asio::awaitable<void> live_run::keep_time() {
     timestamp at;
     std::optional<std::size_t> alert;  // absent: the deadline
   };
-  const auto due = record_.trigger == trigger_kind::backfill ? std::nullopt : record_.scheduled_for;
+  const auto due = record_.trigger == trigger_kind::backfill || !record_.retry_of.empty() ? std::nullopt : record_.scheduled_for;
   std::vector<moment> all;
   if (record_.deadline_at) all.push_back({*record_.deadline_at, std::nullopt});
   for (std::size_t i = 0; i < job_.alerts.size(); ++i) {

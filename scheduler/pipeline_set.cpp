@@ -338,6 +338,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
     co_return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + if_match};
   }
   co_await around_.store.remove_pipeline(name);  // first: when the disk is full, nothing has changed
+  live->retire_jobs();  // no trigger writes a row of it any more
   for (const auto& sentence : co_await stop_flows(around_, live->all_flows(), around_.options.drain_timeout,
                                                 flow_state::stopped)) {
     spdlog::warn("{}", sentence);
@@ -345,7 +346,6 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
   co_await around_.offered.flows.forget(name + "/flow/");
   index_followers(name, live->current()->definition.get(), nullptr);
   const auto topics = topics_only_of(name);
-  live->retire_jobs();
   retired_jobs_.insert(retired_jobs_.end(), live->retired_jobs().begin(), live->retired_jobs().end());
   live_.erase(name);
   share_pools();
@@ -452,6 +452,10 @@ asio::awaitable<void> pipeline_set::take_over(run_record record) {
       if (record.tasks.empty()) record.tasks = around_.store.run(record.id)->tasks;
       const auto known = find_job(record.pipeline, record.job);
       const auto job = known ? *known : retired_job(*revision, record.job);
+      if (!known) {
+        for (const auto& [pool, slots] : (*revision)->definition->pools) around_.room.limit_pool(pool, slots);
+        share_pools();  // those that a live pipeline declares have their own size
+      }
       for (const auto& [name, topic] : (*revision)->definition->topics) {
         if (!around_.offered.topics.find(name)) around_.offered.topics.declare(topic);  // its input may be there
       }

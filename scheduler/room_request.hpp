@@ -27,6 +27,7 @@ class room_request {
     if (state_ && overlap_key != overlap_key_) cancel();
     if (!state_) {
       overlap_key_ = overlap_key;
+      serial_ = ++last_serial_;
       state_ = std::make_shared<bool>(false);
       queue_entry entry;
       entry.id = room_name();
@@ -44,14 +45,12 @@ class room_request {
   std::string take() {
     std::string room = room_name();
     state_.reset();
-    ++serial_;
     return room;
   }
 
   void cancel() {
     if (!std::exchange(state_, nullptr)) return;
     runs_->give_back(room_name());
-    ++serial_;
   }
 
  private:
@@ -62,7 +61,9 @@ class room_request {
   const std::shared_ptr<runtime::wakeup> wake_;
   std::string overlap_key_;
   std::shared_ptr<bool> state_;  // null: not asked; else whether it was granted
-  std::uint64_t serial_ = 0;
+  std::uint64_t serial_ = 0;  // of the last request
+  // Of all requests: a room that became a run's outlives the watch that asked for it.
+  static inline std::uint64_t last_serial_ = 0;
 };
 
 }  // namespace penstock::scheduler

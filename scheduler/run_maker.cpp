@@ -87,6 +87,7 @@ asio::awaitable<result<backfill_answer>> run_maker::backfill(std::string pipelin
   const auto& definition = (*found)->definition();
   const auto params = config::check_parameters(definition, config::value::parse(request.params, nullptr, false));
   if (!params) co_return params.error();
+  request.until = std::min(request.until, wall_now());  // what is to come comes by itself
   std::vector<timestamp> times;
   bool scheduled = false;
   for (const auto& trigger : definition.triggers) {

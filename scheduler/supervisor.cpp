@@ -110,7 +110,11 @@ asio::awaitable<void> supervisor::impl::let_runs_end(steady::time_point deadline
     if (!run->executing()) continue;
     if (run->record().state == run_state::retrying) run->interrupt();
     if (run->record().input.open) {
-      co_await around.store.close_input(id);
+      try {
+        co_await around.store.close_input(id);
+      } catch (const std::exception& e) {
+        spdlog::error("run {}: that its input has ended cannot be stored: {}", id, e.what());
+      }
       run->close_input();
     }
   }

@@ -193,9 +193,6 @@ asio::awaitable<void> task_work::run_command(task_input input) {
   for (const auto& failure : {outcome.input_failure, outcome.output_failure}) {
     if (!failure.empty()) task_.reason = failure;
   }
-  if (!outcome.result_failure.empty()) {
-    task_.reason += (task_.reason.empty() ? "" : "; ") + ("what it wrote to $PENSTOCK_OUTPUT " + outcome.result_failure);
-  }
   if (outcome.ok()) {
     task_.state = run_state::succeeded;
   } else if (outcome.end == runtime::command_end::timed_out) {

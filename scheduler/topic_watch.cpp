@@ -41,6 +41,30 @@ class topic_watch final : public trigger_watch {
   }
 
   asio::awaitable<when> advance(timestamp now, bool quiet) override {
+    looking_ = true;
+    const std::shared_ptr<void> done(nullptr, [this](void*) { looking_ = false; });
+    co_return co_await look_and_act(now, quiet);
+  }
+
+  const std::string& key() const override { return key_; }
+  std::optional<std::int64_t> cursor(const std::string& topic) const override {
+    if (topic != trigger_.topic) return std::nullopt;
+    return seen_.matching == 0 ? seen_.until : cursor_;  // nobody is behind for what starts nothing
+  }
+  bool misses_topic() const override { return !topic_; }
+  bool busy() const override { return open_ && !open_->over(); }
+
+  bool watch_open(const std::shared_ptr<live_run>& run) override {
+    if (!topic_ || run->record().input.topic != trigger_.topic || trigger_.grace_period.count() <= 0) return false;
+    // Only the run whose claim ends at the cursor can grow, and not while that is being moved.
+    if (looking_ || run->record().input.until != cursor_ || (open_ && open_ != run && !open_->over())) return false;
+    watch(run);
+    last_event_ = wall_now();
+    return true;
+  }
+
+ private:
+  asio::awaitable<when> look_and_act(timestamp now, bool quiet) {
     if (!topic_) co_return std::nullopt;  // misses_topic()
     if (open_ && open_->over()) {
       open_.reset();
@@ -63,22 +87,6 @@ class topic_watch final : public trigger_watch {
     co_return now;
   }
 
-  const std::string& key() const override { return key_; }
-  std::optional<std::int64_t> cursor(const std::string& topic) const override {
-    if (topic != trigger_.topic) return std::nullopt;
-    return seen_.matching == 0 ? seen_.until : cursor_;  // nobody is behind for what starts nothing
-  }
-  bool misses_topic() const override { return !topic_; }
-  bool busy() const override { return open_ && !open_->over(); }
-
-  bool watch_open(const std::shared_ptr<live_run>& run) override {
-    if (!topic_ || run->record().input.topic != trigger_.topic || trigger_.grace_period.count() <= 0) return false;
-    watch(run);
-    last_event_ = wall_now();
-    return true;
-  }
-
- private:
   bool looks_inside() const { return !trigger_.where.empty() || !runs_->definition().overlap_key.empty(); }
 
   void begin_at(std::int64_t cursor) {
@@ -197,6 +205,7 @@ class topic_watch final : public trigger_watch {
   std::shared_ptr<runtime::topic> topic_;  // null: does not exist yet
   std::shared_ptr<runtime::topic::subscription> subscription_;
   std::int64_t cursor_ = 0;
+  bool looking_ = false;             // advance() is on its way
   runtime::scan_state seen_;         // of the events behind the cursor
   std::shared_ptr<live_run> open_;   // the run whose claim may still grow
   timestamp last_event_{};           // when that claim last grew
