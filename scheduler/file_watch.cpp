@@ -81,9 +81,7 @@ class file_watch final : public trigger_watch {
       co_return std::min(enough, arriving_->next_check(now).value_or(enough));
     }
     if (!room_.ask("", now)) co_return arriving_->next_check(now);
-    if (std::ssize(files) > trigger_.max_files) files.resize(static_cast<std::size_t>(trigger_.max_files));
-    // One that was just put away may still be listed.
-    std::erase_if(files, [](const auto& file) { return runtime::stamp_of(file.path) != file.stamp; });
+    files = still_there(std::move(files));
     if (files.empty()) {
       room_.cancel();
       co_return now + std::chrono::seconds(1);
@@ -99,6 +97,16 @@ class file_watch final : public trigger_watch {
   bool is_taken(const runtime::arrived_file& file) const {
     const auto found = taken_.find(file.path.string());
     return found != taken_.end() && found->second.stamp == file.stamp;
+  }
+
+  // The first of them, as many as one run takes. One that was just put away may still be listed.
+  std::vector<runtime::arrived_file> still_there(std::vector<runtime::arrived_file> listed) const {
+    std::vector<runtime::arrived_file> found;
+    for (auto& file : listed) {
+      if (std::ssize(found) == trigger_.max_files) break;
+      if (runtime::stamp_of(file.path) == file.stamp) found.push_back(std::move(file));
+    }
+    return found;
   }
 
   asio::awaitable<void> take(const std::vector<runtime::arrived_file>& files) {
