@@ -2,13 +2,16 @@
 //
 // api/ calls deliver() on the control thread; the webhook source of the flow that claims the path registers a
 // receiver on its strand. The receiver checks the signature on the raw bytes, queues the events and answers
-// once they are safe downstream. Thread-safe; owned by the daemon.
+// once they are safe downstream. A path that is spoken for, but whose receiver is just starting or being replaced,
+// holds its sender for a moment rather than send it away. Thread-safe; owned by the daemon.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -16,6 +19,7 @@
 
 #include "config/error.hpp"
 #include "runtime/event.hpp"
+#include "runtime/wakeup.hpp"
 
 namespace penstock::runtime {
 
@@ -40,21 +44,26 @@ class webhooks {
 
   // Claims a path ("/orders"). errc::conflict: another flow has it. Released with the token.
   result<std::shared_ptr<void>> claim(const std::string& path, receiver take);
-  // not_found: nobody claims the path (detail names the nearest); while a flow is down its path answers
-  // `unavailable`.
+  // not_found: nobody claims the path (detail names the nearest); unavailable: it is reserved, and no receiver came
+  // within opening_patience.
   asio::awaitable<result<delivery_answer>> deliver(std::string path, delivery d);
 
-  // A flow that is defined but not running right now: its path answers 503 instead of 404.
+  // How long a delivery waits for the receiver of a reserved path.
+  static constexpr std::chrono::seconds opening_patience{1};
+
+  // A receiver that is defined, though it may not run right now: its path answers 503 instead of 404.
   void reserve(const std::string& path);
   void unreserve(const std::string& path);
 
  private:
   struct token;
   result<std::shared_ptr<receiver>> find(const std::string& path);
+  asio::awaitable<result<std::shared_ptr<receiver>>> await_receiver(std::string path);
   void release(const std::string& path);
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<receiver>> receivers_;
   std::map<std::string, int> reserved_;
+  std::set<std::shared_ptr<wakeup>> waiting_;  // deliveries that wait for some receiver
 };
 
 }  // namespace penstock::runtime
