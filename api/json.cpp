@@ -199,6 +199,7 @@ json to_json(const scheduler::job_view& job) {
           {"queued", job.queued},
           {"running", job.running},
           {"next_firing", time_or_null(job.next_firing)},
+          {"expression_failures", job.expression_failures},
           {"runs", job.runs}};
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "config/check_bounds.hpp"
 #include "config/check_commands.hpp"
 #include "config/check_expressions.hpp"
 #include "config/check_triggers.hpp"
@@ -37,6 +38,11 @@ class checker {
   std::string unknown_pool(const std::string& name) const;
   void check_alert(const place& alert, const field& record);
   void check_workdir(const place& workdir);
+
+  static bool has_trigger(const node& job) {
+    const node* trigger = job.find("trigger");
+    return trigger && (!trigger->items.empty() || !trigger->fields.empty());
+  }
 
   // One slip is one problem: what is meant by a misspelt key is not missing.
   static bool has(const place& p, const field& record, std::string_view key) {
@@ -96,14 +102,17 @@ void checker::check_flow(const std::string& name, const place& flow, const field
     triggers_.check_source(name, source);
   });
   check_command(flow, problems_);
-  check_flow_expressions(flow, problems_);
+  check_flow_expressions(flow, components_, problems_);
   look_at(flow, "ready", [this](const place& ready) { check_readiness(ready, problems_); });
 }
 
 void checker::check_job(const place& job, const field& record) {
   check_work_of_job(job, record);
   check_job_expressions(job, components_, problems_);
-  look_at(job, "params", [this](const place& params) { check_declared_parameters(params, problems_); });
+  check_bounds_of_job(job, problems_);
+  look_at(job, "params", [&](const place& params) {
+    check_declared_parameters(params, has_trigger(job.what()), problems_);
+  });
   look_at(job, "pools", [this](const place& pools) { check_pools(pools); });
   look_at(job, "alerts", [&](const place& alerts) {
     const field& alert_record = find_child(record, "alerts")->children.at(0);
@@ -152,10 +161,13 @@ void checker::check_tasks(const place& tasks, const field& record) {
 }
 
 void checker::check_needs(const std::string& task, const place& needs, const node& tasks, dependencies& all) {
+  std::set<std::string> named;
   for_each_item(needs, [&](const place& need) {
     const node& n = need.what();
     if (n.type != node::kind::scalar || problems_.full()) return;
-    if (tasks.find(n.text)) {
+    if (!named.insert(n.text).second) {
+      problems_.wrong_value(need, in_quotes(n.text) + " is named twice");
+    } else if (tasks.find(n.text)) {
       all.add(task, n.text, need);
     } else if (is_name(n.text)) {
       problems_.wrong_value(

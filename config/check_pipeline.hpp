@@ -1,6 +1,6 @@
 // The rules of a definition that span several values and so stand in no field record: what a flow, job or
-// task is made of, the order of tasks, pools, alerts; and, each in its own file, commands, triggers, parameters and
-// what expressions speak of. Reads the document itself, so it finds its problems even when the records found others.
+// task is made of, the order of tasks, pools, alerts; and, each in its own file, commands, triggers, bounds,
+// parameters and what expressions speak of. Reads the document itself, so it finds its problems even when the records found others.
 // Pure, any thread (the time zone list is read from the system once).
 #pragma once
 

@@ -99,17 +99,28 @@ trigger_checker::trigger_checker(const place& document, problem_list& problems)
 }
 
 void trigger_checker::check(const std::string& job, const place& triggers) {
-  std::set<std::string> topics, files;
+  std::set<std::string> topics, files, schedules, upstream;
+  std::set<nanoseconds> intervals;
   std::set<timestamp> times;
-  const auto once = [this](bool is_new, const place& where, const std::string& what) {
+  const auto once = [this](bool is_new, const place& where, const std::string& what, const char* hint = "") {
     if (is_new) return;
-    problems_.wrong_value(where, what + " " + in_quotes(where.what().text) + " starts this job already");
+    problems_.wrong_value(where, what + " " + in_quotes(where.what().text) + " starts this job already" + hint);
   };
   for_each_item(triggers, [&](const place& trigger) {
     if (problems_.full()) return;
     check_schedule(trigger);
+    check_debounce(trigger);
     look_at_text(trigger, "topic", [&](const place& topic) {
-      once(topics.insert(topic.what().text).second, topic, "topic");
+      once(topics.insert(topic.what().text).second, topic, "topic",
+           "; write one trigger whose 'where' joins the conditions with 'or', or another job");
+    });
+    look_at_text(trigger, "cron", [&](const place& cron) {
+      const node* zone = trigger.what().find("timezone");
+      once(schedules.insert(cron.what().text + " in " + (zone ? zone->text : "UTC")).second, cron, "the schedule");
+    });
+    look_at_text(trigger, "every", [&](const place& every) {
+      const auto interval = parse_duration(every.what().text);
+      once(!interval || intervals.insert(*interval).second, every, "every");
     });
     look_at_text(trigger, "at", [&](const place& at) {
       const auto time = parse_time(at.what().text);
@@ -124,7 +135,10 @@ void trigger_checker::check(const std::string& job, const place& triggers) {
     look_at(trigger, "webhook", [&](const place& hook) {
       look_at_path(hook, [&](const place& path) { check_hook("job " + in_quotes(job), path); });
     });
-    look_at(trigger, "after", [&](const place& after) { check_after(job, after); });
+    look_at(trigger, "after", [&](const place& after) {
+      check_after(job, after);
+      once(after.what().type != node::kind::scalar || upstream.insert(after.what().text).second, after, "the end of");
+    });
   });
 }
 
@@ -173,6 +187,17 @@ void trigger_checker::check_file(const place& file) {
   }
 }
 
+void trigger_checker::check_debounce(const place& trigger) {
+  look_at_text(trigger, "debounce", [&](const place& debounce) {
+    const node* wait = trigger.what().find("max_wait");
+    const auto quiet = parse_duration(debounce.what().text);
+    const auto most = wait ? parse_duration(wait->text) : std::nullopt;
+    if (!quiet || !most || *most == nanoseconds{0} || *quiet <= *most) return;
+    problems_.wrong_value(debounce, "longer than max_wait (" + format_duration(*most) +
+                                        "), which ends the waiting, so it would never be reached");
+  });
+}
+
 void trigger_checker::check_schedule(const place& trigger) {
   look_at_text(trigger, "cron", [this](const place& cron) {
     const auto parsed = parse_cron(cron.what().text);
@@ -216,10 +241,10 @@ void trigger_checker::check_job_exists(const std::string& job, const place& wher
     return;
   }
   const node* jobs = document_.what().find("jobs");
-  problems_.wrong_value(where,
-                        "this pipeline has no job " + in_quotes(target.job) + "; " +
-                            suggestion(target.job, jobs ? keys_of(*jobs) : std::vector<std::string>{}) +
-                            " A job of another pipeline is written pipeline.job");
+  const std::string known = suggestion(target.job, jobs ? keys_of(*jobs) : std::vector<std::string>{});
+  problems_.wrong_value(where, "this pipeline has no job " + in_quotes(target.job) + "; " + known +
+                                   (known.ends_with('?') ? " A" : "; a") +
+                                   " job of another pipeline is written pipeline.job");
 }
 
 }  // namespace penstock::config

@@ -1,5 +1,7 @@
 #include "config/declared_parameters.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 #include <nlohmann/json.hpp>
@@ -11,6 +13,8 @@
 
 namespace penstock::config {
 namespace {
+
+constexpr std::size_t most_compared = 1'000;  // choices; of more of them, doubles cost too long to find
 
 parameter_type type_of(const node& written) {
   const value v = json_of(written);
@@ -70,6 +74,12 @@ parameter parameter_of(const std::string& name, const node& written) {
   return p;
 }
 
+// A misspelt 'default' is reported as such.
+bool meant_default(const node& written) {
+  return std::any_of(written.fields.begin(), written.fields.end(),
+                     [](const node::entry& entry) { return nearest(entry.key, {"default"}) == "default"; });
+}
+
 class declaration_check {
  public:
   declaration_check(const place& where, const parameter& p, problem_list& problems)
@@ -92,7 +102,7 @@ class declaration_check {
     const bool measured = p_.type != parameter_type::boolean && p_.type != parameter_type::object;
     for (const auto* key : {"minimum", "maximum"}) {
       look_at(where_, key, [&](const place& bound) {
-        if (measured) return;
+        if (measured) return check_length(bound);
         problems_.wrong_key(bound, "'" + std::string(key) + "' goes with a number, a string or a list, not with " +
                                        (p_.type == parameter_type::object ? "an object" : "a boolean"));
         sound_ = false;
@@ -102,14 +112,27 @@ class declaration_check {
     look_at(where_, "maximum", [this](const place& most) { wrong(most, "less than the minimum"); });
   }
 
+  // The bound of a text or list counts its characters or items.
+  void check_length(const place& bound) {
+    const bool counts = p_.type == parameter_type::string || p_.type == parameter_type::list;
+    const auto n = number_of(bound.what());
+    if (!counts || !n || (*n >= 0 && *n == std::trunc(*n))) return;
+    wrong(bound, p_.type == parameter_type::string ? "counts the characters of a string; expected a whole number from 0"
+                                                   : "counts the items of a list; expected a whole number from 0");
+  }
+
   void check_choices() {
     parameter any_choice = p_;
     any_choice.choices.clear();
     look_at(where_, "choices", [&](const place& choices) {
       for (std::size_t i = 0; i < choices.what().items.size(); ++i) {
         if (problems_.full()) return;
-        const auto fault = parameter_fault(any_choice, p_.choices[i]);
-        if (fault) wrong(choices.item(i), "the choice " + *fault);
+        const auto here = p_.choices.begin() + static_cast<std::ptrdiff_t>(i);
+        if (auto fault = parameter_fault(any_choice, *here)) {
+          wrong(choices.item(i), "the choice " + *fault);
+        } else if (i < most_compared && std::find(p_.choices.begin(), here, *here) != here) {
+          wrong(choices.item(i), "this choice is named twice");
+        }
       }
     });
   }
@@ -137,7 +160,7 @@ class declaration_check {
 
 }  // namespace
 
-void check_declared_parameters(const place& params, problem_list& problems) {
+void check_declared_parameters(const place& params, bool has_trigger, problem_list& problems) {
   std::map<std::string, std::string> variables;  // and whose they are
   for_each_entry(params, [&](const std::string& name, const place& where) {
     if (problems.full()) return;
@@ -149,6 +172,9 @@ void check_declared_parameters(const place& params, problem_list& problems) {
     if (!declared_type(where.what())) return;  // the records have told
     const parameter p = parameter_of(name, where.what());
     declaration_check(where, p, problems).check();
+    if (has_trigger && !p.fallback && !meant_default(where.what())) {
+      problems.wrong_key(where, in_quotes(name) + " has no default, and the job's trigger gives no parameters");
+    }
   });
 }
 

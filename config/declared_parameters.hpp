@@ -10,8 +10,8 @@
 namespace penstock::config {
 
 // Everything about `params` that spans several keys: defaults, choices and bounds that do not fit each other, names
-// that would share an environment variable.
-void check_declared_parameters(const place& params, problem_list& problems);
+// that would share an environment variable; and what has no default where a trigger starts the job: it gives none.
+void check_declared_parameters(const place& params, bool has_trigger, problem_list& problems);
 
 // In the order written. Of faulty ones, what can be made of them.
 std::vector<parameter> declared_parameters(const node& params);

@@ -252,6 +252,7 @@ struct pipeline {
   // The whole definition with defaults filled in, as REST shows it: durations and sizes with their units,
   // secrets as references. Parsing it again gives an equal pipeline.
   value document;
+  std::vector<problem> warnings;  // allowed, but likely a slip; by position
 };
 
 struct parse_options {
@@ -259,7 +260,7 @@ struct parse_options {
   node_limits limits{};
 };
 
-// Text (YAML or JSON) to a checked pipeline, or every problem of the text at once, sorted by position.
+// Text (YAML or JSON) to a checked pipeline (which may have warnings), or every problem of the text at once, sorted by position.
 // errc::malformed: not YAML at all; errc::invalid: YAML, but not a pipeline.
 result<pipeline> parse_pipeline(std::string_view text, const catalog& components,
                                 const parse_options& options = {});

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "config/field.hpp"
+#include "config/in_quotes.hpp"
+
 namespace penstock::config {
 namespace {
 
@@ -39,7 +42,38 @@ std::size_t closing_brace(std::string_view text, std::size_t at) {
   return text.npos;
 }
 
+bool begins_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+bool is_word(char c) { return begins_word(c) || (c >= '0' && c <= '9'); }
+
+// The end of the word that begins at `at`.
+std::size_t behind_word(std::string_view text, std::size_t at) {
+  while (at < text.size() && is_word(text[at])) ++at;
+  return at;
+}
+
+// `word` and what stands behind it in ${...}; nothing when it is no slip of anything.
+std::optional<std::string> slip_of(const std::string& word, const std::string& rest) {
+  const std::string shown = in_quotes("${" + word + rest + "}");
+  for (const char* kind : {"env", "file", "secret"}) {
+    if (word == kind) return shown + ": a reference is written with a colon, ${" + word + ":" + rest.substr(1) + "}";
+  }
+  const std::string meant = nearest(word, {variables.begin(), variables.end()});
+  if (meant.empty() || meant == word) return std::nullopt;
+  return shown + " is nothing that is filled in; did you mean '${" + meant + rest + "}'?";
+}
+
 }  // namespace
+
+std::optional<std::string> fill_in_slip(std::string_view text) {
+  for (std::size_t at = text.find("${"); at != text.npos; at = text.find("${", at + 2)) {
+    const std::size_t dot = behind_word(text, at + 2);
+    if (dot == at + 2 || dot + 1 >= text.size() || text[dot] != '.' || !begins_word(text[dot + 1])) continue;
+    const std::size_t end = behind_word(text, dot + 1);
+    const std::string word(text.substr(at + 2, dot - at - 2)), rest(text.substr(dot, end - dot));
+    if (auto slip = slip_of(word, rest)) return slip;
+  }
+  return std::nullopt;
+}
 
 bool is_fill_in_variable(std::string_view word) {
   return std::find(variables.begin(), variables.end(), word) != variables.end();

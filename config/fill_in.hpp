@@ -8,6 +8,7 @@
 // references.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,10 @@ struct text_part {
 // The parts in order; neither empty texts nor two texts in a row. `unclosed` comes last, and never in a checked
 // pipeline.
 std::vector<text_part> split_fill_ins(std::string_view text);
+
+// What is wrong with the first "${word.name}" whose word is a slip of a variable ("${parms.x}") or names a kind of
+// secret ("${env.HOME}"), or nothing. No shell knows a name with a dot, and "${ word.name}" is left alone.
+std::optional<std::string> fill_in_slip(std::string_view text);
 
 // params, run, tasks, item, item_index.
 bool is_fill_in_variable(std::string_view word);

@@ -5,10 +5,13 @@
 #include <optional>
 #include <utility>
 
+#include "config/field.hpp"
+#include "config/in_quotes.hpp"
+
 namespace penstock::config {
 namespace {
 
-constexpr std::array<std::string_view, 6> variables{"event", "meta", "params", "run", "tasks", "item"};
+constexpr std::array<std::string_view, 7> variables{"event", "meta", "params", "run", "tasks", "item", "item_index"};
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool begins_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
@@ -27,8 +30,12 @@ class lua_reader {
       skip_space();
     }
     if (has_function_) found_.clear();
+    if (has_function_) strangers_.clear();
     return std::move(found_);
   }
+
+  // Other words into which the text looks with a dot, once mentions() has read it.
+  const std::vector<std::string>& strangers() const { return strangers_; }
 
  private:
   char here(std::size_t ahead = 0) const { return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0'; }
@@ -66,7 +73,11 @@ class lua_reader {
     const std::string_view name = read_word();
     const bool member = std::exchange(member_, false);
     if (name == "function") has_function_ = true;
-    if (member || std::find(variables.begin(), variables.end(), name) == variables.end()) return;
+    if (member) return;
+    if (std::find(variables.begin(), variables.end(), name) == variables.end()) {
+      if (here() == '.' && begins_word(here(1))) strangers_.emplace_back(name);
+      return;
+    }
     const std::size_t behind = at_;
     skip_space();
     if (here() == '=' && here(1) != '=') return;  // a key in a table: {item = 1}
@@ -136,10 +147,21 @@ class lua_reader {
   bool member_ = false;  // the word to come stands behind a dot or colon
   bool has_function_ = false;
   std::vector<lua_mention> found_;
+  std::vector<std::string> strangers_;
 };
 
 }  // namespace
 
 std::vector<lua_mention> lua_mentions(std::string_view expression) { return lua_reader(expression).mentions(); }
+
+std::optional<std::string> lua_slip(std::string_view expression) {
+  lua_reader reader(expression);
+  reader.mentions();
+  for (const std::string& word : reader.strangers()) {
+    const std::string meant = nearest(word, {variables.begin(), variables.end()});
+    if (!meant.empty()) return "nothing is called " + in_quotes(word) + " here; did you mean '" + meant + "'?";
+  }
+  return std::nullopt;
+}
 
 }  // namespace penstock::config

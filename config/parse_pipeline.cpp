@@ -8,6 +8,7 @@
 #include "config/definition.hpp"
 #include "config/place.hpp"
 #include "config/validate.hpp"
+#include "config/warnings.hpp"
 
 namespace penstock::config {
 namespace {
@@ -100,7 +101,9 @@ result<pipeline> parse_pipeline(std::string_view text, const catalog& components
   value checked = validate(document, pipeline_fields(), components, problems);
   check_pipeline(document, components, problems);
   if (!problems.empty()) return invalid(problems.take_sorted(), options.file);
-  return pipeline_of(std::move(checked), read->root, components);
+  pipeline out = pipeline_of(std::move(checked), read->root, components);
+  out.warnings = find_warnings(document);
+  return out;
 }
 
 std::string describe(const problem& p, std::string_view file) {

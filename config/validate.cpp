@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/in_quotes.hpp"
+#include "config/lua_mentions.hpp"
 #include "config/scalar.hpp"
 #include "config/secrets.hpp"
 #include "config/time.hpp"
@@ -64,6 +65,42 @@ std::vector<std::string> names_of(const std::map<std::string, component_spec, st
 std::string joined(const std::vector<std::string>& words) {
   std::string out;
   for (const auto& word : words) out += (out.empty() ? "" : ", ") + word;
+  return out;
+}
+
+// The record of the keys that a mapping under this key has, or null.
+const field* keys_inside(const field& f) {
+  if (f.type == field_type::list && f.children.at(0).type == field_type::object) return &f.children.front();
+  return f.type == field_type::object ? &f : nullptr;
+}
+
+// "goes inside 'file'" of a key that stands beside the mapping which it belongs to, else empty.
+std::string goes_inside(const node& n, const field& f, const std::string& key) {
+  for (const auto& entry : n.fields) {
+    const field* sibling = find_child(f, entry.key);
+    const field* inner = sibling ? keys_inside(*sibling) : nullptr;
+    if (!inner || !find_child(*inner, key)) continue;
+    const bool shortened = entry.value.type == node::kind::scalar && !inner->shorthand.empty();
+    return "goes inside '" + entry.key + "'" +
+           (shortened ? ": {" + inner->shorthand + ": …, " + key + ": …}" : "");
+  }
+  return {};
+}
+
+// Which of the keys that exclude each other is given, or null.
+const std::string* chosen_of(const node& n, const field& f) {
+  for (const std::string& key : f.exactly_one) {
+    if (n.find(key)) return &key;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> names_beside(const field& f, const std::string& chosen) {
+  std::vector<std::string> out;
+  for (const field& child : f.children) {
+    const bool excluded = std::find(f.exactly_one.begin(), f.exactly_one.end(), child.name) != f.exactly_one.end();
+    if (!excluded && (child.goes_with.empty() || child.goes_with == chosen)) out.push_back(child.name);
+  }
   return out;
 }
 
@@ -178,6 +215,7 @@ class validator {
 
   void check_bounds(const place& p, const field& f, double amount);
   void check_siblings(const place& p, const field& f);
+  std::string about_unknown(const node& n, const field& f, const std::string& key);
   void add_missing(const place& p, const field& f, value& object);
   value fallback_of(const field& f);
   value settings_of(const place& p, const component_spec& spec);
@@ -322,6 +360,9 @@ value validator::check_lua(const place& p, const field& f) {
       return nothing(p, "not valid Lua: " + *fault);
     }
   }
+  if (f.type == field_type::expression) {
+    if (auto slip = lua_slip(text)) return nothing(p, *slip);
+  }
   return text;
 }
 
@@ -416,13 +457,28 @@ value validator::check_object(const place& p, const field& f) {
         put(out, entry.key, check(at_entry, *child));
         continue;
       }
-      problems_.wrong_key(at_entry,
-                          "unknown key " + in_quotes(entry.key) + "; " + suggestion(entry.key, names_of(f)));
+      problems_.wrong_key(at_entry, "unknown key " + in_quotes(entry.key) + "; " + about_unknown(n, f, entry.key));
     }
     check_siblings(p, f);
   }
   add_missing(p, f, out);
   return out;
+}
+
+// Where an unknown key belongs, or which one was meant: of those that may stand beside what is given, else of those
+// that stand inside of it.
+std::string validator::about_unknown(const node& n, const field& f, const std::string& key) {
+  if (std::string where = goes_inside(n, f, key); !where.empty()) return "it " + where;
+  const std::string* kind = chosen_of(n, f);
+  if (!kind) return suggestion(key, names_of(f));
+  const std::vector<std::string> beside = names_beside(f, *kind);
+  if (std::string near = nearest(key, beside); !near.empty()) return "did you mean '" + near + "'?";
+  const field* inner = keys_inside(*find_child(f, *kind));
+  const std::string near = inner ? nearest(key, names_of(*inner)) : "";
+  if (!near.empty()) return "did you mean '" + near + "' inside '" + *kind + "'?";
+  if (std::string other = nearest(key, names_of(f)); !other.empty()) return "did you mean '" + other + "'?";
+  if (!beside.empty()) return "known beside '" + *kind + "': " + joined(beside);
+  return inner ? "known inside '" + *kind + "': " + joined(names_of(*inner)) : "nothing goes beside '" + *kind + "'";
 }
 
 // The rules between the keys of one mapping: exactly_one, goes_with and excludes.
@@ -448,10 +504,12 @@ void validator::check_siblings(const place& p, const field& f) {
                                               "' exclude each other; give one of them");
     }
     if (!child || child->goes_with.empty() || given_or_meant(n, f, child->goes_with)) continue;
+    const std::string inside = goes_inside(n, f, entry.key);
     problems_.wrong_key(p.child(entry),
-                        is_one(child->goes_with)
-                            ? "'" + entry.key + "' goes with a " + child->goes_with + " " + f.name
-                            : "'" + entry.key + "' goes with '" + child->goes_with + "'");
+                        "'" + entry.key + "' " +
+                            (!inside.empty()            ? inside
+                             : is_one(child->goes_with) ? "goes with a " + child->goes_with + " " + f.name
+                                                        : "goes with '" + child->goes_with + "'"));
   }
   const bool meant = std::any_of(f.exactly_one.begin(), f.exactly_one.end(),
                                  [&](const std::string& key) { return given_or_meant(n, f, key); });

@@ -49,6 +49,7 @@ int application::run() {
     }
     signals_.cancel();
     manager_.stop_watchdog();
+    if (left_behind_) control_.stop();  // it would wait for what hangs
   });
   control_.run();
   for (; !endings_.empty(); endings_.pop_back()) endings_.back()();

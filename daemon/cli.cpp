@@ -57,7 +57,7 @@ void add_definition_commands(CLI::App& app, arguments& given) {
   CLI::App* validate_command = app.add_subcommand("validate", "Check definition files, offline");
   validate_command->add_option("FILE", given.files, "YAML or JSON; - is stdin")->required();
   runs_as(validate_command, given,
-          [&given](const surroundings& with) { return validate(given.files, with.out, with.json); });
+          [&given](const surroundings& with) { return validate(given.files, with.out, with.err, with.json); });
 
   CLI::App* apply_command = app.add_subcommand("apply", "Register or replace the pipelines of these files");
   apply_command->add_option("FILE", given.files, "YAML or JSON")->required();

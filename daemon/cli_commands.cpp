@@ -119,9 +119,13 @@ struct checked_file {
   result<config::pipeline> outcome;
 };
 
-void print_checked(std::ostream& out, const checked_file& checked) {
+void print_checked(std::ostream& out, std::ostream& err, const checked_file& checked) {
   if (checked.outcome) {
     const config::pipeline& made = *checked.outcome;
+    for (problem one : made.warnings) {
+      one.detail = "warning: " + one.detail;
+      err << config::describe(one, checked.file) << '\n';
+    }
     out << checked.file << ": valid: pipeline " << made.name << " with " << made.topics.size() << " topics, "
         << made.flows.size() << " flows, " << made.jobs.size() << " jobs\n";
     return;
@@ -131,16 +135,24 @@ void print_checked(std::ostream& out, const checked_file& checked) {
   for (const problem& one : wrong.problems) out << config::describe(one, checked.file) << '\n';
 }
 
-document checked_as_json(const checked_file& checked) {
-  document entry = {
-      {"file", checked.file}, {"valid", checked.outcome.has_value()}, {"errors", document::array()}};
-  if (checked.outcome) return entry;
-  const error& wrong = checked.outcome.error();
-  if (wrong.problems.empty()) entry["errors"].push_back({{"pointer", ""}, {"detail", wrong.detail}});
-  for (const problem& one : wrong.problems) {
-    entry["errors"].push_back(
-        {{"pointer", one.pointer}, {"line", one.line}, {"column", one.column}, {"detail", one.detail}});
+document as_json(const std::vector<problem>& problems) {
+  document list = document::array();
+  for (const problem& one : problems) {
+    list.push_back({{"pointer", one.pointer}, {"line", one.line}, {"column", one.column}, {"detail", one.detail}});
   }
+  return list;
+}
+
+document checked_as_json(const checked_file& checked) {
+  document entry = {{"file", checked.file}, {"valid", checked.outcome.has_value()}, {"errors", document::array()},
+                    {"warnings", document::array()}};
+  if (checked.outcome) {
+    entry["warnings"] = as_json(checked.outcome->warnings);
+    return entry;
+  }
+  const error& wrong = checked.outcome.error();
+  entry["errors"] = as_json(wrong.problems);
+  if (wrong.problems.empty()) entry["errors"].push_back({{"pointer", ""}, {"detail", wrong.detail}});
   return entry;
 }
 
@@ -188,7 +200,7 @@ document selection(const std::vector<std::string>& ids, const std::string& pipel
 
 }  // namespace
 
-int validate(const std::vector<std::string>& files, std::ostream& out, bool json) {
+int validate(const std::vector<std::string>& files, std::ostream& out, std::ostream& err, bool json) {
   const runtime::registry components = runtime::make_registry();
   document list = document::array();
   bool all_valid = true;
@@ -200,7 +212,7 @@ int validate(const std::vector<std::string>& files, std::ostream& out, bool json
     if (json) {
       list.push_back(checked_as_json(checked));
     } else {
-      print_checked(out, checked);
+      print_checked(out, err, checked);
     }
   }
   if (json) print_json(out, list);

@@ -33,8 +33,8 @@ struct surroundings {
   bool json = false;  // print the REST documents as they are
 };
 
-// Offline: every problem of every file, one line each.
-int validate(const std::vector<std::string>& files, std::ostream& out, bool json);
+// Offline: every problem of every file, one line each; warnings go to `err` and leave the file valid.
+int validate(const std::vector<std::string>& files, std::ostream& out, std::ostream& err, bool json);
 
 int apply(const surroundings& with, const std::vector<std::string>& files, bool dry_run);
 

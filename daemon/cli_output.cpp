@@ -210,15 +210,23 @@ void show_problem(std::ostream& out, const answer& refusal, const std::string& f
     out << "penstock: HTTP status " << refusal.status << ": " << refusal.body.substr(0, 500) << '\n';
     return;
   }
+  const document& errors = member_of(body, "errors");
   const std::string detail = word(body, "detail");
-  out << "penstock: " << (detail == "-" ? word(body, "title") : detail) << '\n';
-  for (const document& one : member_of(body, "errors")) {
+  // Where there are errors, the detail ends with the first of them, which is shown below.
+  if (!errors.empty() && detail.ends_with(word(errors.front(), "detail"))) {
+    if (const auto first = detail.find("; the first: "); first != detail.npos) {
+      out << "penstock: " << detail.substr(0, first) << '\n';
+    }
+  } else {
+    out << "penstock: " << (detail == "-" ? word(body, "title") : detail) << '\n';
+  }
+  for (const document& one : errors) {
     problem found;
     found.pointer = word(one, "pointer") == "-" ? "" : word(one, "pointer");
     found.line = one.value("line", 0);
     found.column = one.value("column", 0);
     found.detail = word(one, "detail");
-    out << config::describe(found, file) << '\n';
+    out << config::describe(found, file.empty() ? "penstock" : file) << '\n';
   }
 }
 

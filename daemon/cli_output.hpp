@@ -21,7 +21,7 @@ void show_dead_letters(std::ostream& out, const document& list);
 // What PUT /v1/pipelines/NAME answered: revision, and what it changed or would change.
 void show_applied(std::ostream& out, const document& applied, bool created, bool dry_run);
 
-// A refusal (problem+json, RFC 9457): its detail, then one line for each error with its position. `file`:
+// A refusal (problem+json, RFC 9457): its detail, or one line for each error with its position. `file`:
 // where the positions point to; empty: the request's body.
 void show_problem(std::ostream& out, const answer& refusal, const std::string& file);
 

@@ -69,14 +69,26 @@ asio::awaitable<void> alert_desk::run() {
   }
 }
 
+asio::awaitable<void> alert_desk::finish(std::chrono::nanoseconds patience) {
+  const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(patience);
+  bool in_time = true;
+  while (on_their_way_ > 0 && in_time) in_time = co_await delivered_->wait_until(deadline);
+}
+
 asio::awaitable<void> alert_desk::deliver(alert_record alert) {
+  ++on_their_way_;
+  const auto count_off = [this](void*) {
+    --on_their_way_;
+    delivered_->notify();
+  };
+  const std::shared_ptr<void> until_here(nullptr, count_off);
   std::string failure;
   try {
     co_await hand_over(alert);
   } catch (const std::exception& e) {
     failure = *e.what() ? e.what() : "it did not say why";
   }
-  if (stopping_) co_return;  // it is still in the store
+  if (stopping_ && !failure.empty()) co_return;  // it is still in the store
   const int attempts = alert.attempts + 1;
   try {
     if (failure.empty()) {

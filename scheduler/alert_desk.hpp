@@ -7,6 +7,7 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,10 +20,14 @@ namespace penstock::scheduler {
 
 class alert_desk {
  public:
-  alert_desk(surroundings& around, pipeline_set& pipelines) : around_(around), pipelines_(pipelines) {}
+  alert_desk(surroundings& around, pipeline_set& pipelines)
+      : around_(around), pipelines_(pipelines), delivered_(std::make_shared<runtime::wakeup>(around.where.control)) {}
 
   asio::awaitable<void> run();  // until stop()
   void stop();
+  // After stop(): returns when no delivery is on its way any more, or `patience` has passed.
+  asio::awaitable<void> finish(std::chrono::nanoseconds patience);
+  int on_their_way() const { return on_their_way_; }
 
  private:
   asio::awaitable<void> deliver(alert_record alert);
@@ -33,6 +38,8 @@ class alert_desk {
   surroundings& around_;
   pipeline_set& pipelines_;
   std::map<std::string, timestamp> not_before_;  // by alert id: being delivered, or to be tried again then
+  const std::shared_ptr<runtime::wakeup> delivered_;  // or not: one less is on its way
+  int on_their_way_ = 0;
   bool stopping_ = false;
 };
 

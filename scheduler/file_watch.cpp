@@ -2,14 +2,15 @@
 //
 // What a run has taken is stored in the transaction that makes it, by path and content stamp: no file is lost or taken
 // twice. When its run has ended a file is moved or deleted as the trigger says, or it stays, marked by that record until
-// its content changes. A crash before the move is made good at the next start.
+// its content changes. A crash before the move is made good at the next start. With an overlap key the files of a run are
+// all of one key, and a file whose key is free goes before those that have to wait.
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
 #include "runtime/folder_watch.hpp"
+#include "scheduler/file_input.hpp"
 #include "scheduler/room_request.hpp"
 #include "scheduler/trigger_watch.hpp"
 
@@ -18,24 +19,6 @@ namespace penstock::scheduler {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string describe(const runtime::arrived_file& file) {
-  return nlohmann::ordered_json{{"path", file.path.string()},
-                                {"name", file.path.filename().string()},
-                                {"size", file.size},
-                                {"modified", format_time(file.modified)}}
-             .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) +
-         "\n";
-}
-
-// Where a file goes: into `folder`, under its own name, or with a number when that is taken.
-fs::path free_name(const fs::path& folder, const fs::path& name) {
-  fs::path target = folder / name;
-  for (int n = 2; fs::exists(target); ++n) {
-    target = folder / (name.stem().string() + "-" + std::to_string(n) + name.extension().string());
-  }
-  return target;
-}
 
 class file_watch final : public trigger_watch {
  public:
@@ -49,6 +32,7 @@ class file_watch final : public trigger_watch {
         room_(runs_, runs_->pipeline() + "/" + runs_->job() + "/" + key_, wake_) {}
 
   asio::awaitable<void> open() override {
+    room_.cancel();
     const fs::path pattern = runs_->revision()->workdir / trigger_.path;
     for (auto& claim : around_.store.taken_files(runs_->pipeline(), runs_->job(), key_)) {
       const std::string path = claim.path;
@@ -80,20 +64,29 @@ class file_watch final : public trigger_watch {
       room_.cancel();
       co_return std::min(enough, arriving_->next_check(now).value_or(enough));
     }
-    if (!room_.ask("", now)) co_return arriving_->next_check(now);
+    const std::string key = choose(files);
+    if (!room_.ask(key, now)) co_return arriving_->next_check(now);
     files = still_there(std::move(files));
     if (files.empty()) {
       room_.cancel();
       co_return now + std::chrono::seconds(1);
     }
-    co_await take(files);
+    co_await take(files, key);
     oldest_seen_.reset();
     co_return now;
   }
 
   const std::string& key() const override { return key_; }
+  bool busy() const override { return irreplaceable(); }
+  std::int64_t expression_failures() const override { return expression_failures_; }
+  bool irreplaceable() const override {
+    return puts_away() && std::any_of(taken_.begin(), taken_.end(),
+                                      [this](const auto& one) { return runs_->holds(one.second.run); });
+  }
 
  private:
+  bool puts_away() const { return !trigger_.move_to.empty() || !trigger_.move_failed_to.empty() || trigger_.remove; }
+
   bool is_taken(const runtime::arrived_file& file) const {
     const auto found = taken_.find(file.path.string());
     return found != taken_.end() && found->second.stamp == file.stamp;
@@ -109,14 +102,48 @@ class file_watch final : public trigger_watch {
     return found;
   }
 
-  asio::awaitable<void> take(const std::vector<runtime::arrived_file>& files) {
+  // The overlap key of the next run: of the first file whose key no other run has, or else of the first file. The files
+  // of other keys are taken out.
+  std::string choose(std::vector<runtime::arrived_file>& files) {
+    if (runs_->definition().overlap_key.empty()) return {};
+    find_keys(files);
+    const auto key_of = [this](const auto& file) -> const std::string& { return overlap_keys_.at(file.stamp); };
+    const auto is_free = [&](const auto& file) { return !runs_->has_active(key_of(file)); };
+    const auto free = std::find_if(files.begin(), files.end(), is_free);
+    const std::string key = key_of(free == files.end() ? files.front() : *free);
+    std::erase_if(files, [&](const auto& file) { return key_of(file) != key; });
+    return key;
+  }
+
+  void find_keys(const std::vector<runtime::arrived_file>& files) {
+    std::map<std::string, std::string> keys;
+    for (const auto& file : files) {
+      const auto known = overlap_keys_.find(file.stamp);
+      keys[file.stamp] = known == overlap_keys_.end() ? find_key(file) : known->second;
+    }
+    overlap_keys_ = std::move(keys);
+  }
+
+  // Where the expression fails it is "", as for events of topics.
+  std::string find_key(const runtime::arrived_file& file) {
+    try {
+      return runs_->overlap_key(runs_->draft(trigger_kind::file), file_event(file));
+    } catch (const std::exception& e) {
+      ++expression_failures_;
+      spdlog::warn("job {}/{}: {}: {}", runs_->pipeline(), runs_->job(), file.path.string(), e.what());
+      return {};
+    }
+  }
+
+  asio::awaitable<void> take(const std::vector<runtime::arrived_file>& files, std::string overlap_key) {
     new_run made;
     made.run = runs_->draft(trigger_kind::file);
+    made.run.overlap_key = std::move(overlap_key);
     auto& input = made.run.input;
     input.type = run_input::kind::inline_events;
     input.events = std::ssize(files);
     for (const auto& file : files) {
-      input.ndjson += describe(file);
+      input.ndjson += file_event(file);
       made.files.push_back({runs_->pipeline(), runs_->job(), key_, file.path.string(), file.stamp, made.run.id});
     }
     const auto claims = made.files;
@@ -126,7 +153,7 @@ class file_watch final : public trigger_watch {
 
   // Moves or deletes the files whose runs have ended.
   asio::awaitable<void> put_away() {
-    if (trigger_.move_to.empty() && trigger_.move_failed_to.empty() && !trigger_.remove) co_return;
+    if (!puts_away()) co_return;
     std::vector<file_claim> done;
     for (const auto& [path, claim] : taken_) {
       if (around_.unfinished.contains(claim.run)) continue;
@@ -178,7 +205,9 @@ class file_watch final : public trigger_watch {
   room_request room_;
   std::unique_ptr<runtime::folder_watch> arriving_;
   std::map<std::string, file_claim> taken_;  // by path
-  std::optional<timestamp> oldest_seen_;     // since when complete files wait for more
+  std::map<std::string, std::string> overlap_keys_;  // by stamp, of the files that wait
+  std::int64_t expression_failures_ = 0;
+  std::optional<timestamp> oldest_seen_;  // since when complete files wait for more
 };
 
 }  // namespace

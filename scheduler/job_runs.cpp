@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "config/parameters.hpp"
 #include "runtime/inputs.hpp"
 #include "runtime/run_expression.hpp"
 #include "runtime/ulid.hpp"
@@ -51,14 +52,14 @@ job_runs::job_runs(surroundings& around, std::shared_ptr<const pipeline_revision
       name_(std::move(job)),
       changed_(std::move(changed)),
       retries_(std::make_shared<retry_budget_state>()) {
-  set_limits();
+  follow_definition();
 }
 
 job_runs::~job_runs() = default;
 
 void job_runs::redefine(std::shared_ptr<const pipeline_revision> revision) {
   revision_ = std::move(revision);
-  set_limits();
+  follow_definition();
 }
 
 void job_runs::stop() {
@@ -69,9 +70,19 @@ void job_runs::stop() {
   }
 }
 
-void job_runs::set_limits() {
+void job_runs::clock_was_set() {
+  for (const auto& [id, one] : held_) {
+    one.run->clock_was_set();
+    if (one.pause) one.pause->notify();
+  }
+}
+
+void job_runs::follow_definition() {
   const auto limits = limits_of(definition());
   around_.room.limit_job(revision_->name, name_, limits.of_all, limits.of_a_key);
+  // A job without a trigger may have parameters that must be given: then whoever asks for a run gives them.
+  const auto defaults = config::check_parameters(definition(), nullptr);
+  defaults_ = defaults ? defaults->dump() : "{}";
 }
 
 // ---- making runs ----
@@ -84,6 +95,7 @@ run_record job_runs::draft(trigger_kind trigger) const {
   run.job = name_;
   run.revision = revision_->revision;
   run.trigger = trigger;
+  run.params = defaults_;
   run.priority = definition().priority;
   for (const auto& task : definition().tasks) run.tasks.push_back({.name = task.name});
   return run;
@@ -208,6 +220,11 @@ asio::awaitable<result<trigger_answer>> job_runs::make(run_record run, std::opti
   } catch (...) {
     failure = std::current_exception();
   }
+  if (failure && is_stored(id)) {
+    failure = nullptr;
+    stored = true;
+    answer = trigger_answer{id, false};
+  }
   prepared->settle(stored);
   if (failure) std::rethrow_exception(failure);
   co_return answer;
@@ -224,14 +241,26 @@ asio::awaitable<void> job_runs::make_all(std::vector<run_record> runs, std::opti
     rows.push_back(prepared.back().made);
   }
   rows.back().schedule = std::move(move);
+  const std::string last = rows.back().run.id;
   std::exception_ptr failure;
   try {
     co_await around_.store.create_runs(std::move(rows));
   } catch (...) {
     failure = std::current_exception();
   }
+  if (failure && is_stored(last)) failure = nullptr;  // all or none
   for (auto& one : prepared) one.settle(!failure);
   if (failure) std::rethrow_exception(failure);
+}
+
+// After a commit that has failed: a disk that fails in the middle of it may have kept it all the same.
+bool job_runs::is_stored(const std::string& run) const {
+  try {
+    return around_.store.run(run).has_value();
+  } catch (const std::exception& e) {
+    spdlog::error("run {}: whether it is stored cannot be seen: {}", run, e.what());
+    return false;
+  }
 }
 
 std::shared_ptr<live_run> job_runs::adopt(run_record record, std::shared_ptr<const pipeline_revision> revision,
@@ -284,22 +313,30 @@ void job_runs::wait_for_room(const std::shared_ptr<live_run>& run) {
   });
 }
 
-// It has its room. A store that fails (disk full) is asked again until it works: the run is not forgotten for it.
+// It has its room. A store that fails (disk full) is asked again until it works: the run is not forgotten for it. One that
+// the store does not let start is given up until the next start of the daemon, so that it takes no room for ever.
 asio::awaitable<void> job_runs::start_waiting(std::shared_ptr<live_run> run) {
   const auto self = shared_from_this();
   const int attempt = run->record().attempt + 1;
   asio::steady_timer timer(around_.where.control);
   for (bool stored = false; !stored;) {
     const auto now = wall_now();
+    std::string refused;
     try {
-      co_await around_.store.start_attempt(run->record().id, attempt, now);
+      co_await store_attempt(around_.store, run->record().id, attempt, now);
       stored = true;
-    } catch (const std::logic_error&) {
-      if (!run->executing()) throw;  // else: cancelled meanwhile, and its end was stored first
+    } catch (const std::logic_error& e) {
+      refused = e.what();  // when it was cancelled meanwhile, its end was stored first
     } catch (const std::exception& e) {
       spdlog::error("run {} cannot be started, trying again in 1 s: {}", run->record().id, e.what());
     }
     if (run->executing() || stopping_) break;
+    if (!refused.empty()) {
+      spdlog::critical("run {} cannot be started: {}", run->record().id, refused);
+      run->interrupt();
+      on_ended(run);
+      co_return;
+    }
     if (stored) {
       run->started(attempt, now);
       break;
@@ -309,11 +346,20 @@ asio::awaitable<void> job_runs::start_waiting(std::shared_ptr<live_run> run) {
   }
   if (run->executing()) co_return;  // it ends by itself
   if (run->record().input.open && !stopping_ && !(watch_open && watch_open(run))) {
-    co_await around_.store.close_input(run->record().id);  // its trigger is gone: nobody would ever close it
-    run->close_input();
+    co_await close_orphaned_input(run);
     if (run->executing()) co_return;
   }
   begin(run);
+}
+
+// Its trigger is gone: nobody would ever close it.
+asio::awaitable<void> job_runs::close_orphaned_input(std::shared_ptr<live_run> run) {
+  try {
+    co_await around_.store.close_input(run->record().id);
+  } catch (const std::exception& e) {
+    spdlog::error("run {}: that its input has ended cannot be stored: {}", run->record().id, e.what());
+  }
+  run->close_input();
 }
 
 void job_runs::begin(const std::shared_ptr<live_run>& run) {
@@ -367,7 +413,7 @@ asio::awaitable<std::shared_ptr<live_run>> job_runs::start_claimed(new_run made,
   } catch (...) {
     failure = std::current_exception();
   }
-  if (failure) {
+  if (failure && !is_stored(record.id)) {
     count(record.overlap_key, -1, 0);
     around_.room.release(room);
     std::rethrow_exception(failure);
@@ -383,6 +429,11 @@ bool job_runs::any_waiting(trigger_kind trigger) const {
   return std::any_of(held_.begin(), held_.end(), [trigger](const auto& entry) {
     return !entry.second.has_room && entry.second.run->record().trigger == trigger;
   });
+}
+
+bool job_runs::has_active(const std::string& overlap_key) const {
+  const auto found = loads_.find(overlap_key);
+  return found != loads_.end() && found->second.running > 0;
 }
 
 std::vector<std::shared_ptr<live_run>> job_runs::executing() const {

@@ -31,6 +31,7 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
 
   void redefine(std::shared_ptr<const pipeline_revision> revision);  // for new runs
   void stop();  // what waits stays queued in the store for the next start
+  void clock_was_set();
 
   const std::string& pipeline() const { return revision_->name; }
   const std::string& job() const { return name_; }
@@ -64,6 +65,8 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   std::int64_t running() const { return running_; }
   std::int64_t waiting() const { return waiting_; }
   bool any_waiting(trigger_kind trigger) const;
+  bool holds(const std::string& run) const { return held_.contains(run); }
+  bool has_active(const std::string& overlap_key) const;
   std::vector<std::shared_ptr<live_run>> executing() const;
   bool idle() const { return held_.empty() && running_ == 0 && waiting_ == 0; }
   bool stopping() const { return stopping_; }
@@ -87,13 +90,16 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   void wait_for_room(const std::shared_ptr<live_run>& run);
   asio::awaitable<void> wait_for_retry(std::shared_ptr<live_run> run, std::shared_ptr<runtime::wakeup> pause);
   asio::awaitable<void> start_waiting(std::shared_ptr<live_run> run);
+  asio::awaitable<void> close_orphaned_input(std::shared_ptr<live_run> run);
   void begin(const std::shared_ptr<live_run>& run);
   void on_ended(const std::shared_ptr<live_run>& run);
+  bool is_stored(const std::string& run) const;
   queue_entry entry_of(const run_record& run) const;
-  void set_limits();
+  void follow_definition();
 
   surroundings& around_;
   std::shared_ptr<const pipeline_revision> revision_;
+  std::string defaults_;  // of the job's parameters: a JSON object
   const std::string name_;
   const std::shared_ptr<runtime::wakeup> changed_;
   const std::shared_ptr<retry_budget_state> retries_;  // of all its runs together

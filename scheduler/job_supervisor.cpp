@@ -56,6 +56,11 @@ void job_supervisor::topics_declared() {
   changed_->notify();
 }
 
+void job_supervisor::clock_was_set() {
+  runs_->clock_was_set();
+  changed_->notify();
+}
+
 void job_supervisor::pause(bool paused) {
   paused_ = paused;
   changed_->notify();
@@ -72,7 +77,7 @@ void job_supervisor::stop() {
   changed_->notify();
 }
 
-bool job_supervisor::over() const { return stopping_ || (retired_ && runs_->idle()); }
+bool job_supervisor::over() const { return stopping_ || (retired_ && !redefined_ && watches_.empty() && runs_->idle()); }
 
 asio::awaitable<void> job_supervisor::watch_triggers() {
   const auto self = shared_from_this();
@@ -100,18 +105,20 @@ asio::awaitable<void> job_supervisor::watch_triggers() {
 
 // One look at everything that could be done now.
 asio::awaitable<job_supervisor::when> job_supervisor::advance() {
-  if (retired_) redefined_ = false;
   if (redefined_) make_watches();
   if (!std::exchange(opened_, true)) {
     for (std::size_t i = 0; i < watches_.size(); ++i) co_await open(watches_[i]);
     co_await close_unwatched();
   }
-  if (retired_) std::erase_if(watches_, [](const auto& w) { return !w.watch->busy(); });
+  if (retired_) std::erase_if(watches_, [](const auto& w) { return !w.open && !w.watch->busy(); });  // they open no more
   when next;
   for (std::size_t i = 0; i < watches_.size(); ++i) {
     if (stopping_ || redefined_) co_return wall_now();
-    next = earlier(next, co_await advance(watches_[i]));
+    auto& w = watches_[i];
+    w.last_look = retired_ ? !w.watch->busy() : w.leaving && !w.watch->irreplaceable();
+    next = earlier(next, co_await advance(w));
   }
+  std::erase_if(watches_, [](const auto& w) { return w.last_look; });
   co_return next;
 }
 
@@ -131,7 +138,7 @@ asio::awaitable<job_supervisor::when> job_supervisor::advance(watched& w) {
   try {
     if (!w.open) co_await w.watch->open();
     w.open = true;
-    when next = co_await w.watch->advance(wall_now(), paused_ || retired_);
+    when next = co_await w.watch->advance(wall_now(), paused_ || retired_ || w.leaving);
     w.trouble.clear();
     co_return next;
   } catch (const std::exception& e) {
@@ -139,15 +146,23 @@ asio::awaitable<job_supervisor::when> job_supervisor::advance(watched& w) {
   }
   if (trouble != w.trouble) spdlog::error("job {}: trigger {}: {}; trying again every second", name_, w.watch->key(), trouble);
   w.trouble = std::move(trouble);
+  w.open = false;  // where it stands is read again, and it holds no room meanwhile
   co_return wall_now() + std::chrono::seconds(1);
 }
 
 void job_supervisor::make_watches() {
   redefined_ = false;
   opened_ = false;
-  watches_.clear();  // what they asked for is given back before the new ones ask
   const auto revision = runs_->revision();
-  for (const auto& trigger : revision->definition->jobs.at(runs_->job()).triggers) {
+  const auto& triggers = revision->definition->jobs.at(runs_->job()).triggers;
+  // What they asked for is given back before the new ones ask.
+  std::erase_if(watches_, [&triggers](const watched& w) {
+    const auto is_its = [&w](const auto& trigger) { return trigger_key(trigger) == w.watch->key(); };
+    return !w.watch->irreplaceable() || std::any_of(triggers.begin(), triggers.end(), is_its);
+  });
+  for (auto& w : watches_) w.leaving = true;
+  for (const auto& trigger : triggers) {
+    if (retired_ && !std::holds_alternative<config::file_trigger>(trigger)) continue;  // only to put files away
     if (auto watch = make_watch(around_, runs_, trigger, changed_)) watches_.push_back({std::move(watch)});
   }
 }
@@ -176,7 +191,10 @@ job_view job_supervisor::view() const {
   v.queued = runs_->waiting();
   v.running = runs_->running();
   for (const auto& trigger : definition().triggers) v.triggers.push_back(in_words(trigger));
-  for (const auto& w : watches_) v.next_firing = earlier(v.next_firing, w.watch->next_firing());
+  for (const auto& w : watches_) {
+    v.next_firing = earlier(v.next_firing, w.watch->next_firing());
+    v.expression_failures += w.watch->expression_failures();
+  }
   return v;
 }
 

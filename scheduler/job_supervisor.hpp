@@ -3,7 +3,7 @@
 // Control thread; held by its live pipeline and by its own coroutine. That one coroutine lets each trigger look at what
 // could be done, so no two decisions race; everything else (an event arrived, a run ended, there is room) only wakes it.
 // Without anything to do it just waits. A retired job (its definition is gone) makes no new runs and ends when its last
-// one has.
+// one has, and has been seen to.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -23,7 +23,7 @@ class job_supervisor : public std::enable_shared_from_this<job_supervisor> {
 
   void start(bool paused);  // does nothing when it is alive already
   void redefine(std::shared_ptr<const pipeline_revision> revision);  // for triggers and new runs
-  void look_again() { changed_->notify(); }  // the clock was set, or something else that only a look can tell
+  void clock_was_set();  // schedules, deadlines and pauses go by what it shows now
   void topics_declared();  // a topic that a trigger waits for may exist now
   void pause(bool paused);  // triggers do nothing; its pipeline's waiting runs are held by the dispatcher
   void retire();
@@ -43,7 +43,9 @@ class job_supervisor : public std::enable_shared_from_this<job_supervisor> {
   asio::awaitable<void> watch_triggers();
   struct watched {
     std::unique_ptr<trigger_watch> watch;
-    bool open = false;      // its open() has succeeded
+    bool open = false;      // its open() has succeeded, and advance() has not failed since
+    bool leaving = false;   // its trigger is gone or another one
+    bool last_look = false; // what it waited for is over: it sees to that, and goes
     std::string trouble{};  // why it does not work now
   };
 

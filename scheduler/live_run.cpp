@@ -35,6 +35,18 @@ steady::time_point steady_time(timestamp wall) {
 
 }  // namespace
 
+asio::awaitable<void> store_attempt(store& state, std::string run, int attempt, timestamp at) {
+  std::exception_ptr refused;
+  try {
+    co_await state.start_attempt(run, attempt, at);
+    co_return;
+  } catch (const std::logic_error&) {
+    refused = std::current_exception();
+  }
+  const auto stored = state.run(run);
+  if (!stored || stored->state != run_state::running || stored->attempt != attempt) std::rethrow_exception(refused);
+}
+
 live_run::live_run(surroundings& around, run_record record, std::shared_ptr<const pipeline_revision> revision,
                    std::shared_ptr<retry_budget_state> retries, ended_handler ended)
     : around_(around),
@@ -82,6 +94,11 @@ void live_run::end_as(run_state state, std::string reason) {
   }
 }
 
+void live_run::let_end() {
+  last_attempt_ = true;
+  if (record_.state == run_state::retrying) interrupt();
+}
+
 void live_run::interrupt() {
   if (over_) return;
   interrupted_ = true;
@@ -120,10 +137,20 @@ asio::awaitable<void> live_run::execute() {
   } catch (const std::exception& e) {
     spdlog::critical("run {}: {}", record_.id, e.what());  // a bug; the run is taken up again at the next start
   }
+  if (busy_ > 0) co_await let_tasks_end();
   over_ = true;
   for (const auto& waiting : waiting_for_end_) waiting->notify();
   clock_->notify();
   ended_(self);
+}
+
+// Nobody decides about them any more. The run keeps its room until they have ended.
+asio::awaitable<void> live_run::let_tasks_end() {
+  end_tasks();
+  const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(job_.grace) + patience;
+  while (busy_ > 0) {
+    if (!co_await changed_->wait_until(deadline)) leave_behind();
+  }
 }
 
 asio::awaitable<void> live_run::run_attempts() {
@@ -162,11 +189,12 @@ asio::awaitable<bool> live_run::pause_before(int attempt, std::string failure) {
     return around_.store.set_waiting(record_.id, run_state::retrying, record_.waiting_reason, record_.retry_at);
   };
   co_await persist(store_pause);
+  if (last_attempt_) interrupt();
   const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(pause);
   while (!wanted_to_end()) {
     if (co_await changed_->wait_until(deadline)) continue;
     const auto now = wall_now();
-    const auto store_start = [this, attempt, now] { return around_.store.start_attempt(record_.id, attempt, now); };
+    const auto store_start = [this, attempt, now] { return store_attempt(around_.store, record_.id, attempt, now); };
     co_await persist(store_start);
     started(attempt, now);
     co_return true;
@@ -315,7 +343,7 @@ void live_run::load_inline_input() {
 }
 
 void live_run::start_task(std::size_t index) {
-  if (record_.trigger == trigger_kind::file) load_inline_input();
+  if (record_.trigger == trigger_kind::file || !record_.retry_of.empty()) load_inline_input();
   auto& task = record_.tasks[index];
   task.state = run_state::running;
   ++task.attempt;
@@ -334,14 +362,22 @@ asio::awaitable<void> live_run::run_task(std::size_t index, std::shared_ptr<task
     --around_.hanging_tasks;
     co_return;
   }
-  co_await task_ended(index, std::move(outcome));
+  co_await task_ended(index, std::move(work), std::move(outcome));
 }
 
-asio::awaitable<void> live_run::task_ended(std::size_t index, task_record outcome) {
+asio::awaitable<void> live_run::task_ended(std::size_t index, std::shared_ptr<task_work> work, task_record outcome) {
   record_.tasks[index] = outcome;
   if (record_.tasks.size() > 1 && !interrupted_) {
     const auto store_outcome = [this, outcome] { return around_.store.update_task(record_.id, outcome); };
-    co_await persist(store_outcome);
+    try {
+      co_await persist(store_outcome);
+    } catch (const std::exception& e) {
+      spdlog::error("run {}: the end of task {} is stored with the run's: {}", record_.id, outcome.name, e.what());
+    }
+  }
+  if (work->abandoned) {  // while that took too long
+    --around_.hanging_tasks;
+    co_return;
   }
   working_[index].reset();
   --busy_;
@@ -370,8 +406,10 @@ void live_run::leave_behind() {
     if (!working_[i]) continue;
     working_[i]->abandoned = true;
     ++around_.hanging_tasks;
-    record_.tasks[i].reason = "it hangs and was left behind";
-    hangs_ = true;
+    if (!is_final(record_.tasks[i].state)) {  // else only its end is still being stored
+      record_.tasks[i].reason = "it hangs and was left behind";
+      hangs_ = true;
+    }
     working_[i].reset();
   }
   busy_ = 0;
@@ -506,22 +544,31 @@ asio::awaitable<void> live_run::keep_time() {
     while (!over_ && !interrupted_ && wall_now() < next.at) co_await clock_->wait_until(steady_time(next.at));
     if (over_ || interrupted_) co_return;
     if (next.alert) {
-      co_await tell_late(*next.alert);
+      in_background(around_.where.control, "late alert of run " + record_.id, tell_late(*next.alert));
     } else {
       end_as(run_state::timed_out, "its deadline of " + format_duration(*job_.deadline) + " has passed");
     }
   }
 }
 
+// A store that fails (disk full) is asked again while the run lives.
 asio::awaitable<void> live_run::tell_late(std::size_t alert) {
+  const auto self = shared_from_this();
   auto late = record_;
   if (auto why = around_.room.why_waiting(record_.id); !why.empty()) late.waiting_reason = std::move(why);
-  auto told = late_alert(late, alert, around_.options.data);
-  try {
-    co_await around_.store.add_alert(std::move(told));
-    around_.alerts_wait->notify();
-  } catch (const std::exception& e) {
-    spdlog::error("run {}: that it is late cannot be told: {}", record_.id, e.what());
+  const auto told = late_alert(late, alert, around_.options.data);
+  asio::steady_timer timer(around_.where.control);
+  for (bool last_try = false; !last_try;) {
+    last_try = over_ || interrupted_;
+    try {
+      co_await around_.store.add_alert(told);
+      around_.alerts_wait->notify();
+      co_return;
+    } catch (const std::exception& e) {
+      spdlog::error("run {}: that it is late cannot be stored: {}", record_.id, e.what());
+    }
+    timer.expires_after(std::chrono::seconds(1));
+    co_await timer.async_wait(asio::use_awaitable);
   }
 }
 

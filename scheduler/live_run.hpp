@@ -24,6 +24,9 @@
 
 namespace penstock::scheduler {
 
+// Stores that an attempt of a run starts. When a commit failed that had stored it all the same, it may be called again.
+asio::awaitable<void> store_attempt(store& state, std::string run, int attempt, timestamp at);
+
 class live_run : public std::enable_shared_from_this<live_run> {
  public:
   using ended_handler = std::function<void(const std::shared_ptr<live_run>&)>;
@@ -42,7 +45,9 @@ class live_run : public std::enable_shared_from_this<live_run> {
   void start();                       // the store says running, attempt `record().attempt`
   void started(int attempt, timestamp at);  // the store has just been told so
   void cancel(std::string reason);    // ends it as cancelled, also while it waits
+  void let_end();                     // the daemon stops: what runs may end, but no further attempt begins
   void interrupt();                   // the daemon stops: end the tasks, leave the record as it is
+  void clock_was_set() { clock_->notify(); }
 
   // The claim grows by `events` or closes (grace_period); stored by the caller before.
   void extend_input(std::int64_t until, std::int64_t events);
@@ -58,6 +63,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   };
   asio::awaitable<void> execute();
   asio::awaitable<void> run_attempts();
+  asio::awaitable<void> let_tasks_end();
   asio::awaitable<bool> try_again(attempt_result failure);
   asio::awaitable<bool> pause_before(int attempt, std::string failure);
   void end_as(run_state state, std::string reason);
@@ -71,7 +77,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   asio::awaitable<void> give_up_on(std::size_t index, std::string reason);
   void start_task(std::size_t index);
   asio::awaitable<void> run_task(std::size_t index, std::shared_ptr<task_work> work);
-  asio::awaitable<void> task_ended(std::size_t index, task_record outcome);
+  asio::awaitable<void> task_ended(std::size_t index, std::shared_ptr<task_work> work, task_record outcome);
   asio::awaitable<void> end_task(std::size_t index, run_state state, std::string reason);
   void end_tasks();
   void leave_behind();
@@ -107,6 +113,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   bool executing_ = false;
   bool over_ = false;
   bool interrupted_ = false;
+  bool last_attempt_ = false;  // the daemon stops
   std::optional<ending> ending_;
 };
 

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "runtime/flow_store.hpp"
+#include "scheduler/alert_text.hpp"
 
 namespace penstock::scheduler {
 
@@ -182,6 +183,31 @@ std::vector<prepared_run> pipeline_set::dependents_of(const run_record& ended) {
   return made;
 }
 
+asio::awaitable<void> pipeline_set::follow(run_record ended) {
+  auto dependents = dependents_of(ended);
+  std::vector<new_run> rows;
+  for (const auto& d : dependents) rows.push_back(d.made);
+  if (!rows.empty()) co_await around_.store.create_runs(std::move(rows));
+  for (auto& d : dependents) d.settle(true);
+
+  const auto revision = revision_of(ended);
+  if (!revision) co_return;
+  ended.revision = revision->revision;
+  auto alerts = failure_alerts(ended, revision->definition->jobs.at(ended.job), around_.options.data);
+  for (auto& alert : alerts) co_await around_.store.add_alert(std::move(alert));
+  around_.alerts_wait->notify();
+}
+
+// The revision that has its job: its own, or the current one when that cannot be read any more. Null: neither has.
+std::shared_ptr<const pipeline_revision> pipeline_set::revision_of(const run_record& run) const {
+  if (const auto stored = around_.store.revision(run.pipeline, run.revision)) {
+    const auto own = make_revision(*stored, around_.components.catalog(), around_.options.data);
+    if (own && (*own)->definition->jobs.contains(run.job)) return *own;
+  }
+  const auto job = find_job(run.pipeline, run.job);
+  return job ? (*job)->runs().revision() : nullptr;
+}
+
 // ---- definitions ----
 
 asio::awaitable<void> pipeline_set::load_stored() {
@@ -222,9 +248,8 @@ result<void> pipeline_set::check_shared_names(const config::pipeline& next) cons
   std::map<std::string, std::string> hooks;  // path -> who has it
   std::vector<problem> problems;
   const auto add = [&](const std::string& pointer, std::string detail) { problems.push_back({pointer, 0, 0, std::move(detail)}); };
-  for (const auto& [other, live] : live_) {
-    if (other == next.name) continue;
-    const auto& definition = *live->current()->definition;
+  const auto look_at = [&](const std::string& other, const config::pipeline& definition) {
+    if (other == next.name) return;
     for (const auto& [name, topic] : next.topics) {
       const auto same = definition.topics.find(name);
       if (same == definition.topics.end() || same->second == topic) continue;
@@ -232,7 +257,9 @@ result<void> pipeline_set::check_shared_names(const config::pipeline& next) cons
                              "leave it to '" + other + "'");
     }
     for (const auto& [path, user] : hooks_of(definition)) hooks.emplace(path, other + user);
-  }
+  };
+  for (const auto& [other, live] : live_) look_at(other, *live->current()->definition);
+  for (const auto& [other, definition] : coming_) look_at(other, *definition);
   for (const auto& [path, user] : hooks_of(next)) {
     const auto taken = hooks.find(path);
     if (taken != hooks.end()) add(user, taken->second + " receives at /hooks" + path + " already");
@@ -282,8 +309,12 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
 
   const auto revision = make_revision(record, std::move(*parsed), around_.options.data);
   if (!revision) co_return revision.error();
+  coming_[name] = (*revision)->definition;
+  const auto arrived = [this, name](void*) { coming_.erase(name); };
+  const std::shared_ptr<void> until_here(nullptr, arrived);
   const auto stored = co_await around_.store.put_pipeline(record, expected);
   if (!stored) co_return stored.error();
+  record.paused = stored->paused;
   unreadable_.erase(name);
   co_await bring_to_life(record, *revision);
   live_.at(name)->start_jobs();
@@ -296,12 +327,13 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
 
 asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
                                                       std::shared_ptr<const pipeline_revision> revision) {
-  auto& live = live_[record.name];
-  if (!live) live = std::make_shared<live_pipeline>(around_, record.name);
+  const auto known = live_.find(record.name);
+  const auto live = known == live_.end() ? std::make_shared<live_pipeline>(around_, record.name) : known->second;
   const auto before = live->current();
   index_followers(record.name, before ? before->definition.get() : nullptr, revision->definition.get());
-  const auto keep = live;
-  for (const auto& sentence : co_await keep->become(record, revision, around_.options.drain_timeout)) spdlog::warn("{}", sentence);
+  const auto left_behind = co_await live->become(record, revision, around_.options.drain_timeout);
+  live_[record.name] = live;
+  for (const auto& sentence : left_behind) spdlog::warn("{}", sentence);
   share_pools();
   for (const auto& [name, topic] : revision->definition->topics) {
     if (!topic.retain && !topic.dedupe) continue;
@@ -314,7 +346,6 @@ asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
 void pipeline_set::share_pools() {
   std::map<std::string, std::int64_t> fewest;
   for (const auto& [name, live] : live_) {
-    if (!live->current()) continue;
     for (const auto& [pool, slots] : live->current()->definition->pools) {
       const auto [known, fresh] = fewest.emplace(pool, slots);
       if (!fresh) known->second = std::min(known->second, slots);
@@ -468,7 +499,11 @@ asio::awaitable<void> pipeline_set::take_over(run_record record) {
     }
   }
   run_end end{.run = record.id, .state = run_state::failed, .reason = reason, .at = wall_now(), .tasks = record.tasks};
+  record.state = end.state;
+  record.reason = end.reason;
+  record.ended_at = end.at;
   co_await around_.store.finish_run(std::move(end));
+  co_await follow(std::move(record));
 }
 
 void pipeline_set::forget_idle_jobs() {

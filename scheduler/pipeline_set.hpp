@@ -52,6 +52,8 @@ class pipeline_set {
   asio::awaitable<void> take_over(run_record record);
   // The runs that other jobs' `after` triggers make of a run that ends now.
   std::vector<prepared_run> dependents_of(const run_record& ended);
+  // The same, and its alerts, of a run whose end is stored without them.
+  asio::awaitable<void> follow(run_record ended);
   // Who reads the topic and how far.
   std::vector<consumer_view> consumers(const std::string& topic) const;
   void forget_idle_jobs();
@@ -66,6 +68,7 @@ class pipeline_set {
   void index_followers(const std::string& pipeline, const config::pipeline* before, const config::pipeline* after);
   std::vector<std::string> topics_only_of(const std::string& name) const;
   bool uses_topic(const live_pipeline& pipeline, const std::string& topic) const;
+  std::shared_ptr<const pipeline_revision> revision_of(const run_record& run) const;
   std::shared_ptr<job_supervisor> retired_job(std::shared_ptr<const pipeline_revision> revision, const std::string& job);
   runtime::gate& gate_of(const std::string& name);
 
@@ -73,6 +76,8 @@ class pipeline_set {
   const std::shared_ptr<runtime::wakeup> activity_;
   std::map<std::string, std::shared_ptr<live_pipeline>, std::less<>> live_;
   std::map<std::string, std::unique_ptr<runtime::gate>> gates_;
+  // By name: checked, but not live yet. They have their topics and hook paths already.
+  std::map<std::string, std::shared_ptr<const config::pipeline>> coming_;
   std::vector<std::shared_ptr<job_supervisor>> retired_jobs_;  // of pipelines that are gone
   // "PIPELINE/JOB" -> (pipeline, job) of those that run after it.
   std::map<std::string, std::set<std::pair<std::string, std::string>>> followers_;

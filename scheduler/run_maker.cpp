@@ -5,6 +5,7 @@
 
 #include "config/parameters.hpp"
 #include "runtime/topic.hpp"
+#include "scheduler/file_input.hpp"
 
 namespace penstock::scheduler {
 
@@ -69,7 +70,11 @@ asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, bool fr
   run.input = stored->input;
   run.input.open = false;
   if (!from_start && stored->state != run_state::succeeded) run.tasks = carried_over(std::move(run.tasks), stored->tasks);
-  if (run.input.type == run_input::kind::inline_events) run.input.ndjson = around_.store.load_input(id);
+  if (run.input.type == run_input::kind::inline_events) {
+    const auto ndjson = around_.store.load_input(id);
+    const bool of_files = stored->trigger == trigger_kind::file || !stored->retry_of.empty();
+    run.input.ndjson = of_files ? with_present_paths(ndjson, (*job)->definition().triggers) : ndjson;
+  }
   if (run.input.type == run_input::kind::topic) {
     const auto topic = around_.offered.topics.find(run.input.topic);
     if (!topic) co_return error{errc::conflict, "its input topic '" + run.input.topic + "' no longer exists"};
@@ -109,6 +114,14 @@ asio::awaitable<result<backfill_answer>> run_maker::backfill(std::string pipelin
   }
 
   backfill_answer answer;
+  const std::string which = pipeline + "/" + job;
+  if (!request.dry_run && !being_filled_.insert(which).second) {
+    co_return error{errc::conflict, "job '" + job + "' is being backfilled by another request; ask again once that is answered"};
+  }
+  const auto forget = [this, which, counted = request.dry_run](void*) {
+    if (!counted) being_filled_.erase(which);
+  };
+  const std::shared_ptr<void> until_here(nullptr, forget);
   const auto done = around_.store.scheduled_times(pipeline, job, request.from, request.until);
   const std::set<timestamp> known(done.begin(), done.end());
   std::vector<run_record> runs;

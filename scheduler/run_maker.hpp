@@ -5,6 +5,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "scheduler/pipeline_set.hpp"
@@ -24,6 +25,7 @@ class run_maker {
  private:
   surroundings& around_;
   pipeline_set& pipelines_;
+  std::set<std::string> being_filled_;  // "PIPELINE/JOB" of backfills that are on their way
 };
 
 }  // namespace penstock::scheduler

@@ -14,7 +14,7 @@ using std::chrono::microseconds;
 // A schedule that fires no later than this after its time was not missed; the policy for missed ones is for longer gaps.
 constexpr std::chrono::minutes on_time{1};
 constexpr std::chrono::hours most_set_back{3};
-constexpr std::size_t most_missed = 1000;
+constexpr std::size_t most_missed = 1000;  // at once; the rest comes right behind
 
 class schedule_watch : public trigger_watch {
  public:
@@ -73,8 +73,11 @@ class cron_watch final : public schedule_watch {
     next_ = quiet ? std::nullopt : due;
     if (quiet) co_return std::nullopt;
     if (!due || *due > now) co_return due;
-    co_await fire(trigger_kind::cron, due_times(*due, now), now);
-    last_ = now;
+    auto times = due_times(*due, now);
+    const bool more = times.size() == most_missed;
+    const auto fired = more ? times.back() : now;
+    co_await fire(trigger_kind::cron, std::move(times), fired);
+    last_ = fired;
     co_return now;
   }
 

@@ -105,7 +105,7 @@ class store {
   // Stores the next revision and makes it current. `expected_revision` (0: must not exist) guards against a
   // racing change: errc::precondition_failed.
   asio::awaitable<result<pipeline_record>> put_pipeline(pipeline_record next, std::int64_t expected_revision);
-  // Its runs stay; its cursors, schedules and file claims go.
+  // Its runs stay; its cursors, schedules and the file claims of runs that have ended go.
   asio::awaitable<void> remove_pipeline(std::string name);
   asio::awaitable<void> set_paused(std::string name, bool paused);  // nothing happens when it is gone
   std::vector<pipeline_record> pipelines();

@@ -41,7 +41,10 @@ store_writer::store_writer(sqlite::connection& db)
       remove_current_(db, "DELETE FROM pipelines WHERE name = ?1"),
       remove_cursors_(db, "DELETE FROM trigger_cursors WHERE pipeline = ?1"),
       remove_schedules_(db, "DELETE FROM schedules WHERE pipeline = ?1"),
-      remove_files_(db, "DELETE FROM taken_files WHERE pipeline = ?1"),
+      // But those of runs that go on: a pipeline that comes back meanwhile must not take them again.
+      remove_files_(db,
+                    "DELETE FROM taken_files WHERE pipeline = ?1"
+                    " AND NOT EXISTS (SELECT 1 FROM runs WHERE id = taken_files.run AND ended_at IS NULL)"),
       set_paused_(db, "UPDATE pipelines SET paused = ?2 WHERE name = ?1"),
       insert_run_(
           db, "INSERT INTO runs (" + run_columns +

@@ -17,6 +17,9 @@ namespace {
 
 using steady = std::chrono::steady_clock;
 
+// How long a stop waits for alerts that are on their way.
+constexpr std::chrono::seconds alert_patience{5};
+
 steady::time_point in(std::chrono::nanoseconds time) {
   return steady::now() + std::chrono::duration_cast<steady::duration>(time);
 }
@@ -49,7 +52,6 @@ struct supervisor::impl {
   std::optional<runtime::clock_watch> clock;
   bool stopping = false;
 
-  asio::awaitable<void> follow(const run_record& ended);
   void clock_was_set();
   run_record shown(run_record run) const;
   asio::awaitable<void> let_runs_end(steady::time_point deadline);
@@ -73,7 +75,7 @@ asio::awaitable<void> supervisor::start() {
   const auto& unfinished = found.unfinished;
   co_await s.pipelines.load_stored();
   for (const auto& run : unfinished) co_await s.pipelines.take_over(run);
-  for (const auto& run : found.failed) co_await s.follow(run);
+  for (const auto& run : found.failed) co_await s.pipelines.follow(run);
   s.pipelines.start_jobs();
   if (!unfinished.empty()) spdlog::info("{} unfinished runs taken up again", unfinished.size());
   in_background(s.around.where.control, "maintenance", s.upkeep.run());
@@ -99,16 +101,22 @@ asio::awaitable<stop_report> supervisor::stop() {
 
   co_await s.let_runs_end(deadline);
   co_await s.cut_off_runs(report.forced);
+  co_await s.alerts.finish(alert_patience);
+  if (const int left = s.alerts.on_their_way(); left > 0) {
+    report.forced.push_back(std::to_string(left) + " alerts were not taken in time and will be delivered after the next start");
+    report.hangs = true;
+  }
   report.hangs = report.hangs || s.around.hanging_tasks > 0;
   co_return report;
 }
 
-// A run that pauses before its next attempt has nothing to finish; one that still takes events in is told that they end.
+// A run that pauses before its next attempt, now or later, has nothing to finish; one that still takes events in is told
+// that they end.
 asio::awaitable<void> supervisor::impl::let_runs_end(steady::time_point deadline) {
   const auto unfinished = around.unfinished;
   for (const auto& [id, run] : unfinished) {
     if (!run->executing()) continue;
-    if (run->record().state == run_state::retrying) run->interrupt();
+    run->let_end();
     if (run->record().input.open) {
       try {
         co_await around.store.close_input(id);
@@ -136,15 +144,6 @@ asio::awaitable<void> supervisor::impl::cut_off_runs(std::vector<std::string>& f
   }
 }
 
-// The runs that follow from one whose end was stored without them.
-asio::awaitable<void> supervisor::impl::follow(const run_record& ended) {
-  auto dependents = pipelines.dependents_of(ended);
-  std::vector<new_run> rows;
-  for (const auto& d : dependents) rows.push_back(d.made);
-  if (!rows.empty()) co_await around.store.create_runs(std::move(rows));
-  for (auto& d : dependents) d.settle(true);
-}
-
 // What a queued run waits for changes all the time, so it is looked up when somebody asks.
 run_record supervisor::impl::shown(run_record run) const {
   if (run.state != run_state::queued) return run;
@@ -152,10 +151,11 @@ run_record supervisor::impl::shown(run_record run) const {
   return run;
 }
 
-// Schedules wait by the steady clock; when the other one is set, they have to look again.
+// Schedules, deadlines and pauses wait by the steady clock; when the other one is set, they have to look again.
 void supervisor::impl::clock_was_set() {
   spdlog::warn("the clock was set; schedules go by what it shows now");
-  for (const auto& job : pipelines.all_jobs()) job->look_again();
+  for (const auto& job : pipelines.all_jobs()) job->clock_was_set();
+  around.alerts_wait->notify();
 }
 
 bool supervisor::stopping() const { return impl_->stopping; }

@@ -117,6 +117,8 @@ struct job_view {
   std::int64_t queued = 0, running = 0;  // running counts retrying ones too
   std::vector<std::string> triggers;     // in words: "topic quakes, 200 events or 2s", "cron 0 6 * * * Europe/Madrid"
   std::optional<timestamp> next_firing{};
+  // Events and files for which `where` or the overlap key failed, since its triggers were defined or the daemon started.
+  std::int64_t expression_failures = 0;
   std::map<std::string, std::int64_t> runs;  // kept runs by state token
 };
 
@@ -200,7 +202,7 @@ class supervisor {
   // done again, unless `from_start`.
   asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start);
   // One run for each time of the job's schedule in the range that has none; they wait for their turn. conflict: the job
-  // has no schedule; invalid: too many times, or parameters.
+  // has no schedule, or is being backfilled by another request; invalid: too many times, or parameters.
   asio::awaitable<result<backfill_answer>> backfill(std::string pipeline, std::string job, backfill_request request);
   std::vector<timeline_entry> timeline(const std::string& run);
   // Where the log of a task is. The file may not exist (yet): the task printed nothing.

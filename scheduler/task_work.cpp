@@ -8,6 +8,7 @@
 
 #include "config/parameters.hpp"
 #include "runtime/run_expression.hpp"
+#include "scheduler/file_input.hpp"
 #include "scheduler/run_context.hpp"
 
 namespace penstock::scheduler {
@@ -23,11 +24,10 @@ std::string make_traceparent() {
 
 std::string as_text(const nlohmann::json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
-// The path of the one file that a file trigger handed to the run; empty when it is not that.
-std::string only_file(const run_record& run) {
-  if (run.trigger != trigger_kind::file || run.input.events != 1 || run.input.ndjson.empty()) return {};
-  const auto event = nlohmann::json::parse(run.input.ndjson, nullptr, false);
-  return event.is_object() ? event.value("path", "") : std::string();
+// The one file that a file trigger handed to the run, or to the run that it repeats; empty: there is none.
+std::string file_of(const run_record& run) {
+  const bool may_be = run.trigger == trigger_kind::file || !run.retry_of.empty();
+  return may_be && run.input.events == 1 && !run.input.ndjson.empty() ? only_file(run.input.ndjson) : std::string();
 }
 
 // A run may have ten thousand tasks, and each of them gets a copy.
@@ -62,7 +62,7 @@ task_work::task_work(surroundings& around, std::shared_ptr<const pipeline_revisi
     : around_(around),
       revision_(std::move(revision)),
       run_(without_tasks(run)),
-      file_(only_file(run)),
+      file_(file_of(run)),
       definition_(definition),
       grace_(job.grace),
       task_(task) {

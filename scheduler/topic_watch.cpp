@@ -29,9 +29,11 @@ class topic_watch final : public trigger_watch {
         room_(runs_, runs_->pipeline() + "/" + runs_->job() + "/" + key_, wake_) {}
 
   asio::awaitable<void> open() override {
+    room_.cancel();
     const auto known = around_.store.cursor(runs_->pipeline(), runs_->job(), key_);
     if (!known) co_await around_.store.set_cursor(runs_->pipeline(), runs_->job(), key_, 0);
     begin_at(known.value_or(0));
+    if (open_) watch(open_);
     topic_ = around_.offered.topics.find(trigger_.topic);
     if (topic_) {
       subscription_ = topic_->subscribe([wake = wake_](std::int64_t) { wake->notify(); });
@@ -49,8 +51,9 @@ class topic_watch final : public trigger_watch {
   const std::string& key() const override { return key_; }
   std::optional<std::int64_t> cursor(const std::string& topic) const override {
     if (topic != trigger_.topic) return std::nullopt;
-    return seen_.matching == 0 ? seen_.until : cursor_;  // nobody is behind for what starts nothing
+    return passed_over_;  // nobody is behind for what starts nothing
   }
+  std::int64_t expression_failures() const override { return expression_failures_ + seen_.failures; }
   bool misses_topic() const override { return !topic_; }
   bool busy() const override { return open_ && !open_->over(); }
 
@@ -90,15 +93,17 @@ class topic_watch final : public trigger_watch {
   bool looks_inside() const { return !trigger_.where.empty() || !runs_->definition().overlap_key.empty(); }
 
   void begin_at(std::int64_t cursor) {
+    if (cursor >= seen_.until) expression_failures_ += seen_.failures;  // else they are looked at again
     cursor_ = cursor;
+    passed_over_ = std::max(passed_over_, cursor);
     seen_ = {};
     seen_.until = cursor;
   }
 
-  void watch(const std::shared_ptr<live_run>& run) {
-    open_ = run;
+  void watch(std::shared_ptr<live_run> run) {
+    open_ = std::move(run);
     seen_.keyed = true;  // only events of the run's own key join it
-    seen_.key = run->record().overlap_key;
+    seen_.key = open_->record().overlap_key;
   }
 
   // What waits behind the cursor: `seen_`.
@@ -108,6 +113,7 @@ class topic_watch final : public trigger_watch {
       runtime::scan_rule rule{trigger_.where, runs_->definition().overlap_key, most};
       const auto worker = asio::any_io_executor(asio::make_strand(around_.where.batch));
       seen_ = co_await runtime::scan_topic(topic_, seen_, last, std::move(rule), worker);
+      if (seen_.matching == 0) passed_over_ = std::max(passed_over_, seen_.until);
       if (seen_.matching == 0 && seen_.until - cursor_ >= passed_over_unstored) {
         co_await around_.store.set_cursor(runs_->pipeline(), runs_->job(), key_, seen_.until);
         begin_at(seen_.until);
@@ -149,7 +155,7 @@ class topic_watch final : public trigger_watch {
     input.type = run_input::kind::topic;
     input.topic = trigger_.topic;
     input.where = trigger_.where;
-    input.after = cursor_;
+    input.after = passed_over_;
     input.until = until;
     input.open = trigger_.grace_period.count() > 0 && !seen_.closed;
     input.events = events_until(until);
@@ -160,6 +166,15 @@ class topic_watch final : public trigger_watch {
     if (!opens) co_return;
     watch(run);
     last_event_ = now;
+  }
+
+  // When a commit has failed that stored it all the same, it is stored.
+  asio::awaitable<void> extend(std::string run, std::int64_t until, std::int64_t events, cursor_move move) {
+    try {
+      co_await around_.store.extend_input(std::move(run), until, events, std::move(move));
+    } catch (const std::exception&) {
+      if (around_.store.cursor(runs_->pipeline(), runs_->job(), key_) != until) throw;
+    }
   }
 
   // The run that reads this trigger's events is still open: give it what came meanwhile, or close it.
@@ -180,7 +195,7 @@ class topic_watch final : public trigger_watch {
         const std::int64_t until = v.last_offset;
         const std::int64_t events = events_until(until);
         cursor_move move{runs_->pipeline(), runs_->job(), key_, cursor_, until};
-        co_await around_.store.extend_input(run->record().id, until, events, std::move(move));
+        co_await extend(run->record().id, until, events, std::move(move));
         run->extend_input(until, events);
         begin_at(until);
         watch(run);
@@ -204,7 +219,9 @@ class topic_watch final : public trigger_watch {
   room_request room_;
   std::shared_ptr<runtime::topic> topic_;  // null: does not exist yet
   std::shared_ptr<runtime::topic::subscription> subscription_;
-  std::int64_t cursor_ = 0;
+  std::int64_t cursor_ = 0;           // as it is stored
+  std::int64_t passed_over_ = 0;      // cursor_, or beyond it: up to here nothing behind it counts
+  std::int64_t expression_failures_ = 0;  // among what is not in seen_ any more
   bool looking_ = false;             // advance() is on its way
   runtime::scan_state seen_;         // of the events behind the cursor
   std::shared_ptr<live_run> open_;   // the run whose claim may still grow

@@ -23,7 +23,8 @@ class trigger_watch {
 
   virtual ~trigger_watch() = default;
 
-  // Reads where it stands, or writes where it begins when it is seen for the first time. Once, first.
+  // Reads where it stands, or writes where it begins when it is seen for the first time. First, and again after
+  // advance() has failed; gives back what it asked for.
   virtual asio::awaitable<void> open() { co_return; }
   // One look at what could be done at `now`; returns when to look again. `quiet`: the pipeline is paused or the job is
   // leaving, so nothing new is to be started.
@@ -44,8 +45,13 @@ class trigger_watch {
     (void)run;
     return false;
   }
-  // It still has to close what a run reads, also when its job is leaving.
+  // It still has to see to a run that it made, also when its job is leaving: to close what the run reads, or to put away
+  // its files.
   virtual bool busy() const { return false; }
+  // The same, also when only the trigger is gone or another one: nobody else would.
+  virtual bool irreplaceable() const { return false; }
+  // Events for which an expression failed, since it was made.
+  virtual std::int64_t expression_failures() const { return 0; }
 };
 
 // What a trigger's cursor or last firing is kept under.

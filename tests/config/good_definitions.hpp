@@ -171,7 +171,7 @@ jobs:
         run: [cp, "${item}", "${item.name}.bak"]
       regions:
         for_each: [eu, {name: us}, 3]
-        steps: [{filter: item.x}]
+        steps: [{filter: event.x}]
         to: drop
       nothing: {for_each: [], run: [x]}
       report:

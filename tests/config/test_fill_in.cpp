@@ -41,6 +41,31 @@ TEST_CASE("references, folders and what a shell would write are text", "[config]
   CHECK(split_fill_ins("${env:A}-${params.x}-${dir}") == parts{text("${env:A}-"), lua("params.x"), text("-${dir}")});
 }
 
+TEST_CASE("slips of fill-ins are told from what a shell would write", "[config][fill_in]") {
+  for (const char* slip : {"${parms.x}", "a ${HOME} ${taks.load.output}", "${Params.x}", "${param.x}", "${items.id",
+                           "${env.HOME}", "${secret.api}", "${file.x}"}) {
+    INFO(slip);
+    CHECK(fill_in_slip(slip));
+  }
+  for (const char* other : {"", "${", "${params.x}", "${item_index}", "${parms}", "${parms:-x}", "${parms[1]}",
+                            "${ parms.x}", "${user.home}", "${project.version}", "${parms.}", "${parms.1}",
+                            "$parms.x", "$(parms.x)", "${env:A}", "${dir}/x", "${line.x}"}) {
+    INFO(other);
+    CHECK_FALSE(fill_in_slip(other));
+  }
+}
+
+TEST_CASE("slips of Lua variables are found where something is looked up in them", "[config][fill_in]") {
+  CHECK(lua_slip("evnt.total > 5") == "nothing is called 'evnt' here; did you mean 'event'?");
+  for (const char* slip : {"Event.x", "event.x + parms.y", "#(task.a.output)"}) CHECK(lua_slip(slip));
+  for (const char* fine : {"event.x", "x.evnt.y", "evnt", "evnt(1)", "'evnt.x'", "math.max(1, 2)", "string.rep('a', 2)",
+                           "table.concat(event.x)", "utf8.len(event.x)", "evnt .. 'x'",
+                           "(function(evnt) return evnt.x end)(event)"}) {
+    INFO(fine);
+    CHECK_FALSE(lua_slip(fine));
+  }
+}
+
 TEST_CASE("mentions are read as Lua reads them", "[config][fill_in]") {
   CHECK(lua_mentions("params.region") == mentions{{"params", "region"}});
   CHECK(lua_mentions("params . region .. run.id") == mentions{{"params", "region"}, {"run", "id"}});
@@ -52,6 +77,7 @@ TEST_CASE("mentions are read as Lua reads them", "[config][fill_in]") {
   CHECK(lua_mentions("#params.list + item") == mentions{{"params", "list"}, {"item", ""}});
   CHECK(lua_mentions("params.a + params.a + params.b") == mentions{{"params", "a"}, {"params", "b"}});
   CHECK(lua_mentions("1 ..params.a..'x'..item") == mentions{{"params", "a"}, {"item", ""}});
+  CHECK(lua_mentions("item_index > 1") == mentions{{"item_index", ""}});
   CHECK(lua_mentions("item == item.x") == mentions{{"item", ""}, {"item", "x"}});
 }
 

@@ -161,6 +161,23 @@ TEST_CASE("what an expression may speak of is not refused", "[config][jobs]") {
   CHECK(slip.error().problems.size() == 1);
 }
 
+TEST_CASE("a shell, other languages and guards are left alone", "[config][jobs]") {
+  parsed("name: a\njobs: {j: {run: [sh, -c, \"${HOME} ${VAR:-default} ${parms} ${parms[1]} ${PARMS:-x} $parms.x\"]}}");
+  parsed("name: a\njobs: {j: {run: [node, -e, \"`${ items.length } ${user.name} ${(items.n)}`\"]}}");
+  parsed("name: a\njobs: {j: {steps: [{filter: \"string.len(event.x) > 1 and math.abs(event.y) > 1\"}], to: drop}}");
+  // What may be absent is asked for first.
+  parsed("name: a\nflows: {f: {from: {topic: t}, steps: [{filter: \"not params or params.x\"}], to: drop}}");
+  parsed("name: a\njobs: {j: {run: [x], trigger: [{topic: t}, {every: 1m}], "
+         "on_overlap: {key: \"params and params.x or (event or {}).x\"}}}");
+  // With a topic trigger the key says which events share a run, whatever the rule.
+  parsed("name: a\njobs: {j: {run: [x], trigger: {topic: t}, on_overlap: {rule: allow, key: event.x}}}");
+  // As long as what bounds it is long enough.
+  parsed("name: a\njobs: {j: {tasks: {t: {run: [x], timeout: 1h}}, timeout: 1h, deadline: 1h, "
+         "trigger: {topic: t, debounce: 1m, max_wait: 1m}}}");
+  parsed("name: a\njobs: {j: {run: [x], trigger: {topic: t, debounce: 1m, max_wait: 0s}, params: {x: 1}}}");
+  parsed("name: a\njobs: {j: {run: [x], trigger: [], params: {x: {type: integer}}}}");
+}
+
 TEST_CASE("pools and max_active are settings of the pipeline", "[config][jobs]") {
   const pipeline before = parsed("name: a\npools: {db: 2}\njobs: {j: {run: [x], pools: db}}");
   const pipeline wider = parsed("name: a\npools: {db: 3}\njobs: {j: {run: [x], pools: db}}");

@@ -88,7 +88,8 @@ def test_apply(daemon, file, tmp_path):
     file.write_text(PIPELINE.replace("from: {topic: orders}", "form: {topic: orders}"))
     refused = penstock("apply", file, daemon=daemon)
     assert refused.returncode == REFUSED
-    assert f"{file}:7:5: /flows/check/form: unknown key 'form'" in refused.stderr
+    assert refused.stderr.startswith(f"{file}:7:5: /flows/check/form: unknown key 'form'"), refused
+    assert refused.stderr.count("unknown key") == 1, "each problem is said once"
     nameless = tmp_path / "nameless.yaml"
     nameless.write_text("topics: {}\n")
     assert penstock("apply", nameless, daemon=daemon).returncode == NO

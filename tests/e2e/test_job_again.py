@@ -1,5 +1,6 @@
 """Doing it again: retries by exit code and within a budget, a run repeated from where it failed, backfill, and the timeline
 that tells what happened."""
+import concurrent.futures
 import json
 
 import pytest
@@ -195,6 +196,25 @@ def test_backfill_keeps_to_its_limit_and_survives_a_crash(start_daemon):
     assert {run["id"] for run in runs} == set(made["runs"])
     assert {run["state"] for run in runs} == {"succeeded"}
     assert len(set(lines(daemon, "hours")) - {"live"}) == 24
+
+
+def test_two_backfills_at_once_make_each_run_once(start_daemon):
+    daemon = start_daemon({"shop": HOURLY.replace("MORE", "max_active: 1").replace("echo", f"{WAIT}; echo")})
+    gate = Gate(daemon.work("shop"))
+    span = {"from": "2025-01-01T00:00:00Z", "to": "2025-05-01T00:00:00Z"}
+    hours = 120 * 24
+    with concurrent.futures.ThreadPoolExecutor(3) as requests:
+        asked = [requests.submit(daemon.post, "/v1/pipelines/shop/jobs/work/backfill", span) for _ in range(3)]
+        answers = [one.result() for one in asked]
+    assert {answer.status for answer in answers} <= {202, 409}, answers
+    assert sum(answer.json["made"] for answer in answers if answer.status == 202) == hours
+    for answer in answers:
+        assert answer.status == 202 or "another request" in answer.json["detail"], answer
+    job = daemon.job("shop", "work")
+    assert job["queued"] + job["running"] == hours
+    assert backfill(daemon, span)["made"] == 0, "nothing is locked out for ever"
+    daemon.kill9()
+    gate.open()
 
 
 @pytest.mark.parametrize("body, status", [

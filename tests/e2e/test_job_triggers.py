@@ -1,5 +1,6 @@
 """The other things that start a run: a file that arrives, a signed webhook, one point in time, events that match, quiet after
 a storm of events."""
+import concurrent.futures
 import datetime
 import json
 import os
@@ -143,8 +144,8 @@ def test_a_crash_while_a_file_is_worked_on(inbox):
     daemon, folder = inbox(text=FILES.replace("cat $PENSTOCK_FILE", f"{WAIT}; cat $PENSTOCK_FILE") + "    grace: 1s\n")
     gate = Gate(daemon.work("shop"))
     (folder / "orders.csv").write_text("x\n")
-    wait_until(lambda: daemon.job("shop", "load")["running"] == 1, "the run")
     for _ in range(3):
+        wait_until(lambda: daemon.job("shop", "load")["running"] == 1, "the run")
         daemon.kill9()
         daemon.start()
     gate.open()
@@ -295,6 +296,35 @@ def test_where_that_fails_for_some_events_loses_none_silently(start_daemon):
     daemon.wait_until_quiet("shop")
     assert seen(daemon) == [2]
     assert daemon.get("/readyz").status == 200
+    assert daemon.job("shop", "load")["expression_failures"] == 2
+
+
+def test_the_cursor_that_is_shown_never_goes_back(start_daemon):
+    daemon = start_daemon({"shop": topic_job("where: event.n > 1000, max_wait: 1h, max_events: 2")})
+
+    def consumer():
+        return daemon.topic("arrivals")["consumers"][0]
+    daemon.publish("arrivals", [{"n": n} for n in range(50)])
+    wait_until(lambda: consumer()["cursor"] == 50, "all to be passed over")
+    daemon.publish("arrivals", [{"n": 1001}])
+    assert (consumer()["cursor"], consumer()["lag"]) == (50, 1), "what was passed over is no backlog again"
+    daemon.publish("arrivals", [{"n": 1}, {"n": 1002}])
+    run, = daemon.wait_for_runs("shop", "load", 1)
+    assert run["input"]["events"] == 2
+    wait_until(lambda: consumer()["cursor"] == 53, "the cursor behind them")
+    assert seen(daemon) == [1001, 1002]
+
+
+def test_of_two_pipelines_at_once_one_gets_the_path(start_daemon):
+    daemon = start_daemon()
+    for n in range(10):
+        texts = [f"name: {name}{n}\njobs: {{build: {{trigger: {{webhook: /build{n}}}, run: [\"true\"]}}}}\n" for name in ("one", "two")]
+        with concurrent.futures.ThreadPoolExecutor(2) as both:
+            answers = list(both.map(lambda text: daemon.put(text.split()[1], text, expect=(201, 422)), texts))
+        assert sorted(answer.status for answer in answers) == [201, 422], answers
+        refused = next(answer for answer in answers if answer.status == 422)
+        assert f"/build{n}" in json.dumps(refused.json)
+        assert daemon.request("POST", f"/hooks/build{n}", {"n": n}).status == 202
 
 
 def test_debounce_waits_for_quiet(start_daemon):
@@ -311,7 +341,7 @@ def test_debounce_waits_for_quiet(start_daemon):
 
 
 def test_debounce_waits_no_longer_than_max_wait(start_daemon):
-    daemon = start_daemon({"shop": topic_job("debounce: 5s, max_wait: 1s")})
+    daemon = start_daemon({"shop": topic_job("debounce: 900ms, max_wait: 1s")})
     for n in range(10):
         daemon.publish("arrivals", [{"n": n}])
         let_time_pass(0.15)

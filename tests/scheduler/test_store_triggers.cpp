@@ -105,6 +105,18 @@ TEST_CASE("store: marks of files outlive the run and go with the pipeline", "[st
   CHECK(c->taken_files("q", "j", "file:in/*").size() == 1);
 }
 
+TEST_CASE("store: what a run that goes on has taken stays taken when its pipeline is removed", "[store]") {
+  const temp_dir dir;
+  control c(dir / "state.db");
+  const auto over = take(c, {a_file("/in/a", "1")});
+  const auto going_on = take(c, {a_file("/in/b", "1")});
+  c.await(c->finish_run({.run = over, .state = run_state::skipped, .at = noon}));
+  c.await(c->remove_pipeline("p"));
+  CHECK(shown(c->taken_files("p", "j", "file:in/*")) == texts{"/in/b 1 " + going_on});
+  CHECK_THROWS_AS(take(c, {a_file("/in/b", "1")}), std::logic_error);
+  CHECK_NOTHROW(take(c, {a_file("/in/a", "1")}));
+}
+
 TEST_CASE("store: the times that a schedule made runs for", "[store]") {
   const temp_dir dir;
   control c(dir / "state.db");
