@@ -46,7 +46,21 @@ const endpoint for_pipelines[] = {
      pause_pipeline},
     {{.method = post, .path = "/v1/pipelines/{name}/resume", .summary = "go on after a pause"},
      resume_pipeline},
-    {{.method = get, .path = "/v1/pipelines/{name}/flows/{flow}", .summary = "one flow"}, get_flow},
+    {{.method = get, .path = "/v1/pipelines/{name}/flows/{flow}", .summary = "one flow and its steps"}, get_flow},
+    {{.method = post, .path = "/v1/pipelines/{name}/flows/{flow}/start", .summary = "start a flow that was stopped"},
+     start_flow},
+    {{.method = post,
+      .path = "/v1/pipelines/{name}/flows/{flow}/stop",
+      .summary = "drain and stop a flow until it is started; what its steps hold is kept, or emitted with emit=true",
+      .query = {"emit"}},
+     stop_flow},
+    {{.method = post, .path = "/v1/pipelines/{name}/flows/{flow}/restart", .summary = "drain, stop and start a flow"},
+     restart_flow},
+    {{.method = get,
+      .path = "/v1/pipelines/{name}/flows/{flow}/tap",
+      .summary = "samples of the events that pass a point (a step's name, from or to), as server-sent events",
+      .query = {"after", "where", "rate"}},
+     tap_flow},
 };
 
 const endpoint for_runs[] = {

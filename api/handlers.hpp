@@ -22,6 +22,10 @@ asio::awaitable<response> delete_pipeline(request& r, context& c);
 asio::awaitable<response> pause_pipeline(request& r, context& c);
 asio::awaitable<response> resume_pipeline(request& r, context& c);
 asio::awaitable<response> get_flow(request& r, context& c);
+asio::awaitable<response> start_flow(request& r, context& c);
+asio::awaitable<response> stop_flow(request& r, context& c);
+asio::awaitable<response> restart_flow(request& r, context& c);
+asio::awaitable<response> tap_flow(request& r, context& c);
 
 // handlers_runs.cpp
 asio::awaitable<response> trigger_run(request& r, context& c);

@@ -65,6 +65,12 @@ response pipeline_response(int status, const scheduler::pipeline_view& pipeline)
   return r;
 }
 
+json warnings_of(const scheduler::apply_answer& answer) {
+  json all = json::array();
+  for (const problem& one : answer.warnings) all.push_back(to_json(one));
+  return all;
+}
+
 // What became of a definition: the pipeline as it is now, and what the change did.
 response applied_response(context& c, const scheduler::apply_answer& answer) {
   const std::string& name = answer.record.name;
@@ -72,6 +78,7 @@ response applied_response(context& c, const scheduler::apply_answer& answer) {
   json document = live ? to_json(*live) : json{{"name", name}, {"revision", answer.record.revision}};
   document["unchanged"] = answer.unchanged;
   document["changes"] = to_json(answer.changes);
+  document["warnings"] = warnings_of(answer);
   response r{.status = answer.created ? 201 : 200, .body = to_text(document) + "\n"};
   r.headers.emplace_back("ETag", answer.record.etag);
   if (answer.created) r.headers.emplace_back("Location", "/v1/pipelines/" + percent_encode(name));
@@ -83,7 +90,8 @@ response dry_run_response(const scheduler::apply_answer& answer) {
                       {"dry_run", true},
                       {"created", answer.created},
                       {"unchanged", answer.unchanged},
-                      {"changes", to_json(answer.changes)}};
+                      {"changes", to_json(answer.changes)},
+                      {"warnings", warnings_of(answer)}};
   return {.body = to_text(document) + "\n"};
 }
 
@@ -181,12 +189,6 @@ asio::awaitable<response> pause_pipeline(request& r, context& c) {
 asio::awaitable<response> resume_pipeline(request& r, context& c) {
   const auto done = co_await c.supervisor.resume(r.parameter("name"));
   co_return co_await shown(c, r.parameter("name"), done);
-}
-
-asio::awaitable<response> get_flow(request& r, context& c) {
-  const auto flow = c.supervisor.flow(r.parameter("name"), r.parameter("flow"));
-  if (!flow) co_return problem_response(flow.error());
-  co_return response{.body = to_text(to_json(*flow)) + "\n"};
 }
 
 }  // namespace penstock::api

@@ -176,6 +176,26 @@ json to_json(const scheduler::backfill_answer& answer) {
   return {{"made", answer.made}, {"existing", answer.existing}, {"runs", answer.runs}};
 }
 
+json to_json(const problem& p) {
+  json entry{{"pointer", p.pointer}};
+  if (p.line > 0) entry["line"] = p.line;
+  if (p.column > 0) entry["column"] = p.column;
+  entry["detail"] = p.detail;
+  return entry;
+}
+
+json to_json(const scheduler::step_view& step) {
+  return {{"name", step.name},
+          {"received", step.received},
+          {"emitted", step.emitted},
+          {"filtered", step.filtered},
+          {"dead", step.dead},
+          {"duplicates", step.duplicates},
+          {"late", step.late},
+          {"batches", step.batches},
+          {"busy_seconds", std::chrono::duration<double>(step.busy).count()}};
+}
+
 json to_json(const scheduler::flow_view& flow) {
   return {{"name", flow.name},
           {"kind", flow.kind},
@@ -189,6 +209,9 @@ json to_json(const scheduler::flow_view& flow) {
           {"filtered", flow.filtered},
           {"dead", flow.dead},
           {"duplicates", flow.duplicates},
+          {"late", flow.late},
+          {"redelivered", flow.redelivered},
+          {"steps", array_of(flow.steps)},
           {"last_event_at", time_or_null(flow.last_event_at)},
           {"pid", value_or_null(flow.pid)}};
 }

@@ -29,6 +29,9 @@ result<json> parse_json(std::string_view text);
 json to_json(const scheduler::run_record& run, bool with_tasks = true);
 json to_json(const std::vector<scheduler::timeline_entry>& timeline);
 json to_json(const scheduler::backfill_answer& answer);
+// One entry of `errors` or `warnings`: pointer, line and column where they are known, detail.
+json to_json(const problem& p);
+json to_json(const scheduler::step_view& step);
 json to_json(const scheduler::flow_view& flow);
 json to_json(const scheduler::job_view& job);
 json to_json(const scheduler::pipeline_view& pipeline, bool with_definition = true);

@@ -45,7 +45,44 @@ constexpr flow_metric flow_counts[] = {
      &scheduler::flow_view::dead},
     {"penstock_flow_events_duplicates_total", "Events a flow has recognised as seen before.",
      &scheduler::flow_view::duplicates},
+    {"penstock_flow_events_late_total", "Events that came too late for what a step of a flow works out.",
+     &scheduler::flow_view::late},
+    {"penstock_flow_redeliveries_total", "Further attempts of a flow at a sink that had not taken a batch.",
+     &scheduler::flow_view::redelivered},
 };
+
+struct step_metric {
+  std::string_view name, help;
+  std::int64_t scheduler::step_view::*value;
+};
+
+constexpr step_metric step_counts[] = {
+    {"penstock_step_events_received_total", "Events that came to a step.", &scheduler::step_view::received},
+    {"penstock_step_events_emitted_total", "Events that a step passed on.", &scheduler::step_view::emitted},
+    {"penstock_step_events_filtered_total", "Events that a step dropped.", &scheduler::step_view::filtered},
+    {"penstock_step_events_dead_total", "Events that became dead letters in a step.", &scheduler::step_view::dead},
+};
+
+// Calls `then` with the labels of each step.
+template <class Then>
+void for_each_step(const std::vector<scheduler::pipeline_view>& pipelines, Then then) {
+  for (const auto& p : pipelines) {
+    for (const auto& f : p.flows) {
+      for (const auto& step : f.steps) then(metrics_text::labels{{"pipeline", p.record.name}, {"flow", f.name}, {"step", step.name}}, step);
+    }
+  }
+}
+
+void add_steps(metrics_text& out, const std::vector<scheduler::pipeline_view>& pipelines) {
+  for (const step_metric& metric : step_counts) {
+    out.begin(metric.name, "counter", metric.help);
+    for_each_step(pipelines, [&](const metrics_text::labels& of, const scheduler::step_view& step) { out.sample(of, step.*metric.value); });
+  }
+  out.begin("penstock_step_busy_seconds_total", "counter", "How long a step has worked.");
+  for_each_step(pipelines, [&](const metrics_text::labels& of, const scheduler::step_view& step) {
+    out.sample(of, std::chrono::duration<double>(step.busy).count());
+  });
+}
 
 void add_flows(metrics_text& out, const std::vector<scheduler::pipeline_view>& pipelines) {
   for (const flow_metric& metric : flow_counts) {
@@ -198,6 +235,7 @@ std::string to_metrics(const figures& all) {
   out.begin("penstock_broken_files", "gauge", "Definition files that could not be applied.");
   out.sample({}, all.broken_files);
   add_flows(out, all.pipelines);
+  add_steps(out, all.pipelines);
   add_jobs(out, all.pipelines);
   add_topics(out, all.topics);
   out.begin("penstock_dead_letters", "gauge", "Dead letters that wait to be replayed or discarded.");

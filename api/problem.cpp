@@ -47,14 +47,6 @@ std::string title_of(std::string_view type) {
   return title;
 }
 
-json error_entry(const problem& p) {
-  json entry{{"pointer", p.pointer}};
-  if (p.line > 0) entry["line"] = p.line;
-  if (p.column > 0) entry["column"] = p.column;
-  entry["detail"] = p.detail;
-  return entry;
-}
-
 response document_response(int status, std::string_view type, const std::string& detail,
                            const std::vector<problem>& problems) {
   json document{{"type", "/problems/" + std::string(type)},
@@ -63,7 +55,7 @@ response document_response(int status, std::string_view type, const std::string&
                 {"detail", detail}};
   if (!problems.empty()) {
     json& errors = document["errors"] = json::array();
-    for (const problem& p : problems) errors.push_back(error_entry(p));
+    for (const problem& p : problems) errors.push_back(to_json(p));
   }
   response r{.status = status, .content_type = "application/problem+json", .body = to_text(document) + "\n"};
   if (status >= 500) r.cause = detail;

@@ -20,6 +20,15 @@ std::optional<component_use> use_at(const value& object, const std::string& key)
   return found ? std::optional(use_of(*found, key)) : std::nullopt;
 }
 
+delivery_policy delivery_of(const value& v) {
+  using last_resort = delivery_policy::last_resort;
+  return {.attempts = v.at("attempts").get<int>(),
+          .backoff_first = duration_of(v.at("backoff").at(0)),
+          .backoff_limit = duration_of(v.at("backoff").at(1)),
+          .then = choice_of<last_resort>(v.at("then"),
+                                         {{"hold", last_resort::hold}, {"dead_letter", last_resort::dead_letter}})};
+}
+
 dataflow dataflow_of(const value& v) {
   dataflow out{.from = use_at(v, "from"), .steps = {}, .to = use_at(v, "to")};
   if (const value* steps = find(v, "steps")) {
@@ -29,6 +38,11 @@ dataflow dataflow_of(const value& v) {
           use_of(step, given.empty() ? default_step_name(component_name(step), out.steps.size()) : given));
     }
   }
+  if (const value* outputs = find(v, "outputs")) {
+    for (const auto& [name, use] : outputs->items()) out.outputs.push_back(use_of(use, name));
+  }
+  if (const value* delivery = find(v, "delivery")) out.delivery = delivery_of(*delivery);
+  out.parallel = number_at<int>(v, "parallel").value_or(1);
   return out;
 }
 

@@ -55,9 +55,8 @@ void for_each_expression(const place& p, const field& record, Then then) {
       });
       return;
     case field_type::object: {
-      const bool short_form = n.type == node::kind::scalar || n.type == node::kind::sequence;
-      const field* meant = short_form ? find_child(record, record.shorthand) : nullptr;
-      if (meant) for_each_expression(p, *meant, then);
+      const field* meant = is_short_form(n, record) ? find_child(record, record.shorthand) : nullptr;
+      if (meant) return for_each_expression(p, *meant, then);
       for_each_entry(p, [&](const std::string& key, const place& item) {
         if (const field* child = find_child(record, key)) for_each_expression(item, *child, then);
       });
@@ -82,6 +81,9 @@ void for_each_expression_of_dataflow(const place& p, const catalog& components, 
     for_each_item(steps, [&](const place& step) { look(step, component_kind::step); });
   });
   look_at(p, "to", [&](const place& to) { look(to, component_kind::sink); });
+  look_at(p, "outputs", [&](const place& outputs) {
+    for_each_entry(outputs, [&](const std::string&, const place& to) { look(to, component_kind::sink); });
+  });
 }
 
 // Walks over the arguments and the values of the environment.

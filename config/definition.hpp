@@ -32,10 +32,23 @@ struct component_use {
   bool operator==(const component_use&) const = default;
 };
 
+// What is done when a sink does not take events now.
+struct delivery_policy {
+  enum class last_resort { hold, dead_letter };
+  int attempts = 1;               // of one batch, before `then`
+  nanoseconds backoff_first{};    // before the second attempt; doubles
+  nanoseconds backoff_limit{};
+  last_resort then = last_resort::hold;  // hold: the flow fails and is restarted with backoff, a run by its `retry`
+  bool operator==(const delivery_policy&) const = default;
+};
+
 struct dataflow {
   std::optional<component_use> from;  // a job's may be absent: it reads the events its trigger claimed
   std::vector<component_use> steps;
   std::optional<component_use> to;  // absent only in a command's output, where it means "the log"
+  std::vector<component_use> outputs{};  // sinks for what steps send to them by name; `name` is that of the output
+  delivery_policy delivery{};
+  int parallel = 1;  // how many parts of a batch go through the leading stateless steps at once
   bool operator==(const dataflow&) const = default;
 };
 

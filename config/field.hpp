@@ -61,7 +61,8 @@ struct field {
   std::optional<double> maximum{};
   bool single_allowed = false;  // list: one item may stand for a list of one
   bool keys_are_names = false;  // map: keys obey the rule of field_type::name
-  std::string shorthand{};      // object: a scalar or list here stands for {shorthand: it}
+  std::string shorthand{};      // object: a scalar or list here stands for {shorthand: it}; a mapping, too,
+                                // when that child is a map and none of its keys is the object's own
   std::string goes_with{};      // only allowed beside the sibling of that name; its default applies only then
   std::vector<std::string> exactly_one{};  // object: of these children exactly one is given
   std::string excludes{};     // not allowed beside the sibling of that name
@@ -81,6 +82,12 @@ struct component_spec {
       examples{};        // whole uses in YAML, e.g. "filter: event.total > 5000"; a test checks each
   bool bounded = false;  // source: its input ends, so a job may read it
   bool live = true;      // source: a flow may read it
+  // step: the names of outputs that it may send events to, beside the next step; of its checked settings. All but
+  // "late" must then be there.
+  std::function<std::vector<std::string>(const value& settings)> outputs{};
+  // step with durable state: the settings without which the state that is kept means nothing. Where one of them has
+  // changed the step starts empty.
+  std::vector<std::string> state_settings{};
 };
 
 // All components by kind and name, and how an expression's syntax is checked (Lua lives in runtime/).

@@ -3,6 +3,7 @@
 #include <unordered_map>
 
 #include "config/build_job.hpp"
+#include "config/check_outputs.hpp"
 #include "config/check_pipeline.hpp"
 #include "config/checked_value.hpp"
 #include "config/definition.hpp"
@@ -100,6 +101,7 @@ result<pipeline> parse_pipeline(std::string_view text, const catalog& components
   }
   value checked = validate(document, pipeline_fields(), components, problems);
   check_pipeline(document, components, problems);
+  if (problems.empty()) check_outputs(document, checked, components, problems);
   if (!problems.empty()) return invalid(problems.take_sorted(), options.file);
   pipeline out = pipeline_of(std::move(checked), read->root, components);
   out.warnings = find_warnings(document);

@@ -444,7 +444,7 @@ value validator::check_names_of_map(const place& p, const field& f) {
 value validator::check_object(const place& p, const field& f) {
   const node& n = p.what();
   value out = value::object();
-  const bool short_form = n.type == node::kind::scalar || n.type == node::kind::sequence;
+  const bool short_form = is_short_form(n, f);
   if (short_form && f.shorthand.empty()) return unexpected(p, f);
   if (short_form) {
     put(out, f.shorthand, check(p, *find_child(f, f.shorthand)));
@@ -676,6 +676,14 @@ value as_written(const value& checked, const field& record, const catalog& compo
     default:
       return checked;
   }
+}
+
+bool is_short_form(const node& n, const field& object) {
+  if (n.type == node::kind::scalar || n.type == node::kind::sequence) return true;
+  const field* meant = n.type == node::kind::mapping ? find_child(object, object.shorthand) : nullptr;
+  const auto is_own = [&object](const auto& entry) { return find_child(object, entry.key) != nullptr; };
+  return meant && meant->type == field_type::map && !n.fields.empty() &&
+         std::none_of(n.fields.begin(), n.fields.end(), is_own);
 }
 
 bool given_or_meant(const node& mapping, const field& record, std::string_view key) {

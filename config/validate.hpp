@@ -26,6 +26,10 @@ const field* find_child(const field& record, std::string_view name);
 // reported as missing: one slip is one problem.
 bool given_or_meant(const node& mapping, const field& record, std::string_view key);
 
+// True when what stands here is the short form of the object: a scalar or list, or, where the shorthand is a map, a
+// mapping with none of the object's own keys.
+bool is_short_form(const node& n, const field& object);
+
 // The rule of field_type::name: [a-z][a-z0-9_-]{0,62}.
 bool is_name(std::string_view text);
 

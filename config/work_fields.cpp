@@ -100,6 +100,37 @@ field grace_field(std::string goes_with) {
           .goes_with = std::move(goes_with)};
 }
 
+namespace {
+
+field delivery() {
+  return {.name = "delivery",
+          .type = object,
+          .doc = "What happens when a sink does not take events now",
+          .example = "{attempts: 5, backoff: 1s..30s, then: dead_letter}",
+          .children = {{.name = "attempts",
+                        .type = integer,
+                        .doc = "How often each batch is tried before 'then'",
+                        .fallback = "1",
+                        .minimum = 1,
+                        .maximum = 1000},
+                       {.name = "backoff",
+                        .type = duration_range,
+                        .doc = "The pause before the second attempt, doubling up to the limit",
+                        .fallback = "1s..30s",
+                        .minimum = 0.001,
+                        .maximum = seconds_of_a_day},
+                       {.name = "then",
+                        .type = choice,
+                        .doc = "hold: events wait, in order, until the sink works again (a flow is restarted with "
+                               "backoff, a run by its 'retry'); dead_letter: the batch becomes dead letters and the "
+                               "next one is tried",
+                        .fallback = "hold",
+                        .choices = {"hold", "dead_letter"}}},
+          .goes_with = "to"};
+}
+
+}  // namespace
+
 std::vector<field> work_fields(std::string steps_go_with) {
   const std::vector<field> work{
       {.name = "from",
@@ -129,6 +160,22 @@ std::vector<field> work_fields(std::string steps_go_with) {
        .type = to,
        .doc = "Where events go: the dataflow's, or the lines that the command prints",
        .example = "{topic: orders}"},
+      {.name = "outputs",
+       .type = map,
+       .doc = "Further places, by name, for what steps send there: those of 'route', 'late' of 'window' and so on",
+       .example = "{big: {topic: big_orders}, late: drop}",
+       .children = {{.name = "output", .type = to}},
+       .keys_are_names = true,
+       .goes_with = "steps"},
+      {.name = "parallel",
+       .type = integer,
+       .doc = "How many parts of a batch go through the steps at once, up to the first step that keeps state; order is "
+              "kept",
+       .example = "4",
+       .minimum = 1,
+       .maximum = 64,
+       .goes_with = "steps"},
+      delivery(),
   };
   return with(work, process_fields());
 }

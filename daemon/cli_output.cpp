@@ -202,6 +202,7 @@ void show_applied(std::ostream& out, const document& applied, bool created, bool
     out << (created ? "created" : "applied") << ", revision " << word(applied, "revision") << '\n';
   }
   for (const std::string& change : lines) out << "  " << change << '\n';
+  for (const document& warning : member_of(applied, "warnings")) out << "  warning: " << word(warning, "detail") << '\n';
 }
 
 void show_problem(std::ostream& out, const answer& refusal, const std::string& file) {

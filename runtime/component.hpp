@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,11 @@ struct component_context {
   asio::any_io_executor executor;  // the run's strand
   // What expressions see as `params` and `run`: the JSON {"params":…,"run":…}. Null in a flow.
   std::shared_ptr<const std::string> run_context{};
+  std::string step{};  // the step's name; empty in sources and sinks
+  // For programs that a component starts: all of their environment but what its settings add (empty: a PATH only), and
+  // the file that what they write to stderr goes to (empty: the daemon's log).
+  std::map<std::string, std::string> environment{};
+  std::filesystem::path log{};
 
   // A setting's text with secrets filled in; throws std::runtime_error naming the reference that has no
   // value.
@@ -78,23 +84,57 @@ class step_output {
  public:
   virtual void dead(const event& e, std::string reason) = 0;  // to the dead letters, with step and reason
   virtual void duplicate(const event& e) = 0;                 // seen before: counted
+  // To the named output, a copy; the event itself goes on when it stays in the batch. `output` is one that the
+  // component's spec names (component_spec::outputs); where the definition has no such output the copy is dropped,
+  // and counted as filtered unless the event stays.
+  virtual void to_output(const event& e, std::string_view output) = 0;
+  // Too late for what the step works out: counted as late, and sent to the output `late` when there is one.
+  virtual void late(const event& e) = 0;
 
  protected:
   ~step_output() = default;
 };
 
+// Calls come one at a time, in this order: restore, open, then for each batch process (or process_waiting), then
+// changes; tick between batches; finish once, then close. What a step does with a batch must follow from its state
+// and the events in their order alone, whatever the borders of the batches: after a crash the events since the last
+// commit come again, perhaps in other batches, and the same results must leave at the same positions, so that sinks
+// recognise them.
 class step {
  public:
   virtual ~step() = default;
 
   // Changes `events` in place: keeps, drops, replaces or adds. Never waits. An event made from another keeps
-  // its `position`.
+  // its `position`; one made from several has that of the last.
   virtual void process(batch& events, step_output& out) = 0;
 
+  // A step that has to wait (for a program, a server): waits() is true, constantly, and process_waiting() is called in
+  // the place of process(). It bounds its own waiting.
+  virtual bool waits() const { return false; }
+  virtual asio::awaitable<void> process_waiting(batch& events, step_output& out) {
+    process(events, out);
+    co_return;
+  }
+  virtual asio::awaitable<void> open() { co_return; }   // throws when the step cannot work now
+  virtual asio::awaitable<void> close() { co_return; }  // also after a failure; does not throw
+
+  // When time alone makes something due: tick() is called once the wall clock shows wake_at() (asked again after each
+  // call), though no event came. Adds to `events` what is due, in an order that follows from the state alone; must
+  // not look at a clock but `now`. `events` is empty before.
+  virtual std::optional<timestamp> wake_at() const { return std::nullopt; }
+  virtual void tick(timestamp now, batch& events, step_output& out) { (void)now, (void)events, (void)out; }
+  // The input has ended, or the flow is drained: adds to `events` what was still being worked out.
+  virtual void finish(batch& events, step_output& out) { (void)events, (void)out; }
+
   // Durable state, for steps that have some. restore() is called once before the first batch; changes() after
-  // each batch, and what it returns is committed together with the cursor.
+  // each batch, and what it returns is committed together with the cursor. When restore() throws, the flow does not
+  // start: a state that the settings no longer fit is to be refused in words.
   virtual void restore(const std::vector<state_entry>& entries) { (void)entries; }
   virtual std::vector<state_change> changes() { return {}; }
+
+  // Whether each event's fate is its own: no state, no ticks, nothing depends on what came before. Only such steps
+  // are run several at a time (`parallel`), each on its own part of a batch; instances share nothing.
+  virtual bool stateless() const { return false; }
 };
 
 // One event the sink will never take (a row breaks a constraint, HTTP 422): it becomes a dead letter.

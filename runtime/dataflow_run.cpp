@@ -1,6 +1,7 @@
 #include "runtime/dataflow_run.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <optional>
 #include <stdexcept>
@@ -13,65 +14,18 @@
 #include <spdlog/spdlog.h>
 
 #include "runtime/gate.hpp"
-#include "runtime/ulid.hpp"
+#include "runtime/sink_set.hpp"
+#include "runtime/step_chain.hpp"
+#include "runtime/wakeup.hpp"
 
 namespace penstock::runtime {
 
 namespace {
 
-// Under this step name (no real step's) the store keeps what the consumer reads: see
-// state::forget_other_input.
-constexpr const char* own_state = "";
-constexpr const char* input_key = "input";
-constexpr const char* sink_step = "to";  // the step name of what the sink refused
-
-struct named_step {
-  std::string name;
-  std::unique_ptr<step> does;
-};
-
-// What became of one batch. Counted only when it is settled, so that a batch read twice after a failure
-// counts once.
-struct tally {
-  std::int64_t received = 0, emitted = 0, filtered = 0, dead = 0, duplicates = 0;
-};
-
-dead_letter letter_of(const event& e, std::string step, std::string reason) {
-  dead_letter letter;
-  letter.id = make_ulid();
-  letter.step = std::move(step);
-  letter.reason = std::move(reason);
-  letter.at = wall_now();
-  letter.event_id = e.id;
-  letter.source = e.source;
-  letter.type = e.type;
-  letter.subject = e.subject;
-  letter.datacontenttype = e.datacontenttype;
-  letter.key = e.key;
-  letter.data = e.data;
-  letter.event_time = e.time;
-  letter.position = e.position;
-  return letter;
-}
-
-// Takes what one step says about the events it removed.
-class step_report final : public step_output {
- public:
-  step_report(const std::string& step, std::vector<dead_letter>& letters) : step_(step), letters_(letters) {}
-
-  void dead(const event& e, std::string reason) override {
-    letters_.push_back(letter_of(e, step_, std::move(reason)));
-    ++dead_count;
-  }
-  void duplicate(const event&) override { ++duplicate_count; }
-
-  std::int64_t dead_count = 0;
-  std::int64_t duplicate_count = 0;
-
- private:
-  const std::string& step_;
-  std::vector<dead_letter>& letters_;
-};
+// Under sink_set::own_state the store keeps, beside the sinks' checkpoints:
+constexpr const char* input_key = "input";      // what the consumer reads: see state::forget_other_input
+constexpr const char* ticks_key = "ticks";      // how many ticks had results
+constexpr const char* pending_key = "pending";  // the tick whose results may have left: microseconds, and whether last
 
 // What a source reads, in words: its component and the setting that names its input ("topic orders").
 // Positions mean something only there.
@@ -81,7 +35,8 @@ std::string input_of(const registry& components, const config::component_use& fr
   if (spec == specs.end()) return from.component;
   const std::string& naming = spec->second.settings.shorthand;
   if (naming.empty() || !from.settings.contains(naming)) return from.component;
-  return from.component + " " + from.settings.at(naming).get<std::string>();
+  const config::value& named = from.settings.at(naming);
+  return from.component + " " + (named.is_string() ? named.get<std::string>() : named.dump());
 }
 
 std::int64_t last_position(const batch& events) {
@@ -89,6 +44,21 @@ std::int64_t last_position(const batch& events) {
   for (const event& e : events.events) last = std::max(last, e.position);
   return last;
 }
+
+std::int64_t number(std::string_view text) {
+  std::int64_t n = 0;
+  std::from_chars(text.data(), text.data() + text.size(), n);
+  return n;
+}
+
+// A time at which steps are asked what is due, or asked for all that is left.
+struct tick_time {
+  timestamp at{};
+  bool ended = false;
+
+  std::string text() const { return std::to_string(to_micros(at)) + (ended ? " last" : ""); }
+  static tick_time of(std::string_view text) { return {from_micros(number(text)), text.ends_with("last")}; }
+};
 
 }  // namespace
 
@@ -98,9 +68,19 @@ struct dataflow_run::state {
         components(c),
         store(offered.flows),
         options(std::move(o)),
-        context{offered, options.pipeline, options.consumer, options.workdir, strand, options.run_context},
-        work(strand) {
+        context{offered, options.pipeline, options.consumer, options.workdir, strand, options.run_context, {}},
+        work(strand),
+        tick_due(std::make_shared<wakeup>(strand)),
+        ticker_ended(std::make_shared<wakeup>(strand)) {
+    context.environment = options.environment;
+    context.log = options.log;
     if (!options.counters) options.counters = std::make_shared<dataflow_counters>();
+    if (!options.pool) options.definition.parallel = 1;
+    auto& of_steps = options.counters->steps;
+    const auto& definitions = options.definition.steps;
+    while (of_steps.size() < definitions.size()) {
+      of_steps.push_back(std::make_unique<step_counters>(definitions[of_steps.size()].name));
+    }
   }
 
   const asio::any_io_executor strand;
@@ -108,21 +88,30 @@ struct dataflow_run::state {
   flow_store& store;
   dataflow_options options;
   component_context context;
-  component_context sink_context = context;  // its consumer, the producer name, also says what is read
 
   // All below: on the strand.
-  gate work;             // the input's batches and replays take turns at steps and sink
+  gate work;             // the input's batches, ticks and replays take turns at steps and sinks
   bool at_work = false;  // between prepare() and the end
   bool draining = false;
-  std::string failure{};  // a replay broke the sink: ends the run
-  std::string at{};  // the component at work, for the text of a failure; while it reads, that of a replay
+  bool for_good = false;
+  std::string failure{};  // a replay or a tick could not be settled: ends the run
+  std::string at{};       // the part at work, for the text of a failure, while it is neither a step nor a sink
   bool reading = false;
   std::unique_ptr<source> from{};
-  std::vector<named_step> steps{};
-  std::unique_ptr<sink> to{};
-  std::int64_t position = 0;  // safe downstream
-  std::string sink_checkpoint{};
+  std::optional<step_chain> steps{};
+  std::optional<sink_set> sinks{};
+  std::string producer{};     // the consumer's name and what it reads: positions in sinks belong to it
+  std::weak_ptr<state> shared{};
+  std::int64_t position = 0;  // of the source, safe downstream
+  std::string saved_sink{};   // the checkpoint of `to`, likewise
+  std::int64_t ticks = 0;     // positions that ticks have taken; sinks see position + ticks
+  bool positioned = false;    // the source has positions
   std::vector<state_change> own_changes{};  // ours, for the next commit
+  std::optional<timestamp> next_tick{};     // what the ticker waits for
+  const std::shared_ptr<wakeup> tick_due;   // next_tick has changed, or the run is over
+  const std::shared_ptr<wakeup> ticker_ended;
+  bool ticker_lives = false;
+  bool over = false;
 
   static asio::awaitable<dataflow_outcome> execute(std::shared_ptr<state> self);
   static asio::awaitable<result<void>> replay(std::shared_ptr<state> self, batch events,
@@ -130,17 +119,22 @@ struct dataflow_run::state {
 
   asio::awaitable<void> work_to_the_end();
   asio::awaitable<void> prepare();
-  void forget_other_input(checkpoint& saved);
+  void name_input(checkpoint& saved);
+  std::optional<tick_time> read_own_state(const checkpoint& saved);
   void make_components();
-  void restore_steps(const checkpoint& saved);
+  asio::awaitable<void> end_input();
   std::string source_label() const;
+  std::string whereabouts() const;
   asio::awaitable<void> settle(batch events);
-  void process(std::size_t step, batch& events, tally& counted, commit& next);
-  void take_step_changes(commit& next);
-  asio::awaitable<void> write(batch events, tally& counted, commit& next);
+  asio::awaitable<void> finish(passage p, commit next);
   asio::awaitable<void> save(commit next);
-  void count(const tally& counted);
+  void count(const passage& p);
   void reject(const std::string& reason);
+
+  void plan_tick();
+  static asio::awaitable<void> keep_ticking(std::shared_ptr<state> self);
+  asio::awaitable<void> tick(tick_time when, bool again);
+
   asio::awaitable<void> settle_again(batch events, std::vector<std::string> ids);
   std::size_t first_step(const dead_letter& letter) const;
 };
@@ -161,10 +155,12 @@ asio::awaitable<result<void>> dataflow_run::replay(batch events, std::vector<std
   co_return co_await asio::co_spawn(self->strand, std::move(again), asio::use_awaitable);
 }
 
-void dataflow_run::request_drain() {
-  asio::post(state_->strand, [self = state_] {
+void dataflow_run::request_drain(bool for_good) {
+  asio::post(state_->strand, [self = state_, for_good] {
     self->draining = true;
+    self->for_good = self->for_good || for_good;
     if (self->from) self->from->stop_input();
+    if (self->sinks) self->sinks->hurry();
   });
 }
 
@@ -173,27 +169,34 @@ void dataflow_run::request_drain() {
 
 asio::awaitable<dataflow_outcome> dataflow_run::state::execute(std::shared_ptr<state> self) {
   dataflow_outcome outcome;
+  self->shared = self;
   try {
     co_await self->work_to_the_end();
     outcome.end = self->draining ? dataflow_end::drained : dataflow_end::input_ended;
   } catch (const std::exception& e) {
     outcome.end = dataflow_end::failed;
-    const std::string where = self->reading ? self->source_label() : self->at;
-    outcome.reason = self->failure.empty() ? where + ": " + e.what() : self->failure;
+    outcome.reason = self->failure;
+    if (outcome.reason.empty()) outcome.reason = (self->reading ? self->source_label() : self->whereabouts()) + ": " + e.what();
   }
   self->at_work = false;
-  const gate::pass last = co_await self->work.enter();  // a replay may still be at the sink
+  self->over = true;
+  self->tick_due->notify();
+  while (self->ticker_lives) co_await self->ticker_ended->wait();
+  const gate::pass last = co_await self->work.enter();  // a replay may still be at a sink
   if (outcome.end == dataflow_end::failed) self->reject(outcome.reason);
+  if (self->steps) co_await self->steps->close();
   // On the strand, where they lived; whoever waits at them is told now.
   self->from.reset();
-  self->steps.clear();
-  self->to.reset();
+  self->steps.reset();
+  self->sinks.reset();
   co_return outcome;
 }
 
 asio::awaitable<void> dataflow_run::state::work_to_the_end() {
   co_await prepare();
   at_work = true;
+  if (options.on_open) options.on_open();
+  plan_tick();
   while (true) {
     reading = true;
     std::optional<batch> events = co_await from->read(options.batch_events);
@@ -202,50 +205,66 @@ asio::awaitable<void> dataflow_run::state::work_to_the_end() {
     if (!failure.empty()) throw std::runtime_error(failure);
     if (!events) {
       at_work = false;
-      at = "to " + options.definition.to->component;
-      co_await to->close();
-      co_return;
+      co_return co_await end_input();
     }
     co_await settle(std::move(*events));
+    plan_tick();
     // A dataflow that never waits (generate to drop) must let request_drain() and other flows have their
     // turn.
     co_await asio::post(strand, asio::use_awaitable);
   }
 }
 
+asio::awaitable<void> dataflow_run::state::end_input() {
+  if (!draining || for_good) {
+    const tick_time last{wall_now(), true};
+    co_await tick(last, false);
+  }
+  at.clear();
+  co_await sinks->close();
+}
+
 asio::awaitable<void> dataflow_run::state::prepare() {
   at = "checkpoint";
   checkpoint saved = store.load(options.consumer);
-  forget_other_input(saved);
+  name_input(saved);
   position = saved.position;
-  sink_checkpoint = saved.sink;
+  saved_sink = saved.sink;
+  const std::optional<tick_time> pending = read_own_state(saved);
   make_components();
   at = source_label();
   co_await from->open(position);
   if (draining) from->stop_input();
-  restore_steps(saved);
-  at = "to " + options.definition.to->component;
-  co_await to->open(sink_checkpoint);
-  if (!sink_checkpoint.empty()) co_return;
+  at.clear();
+  steps->restore(saved.steps, own_changes);
+  co_await steps->open();
   commit first;
   first.position = position;
-  first.sink = to->first_checkpoint();
-  co_await save(std::move(first));
+  co_await sinks->open(saved.sink, saved.steps, first);
+  if (first.sink != saved.sink || !first.steps.empty()) co_await save(std::move(first));
+  if (pending) co_await tick(*pending, true);
 }
 
 std::string dataflow_run::state::source_label() const {
   return "from " + (options.definition.from ? options.definition.from->component : std::string("input"));
 }
 
+// Who is at work beside the source, for the text of a failure.
+std::string dataflow_run::state::whereabouts() const {
+  if (!at.empty()) return at;
+  return sinks ? sinks->at() : "to";
+}
+
 // A changed definition may read something else under the same consumer name. Then the saved position means
 // nothing, nor do those that sinks keep; without this a flow moved from a long topic to a young one would
 // skip the young one's events.
-void dataflow_run::state::forget_other_input(checkpoint& saved) {
+void dataflow_run::state::name_input(checkpoint& saved) {
+  producer = options.consumer;
   if (options.input || !options.definition.from) return;
   const std::string input = input_of(components, *options.definition.from);
-  sink_context.consumer = options.consumer + " from " + input;
+  producer += " from " + input;
   const auto known = std::find_if(saved.steps.begin(), saved.steps.end(), [](const state_entry& entry) {
-    return entry.step == own_state && entry.key == input_key;
+    return entry.step == sink_set::own_state && entry.key == input_key;
   });
   if (known != saved.steps.end() && known->value == input) return;
   if (known != saved.steps.end()) {
@@ -253,7 +272,18 @@ void dataflow_run::state::forget_other_input(checkpoint& saved) {
                  known->value);
     saved.position = 0;
   }
-  own_changes.push_back({own_state, input_key, input});
+  own_changes.push_back({sink_set::own_state, input_key, input});
+}
+
+// The tick that was under way when the daemon was killed, if there was one.
+std::optional<tick_time> dataflow_run::state::read_own_state(const checkpoint& saved) {
+  std::optional<tick_time> pending;
+  for (const state_entry& entry : saved.steps) {
+    if (entry.step != sink_set::own_state) continue;
+    if (entry.key == ticks_key) ticks = number(entry.value);
+    if (entry.key == pending_key) pending = tick_time::of(entry.value);
+  }
+  return pending;
 }
 
 void dataflow_run::state::make_components() {
@@ -267,90 +297,59 @@ void dataflow_run::state::make_components() {
   } else {
     throw std::runtime_error("there is nothing to read");
   }
-  for (const config::component_use& use : definition.steps) {
-    at = "step " + use.name;
-    steps.push_back({use.name, components.step_of(use, context)});
-  }
+  at = "steps";
+  steps.emplace(definition, components, context, options.pool, options.taps);
   at = "to";
-  if (!definition.to) throw std::runtime_error("there is nothing to write to");
-  at += " " + definition.to->component;
-  to = components.sink_of(*definition.to, sink_context);
-}
-
-void dataflow_run::state::restore_steps(const checkpoint& saved) {
-  for (const named_step& one : steps) {
-    at = "step " + one.name;
-    std::vector<state_entry> entries;
-    for (const state_entry& entry : saved.steps) {
-      if (entry.step == one.name) entries.push_back(entry);
-    }
-    one.does->restore(entries);
-  }
+  sinks.emplace(definition, components, context, producer, options.counters);
 }
 
 // One batch from source to acknowledgement.
 asio::awaitable<void> dataflow_run::state::settle(batch events) {
   options.counters->last_event_us.store(to_micros(wall_now()), std::memory_order_relaxed);
-  tally counted;
-  counted.received = static_cast<std::int64_t>(events.size());
+  if (options.taps && options.taps->wanted()) options.taps->offer("from", events);
   commit next;
   next.position = std::max(position, last_position(events));
-  for (std::size_t i = 0; i < steps.size(); ++i) process(i, events, counted, next);
-  take_step_changes(next);
-  co_await write(std::move(events), counted, next);
-  co_await save(std::move(next));
-  count(counted);
+  positioned = positioned || next.position > 0;
+  passage p = steps->new_passage();
+  p.counted.received = static_cast<std::int64_t>(events.size());
+  p.events = std::move(events);
+  at.clear();
+  try {
+    co_await steps->pass(p);
+  } catch (...) {
+    at = steps->at();
+    throw;
+  }
+  co_await finish(std::move(p), std::move(next));
   from->acknowledge(position);
 }
 
-void dataflow_run::state::process(std::size_t step, batch& events, tally& counted, commit& next) {
-  if (events.empty()) return;
-  const named_step& one = steps[step];
-  at = "step " + one.name;
-  const auto before = static_cast<std::int64_t>(events.size());
-  step_report report(one.name, next.dead);
-  one.does->process(events, report);
-  const auto after = static_cast<std::int64_t>(events.size());
-  counted.dead += report.dead_count;
-  counted.duplicates += report.duplicate_count;
-  const std::int64_t dropped = before - after - report.dead_count - report.duplicate_count;
-  // Events that a step made count as received, so that the sum holds.
-  counted.filtered += std::max<std::int64_t>(dropped, 0);
-  counted.received += std::max<std::int64_t>(-dropped, 0);
-}
-
-void dataflow_run::state::take_step_changes(commit& next) {
-  for (const named_step& one : steps) {
-    at = "step " + one.name;
-    std::vector<state_change> changes = one.does->changes();
-    for (state_change& change : changes) {
-      change.step = one.name;
-      next.steps.push_back(std::move(change));
-    }
+// What has passed the steps goes to the sinks, and all of it is committed.
+asio::awaitable<void> dataflow_run::state::finish(passage p, commit next) {
+  auto changes = steps->take_changes();
+  std::move(changes.begin(), changes.end(), std::back_inserter(next.steps));
+  if (ticks > 0) {
+    const auto move_on = [this](batch& events) {
+      for (event& e : events.events) e.position += e.position > 0 ? ticks : 0;
+    };
+    move_on(p.events);
+    for (batch& output : p.outputs) move_on(output);
   }
-}
-
-asio::awaitable<void> dataflow_run::state::write(batch left, tally& counted, commit& next) {
-  if (left.empty()) co_return;
-  const auto events = std::make_shared<const batch>(std::move(left));
-  at = "to " + options.definition.to->component;
-  write_result written = co_await to->write(events);
-  for (refused_event& refused : written.refused) {
-    next.dead.push_back(letter_of(events->events.at(refused.index), sink_step, std::move(refused.reason)));
+  if (options.taps && options.taps->wanted()) options.taps->offer("to", p.events);
+  at.clear();
+  co_await sinks->write(p, next);
+  for (dead_letter& letter : p.dead) {
+    if (letter.position > 0 && sinks->place_of(letter.step) >= 0) letter.position -= ticks;
   }
-  const auto refused = static_cast<std::int64_t>(written.refused.size());
-  counted.dead += refused;
-  counted.duplicates += written.duplicates;
-  counted.emitted += static_cast<std::int64_t>(events->size()) - refused - written.duplicates;
-  next.sink = std::move(written.checkpoint);
+  next.dead = std::move(p.dead);
+  co_await save(std::move(next));
+  count(p);
 }
 
 // Nothing is written when nothing would change: a webhook's events have no position.
 asio::awaitable<void> dataflow_run::state::save(commit next) {
-  const bool new_sink_checkpoint = !next.sink.empty() && next.sink != sink_checkpoint;
-  if (!new_sink_checkpoint) next.sink = sink_checkpoint;
   const bool new_facts = !next.steps.empty() || !next.dead.empty() || !next.settled.empty();
-  if (next.position == position && !new_sink_checkpoint && !new_facts) co_return;
+  if (next.position == position && next.sink == saved_sink && !new_facts) co_return;
 
   at = "checkpoint";
   next.consumer = options.consumer;
@@ -358,24 +357,19 @@ asio::awaitable<void> dataflow_run::state::save(commit next) {
     letter.pipeline = options.pipeline;
     letter.consumer = options.consumer;
   }
-  next.steps.insert(next.steps.end(), own_changes.begin(), own_changes.end());
+  next.steps.insert(next.steps.begin(), own_changes.begin(), own_changes.end());  // first: they removed what is old
   position = next.position;
-  sink_checkpoint = next.sink;
+  saved_sink = next.sink;
   co_await store.save(std::move(next));
   own_changes.clear();
+  at.clear();
 }
 
-void dataflow_run::state::count(const tally& counted) {
-  dataflow_counters& all = *options.counters;
-  const auto add = [](std::atomic<std::int64_t>& to_counter, std::int64_t n) {
-    to_counter.fetch_add(n, std::memory_order_relaxed);
-  };
-  add(all.received, counted.received);
-  add(all.emitted, counted.emitted);
-  add(all.filtered, counted.filtered);
-  add(all.dead, counted.dead);
-  add(all.duplicates, counted.duplicates);
-  add(all.batches, 1);
+void dataflow_run::state::count(const passage& p) {
+  if (p.counted.received > 0) options.counters->add(p.counted);  // a tick may have had nothing to do
+  for (std::size_t i = 0; i < p.of_step.size(); ++i) {
+    if (p.of_step[i].received > 0) options.counters->steps[i]->add(p.of_step[i]);
+  }
 }
 
 void dataflow_run::state::reject(const std::string& reason) {
@@ -384,6 +378,84 @@ void dataflow_run::state::reject(const std::string& reason) {
   } catch (const std::exception& e) {
     spdlog::error("{}: telling the input of a failure failed: {}", options.consumer, e.what());
   }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Time
+
+void dataflow_run::state::plan_tick() {
+  const auto wanted = steps->wake_at();
+  if (wanted == next_tick) return;
+  next_tick = wanted;
+  if (ticker_lives) {
+    tick_due->notify();
+  } else if (next_tick) {
+    ticker_lives = true;
+    const auto self = shared.lock();
+    const auto ended = [self](std::exception_ptr) {
+      self->ticker_lives = false;
+      self->ticker_ended->notify();
+    };
+    asio::co_spawn(strand, keep_ticking(self), ended);
+  }
+}
+
+asio::awaitable<void> dataflow_run::state::keep_ticking(std::shared_ptr<state> self) {
+  while (!self->over) {
+    if (!self->next_tick) {
+      co_await self->tick_due->wait();
+      continue;
+    }
+    const auto left = *self->next_tick - wall_now();
+    if (left.count() > 0) {
+      // Not longer than a minute at a time: the wall clock may be set.
+      const auto pause = std::min<std::chrono::steady_clock::duration>(left, std::chrono::minutes(1));
+      co_await self->tick_due->wait_until(std::chrono::steady_clock::now() + pause);
+      continue;
+    }
+    const gate::pass mine = co_await self->work.enter();
+    if (self->over || !self->at_work || !self->failure.empty()) break;
+    try {
+      const tick_time now{wall_now(), false};
+      co_await self->tick(now, false);
+      self->next_tick = self->steps->wake_at();
+    } catch (const std::exception& e) {
+      self->failure = self->whereabouts() + ": " + e.what();
+      self->from->stop_input();
+      break;
+    }
+  }
+}
+
+// `again`: it was stored as pending before a crash. With `work` held.
+asio::awaitable<void> dataflow_run::state::tick(tick_time when, bool again) {
+  passage p = steps->new_passage();
+  const bool has_positions = positioned || position > 0;
+  at.clear();
+  try {
+    co_await steps->tick(p, when.at, when.ended, has_positions ? position + 1 : 0);
+  } catch (...) {
+    at = steps->at();
+    throw;
+  }
+  bool leaves = !p.events.empty();
+  for (const batch& output : p.outputs) leaves = leaves || !output.empty();
+  commit next;
+  next.position = position;
+  next.sink = saved_sink;
+  // What was pending may have left before the crash, so it keeps its position though nothing leaves now.
+  const bool takes_position = has_positions && (leaves || again);
+  if (takes_position) {
+    if (!again) {
+      commit pending = next;
+      pending.steps.push_back({sink_set::own_state, pending_key, when.text()});
+      co_await save(std::move(pending));
+    }
+    next.steps.push_back({sink_set::own_state, ticks_key, std::to_string(ticks + 1)});
+    next.steps.push_back({sink_set::own_state, pending_key, std::nullopt});
+  }
+  co_await finish(std::move(p), std::move(next));
+  if (takes_position) ++ticks;
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -396,10 +468,11 @@ asio::awaitable<result<void>> dataflow_run::state::replay(std::shared_ptr<state>
     co_return error{errc::unavailable, "the flow is not at work", {}, 1};
   try {
     co_await self->settle_again(std::move(events), std::move(ids));
+    self->plan_tick();
     co_return result<void>();
   } catch (const std::exception& e) {
     // Steps may remember what was not committed, so the run starts anew from its checkpoint.
-    self->failure = self->at + ": " + e.what();
+    self->failure = self->whereabouts() + ": " + e.what();
     self->from->stop_input();
   }
   co_return error{errc::unavailable, self->failure, {}, 1};
@@ -409,51 +482,66 @@ asio::awaitable<result<void>> dataflow_run::state::replay(std::shared_ptr<state>
 // more: sinks would take it for one that they have stored.
 asio::awaitable<void> dataflow_run::state::settle_again(batch events, std::vector<std::string> ids) {
   std::map<std::string, dead_letter, std::less<>> letters;  // by event id
-  const std::size_t settled_already = steps.size() + 1;  // begins nowhere
+  const std::size_t settled_already = steps->size() + 1;  // begins nowhere
   std::vector<std::size_t> begins(events.size(), 0);
+  passage p = steps->new_passage();
   for (std::size_t i = 0; i < events.size(); ++i) {
-    events.events[i].position = 0;
-    if (i >= ids.size()) continue;  // comes from no letter: goes through all steps
-    std::optional<dead_letter> letter = store.find_dead_letter(ids[i]);
-    if (!letter) {  // replayed or discarded meanwhile
-      begins[i] = settled_already;
+    event& e = events.events[i];
+    e.position = 0;
+    if (i >= ids.size()) {  // comes from no letter: goes through all steps
+      ++p.counted.received;
       continue;
     }
-    begins[i] = first_step(*letter);
+    std::optional<dead_letter> letter = store.find_dead_letter(ids[i]);
+    begins[i] = letter ? first_step(*letter) : settled_already;  // replayed or discarded meanwhile
+    if (!letter) continue;
+    ++p.counted.received;
+    if (const int place = sinks->place_of(letter->step); place > 0) {
+      batch& output = p.outputs[static_cast<std::size_t>(place) - 1];
+      const event copy = output.copy(e);
+      output.events.push_back(copy);
+      begins[i] = settled_already;
+    }
     letters.insert_or_assign(letter->event_id, std::move(*letter));
   }
 
-  tally counted;
-  counted.received = static_cast<std::int64_t>(events.size());
+  at.clear();
+  for (std::size_t step = 0; step <= steps->size(); ++step) {
+    for (std::size_t i = 0; i < begins.size(); ++i) {
+      if (begins[i] != step) continue;
+      const event copy = p.events.copy(events.events[i]);
+      p.events.events.push_back(copy);
+    }
+    if (step == steps->size()) break;
+    try {
+      co_await steps->pass_step(p, step);
+    } catch (...) {
+      at = steps->at();
+      throw;
+    }
+  }
   commit next;
   next.position = position;
-  batch under_way;
-  for (std::size_t step = 0; step <= steps.size(); ++step) {
-    for (std::size_t i = 0; i < begins.size(); ++i) {
-      if (begins[i] == step) under_way.events.push_back(under_way.copy(events.events[i]));
-    }
-    if (step < steps.size()) process(step, under_way, counted, next);
-  }
-  take_step_changes(next);
-  co_await write(std::move(under_way), counted, next);
+  auto changes = steps->take_changes();
+  std::move(changes.begin(), changes.end(), std::back_inserter(next.steps));
+  co_await sinks->write(p, next);
 
-  for (dead_letter& again : next.dead) {
+  for (dead_letter& again : p.dead) {
     const auto before = letters.find(again.event_id);
     if (before == letters.end()) continue;
     again.position = before->second.position;
     again.attempts = before->second.attempts + 1;
   }
+  next.dead = std::move(p.dead);
   next.settled = std::move(ids);
   co_await save(std::move(next));
-  count(counted);
+  count(p);
 }
 
 // The beginning when the step is no longer there.
 std::size_t dataflow_run::state::first_step(const dead_letter& letter) const {
-  if (letter.step == sink_step) return steps.size();
-  const auto found = std::find_if(steps.begin(), steps.end(),
-                                  [&](const named_step& one) { return one.name == letter.step; });
-  return found == steps.end() ? 0 : static_cast<std::size_t>(found - steps.begin());
+  if (sinks->place_of(letter.step) == 0) return steps->size();
+  return steps->find(letter.step).value_or(0);
 }
 
 }  // namespace penstock::runtime

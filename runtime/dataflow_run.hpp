@@ -1,19 +1,25 @@
 // One dataflow, executed until its input ends, it is drained, or it fails.
 //
-// Lives on one strand (flow pool for flows, batch pool for tasks of runs), is one coroutine, and owns its
-// source, steps and sink. It never retries: a failure ends it, nothing unsafe was acknowledged, and its owner
-// (scheduler/) decides about the next start, which resumes at the last checkpoint. request_drain() and
-// replay() may be called from any thread.
+// Lives on one strand (flow pool for flows, batch pool for tasks of runs) and owns its source, steps and sinks. One
+// coroutine reads and settles batch after batch; a second one, only where a step asks for it, gives steps their time
+// (step::tick). It never retries beyond its `delivery`: a failure ends it, nothing unsafe was acknowledged, and its owner
+// (scheduler/) decides about the next start, which resumes at the last checkpoint. request_drain() and replay() may be
+// called from any thread.
 //
-// Holds at every moment: received = emitted + filtered + dead + duplicates. A batch is counted when it is
-// settled (safe and its cursor saved), so one that is read again after a failure counts once; events that a
-// step made count as received. Cursors and the positions kept by sinks belong to (consumer, what is read): a
-// flow whose `from` names something else after a change starts at that input's beginning.
+// Holds at every moment: received = emitted + filtered + dead + duplicates (flow_counters.hpp). Cursors and the
+// positions kept by sinks belong to (consumer, what is read): a flow whose `from` names something else after a change
+// starts at that input's beginning.
+//
+// Positions. A sink recognises what it has stored by the position of its event, so whatever is made anew after a crash
+// must leave with the position that it had. What steps make of events has those events' positions. What they make of
+// time has none, so each tick that has results takes one for itself: the position after the last one, and all events
+// that follow count one more. Which ticks there were, and when by the wall clock, is stored before their results leave,
+// so that a tick is repeated after a crash with the time that it had.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,7 +29,9 @@
 
 #include "config/definition.hpp"
 #include "runtime/component.hpp"
+#include "runtime/flow_counters.hpp"
 #include "runtime/registry.hpp"
+#include "runtime/tap.hpp"
 
 namespace penstock::runtime {
 
@@ -34,14 +42,6 @@ struct dataflow_outcome {
   std::string reason{};  // of a failure: component name and what it said
 };
 
-// Counted since the counters were made; one object may serve several successive runs of a flow. Relaxed
-// atomics.
-struct dataflow_counters {
-  std::atomic<std::int64_t> received{0}, emitted{0}, filtered{0}, dead{0}, duplicates{0}, batches{0};
-  std::atomic<std::int64_t> last_event_us{
-      0};  // wall time of the last batch, microseconds since the epoch; 0: never
-};
-
 struct dataflow_options {
   std::string pipeline;
   std::string consumer;
@@ -49,6 +49,11 @@ struct dataflow_options {
   config::dataflow definition;
   std::unique_ptr<source> input{};  // used instead of definition.from when set (a run's claimed events)
   std::shared_ptr<dataflow_counters> counters{};
+  std::shared_ptr<flow_taps> taps{};  // null: nobody can look on
+  asio::any_io_executor pool{};       // for the strands of `parallel`; empty: there is one part only
+  std::map<std::string, std::string> environment{};  // of programs that steps start
+  std::filesystem::path log{};                       // of what these print beside their results; empty: ours
+  std::function<void()> on_open{};    // called once, on the strand: source, steps and sinks are at work
   std::size_t batch_events = 1000;
   std::shared_ptr<const std::string> run_context{};  // see component_context
 };
@@ -65,8 +70,9 @@ class dataflow_run {
   // removed in the transaction that makes the outcome safe (one that fails again is a new dead letter).
   // unavailable: the run is not at work, or the sink cannot take them now; then nothing has changed.
   asio::awaitable<result<void>> replay(batch events, std::vector<std::string> dead_letter_ids);
-  // Stop the input, finish what was taken in, then end with `drained`.
-  void request_drain();
+  // Stop the input, finish what was taken in, then end with `drained`. What steps are still working out is kept for
+  // the next start; `for_good`: it is emitted, for there will be none.
+  void request_drain(bool for_good = false);
 
  private:
   struct state;

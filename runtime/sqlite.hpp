@@ -80,6 +80,7 @@ class statement {
   double real(int column) const;
   std::string_view text(int column) const;  // valid until the next step
   std::string_view blob(int column) const;
+  sqlite3_stmt* handle() const { return handle_; }  // for what is asked rarely: names and types of columns
 
  private:
   void bound(int code);  // throws when a bind call failed

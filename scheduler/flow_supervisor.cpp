@@ -1,8 +1,11 @@
 #include "scheduler/flow_supervisor.hpp"
 
+#include <algorithm>
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <spdlog/spdlog.h>
 
+#include "config/in_quotes.hpp"
 #include "runtime/webhooks.hpp"
 #include "scheduler/background.hpp"
 
@@ -42,6 +45,7 @@ flow_supervisor::flow_supervisor(surroundings& around, std::shared_ptr<const pip
       definition_(std::move(definition)),
       consumer_(consumer_name(*revision_, definition_)),
       counters_(std::make_shared<runtime::dataflow_counters>()),
+      taps_(std::make_shared<runtime::flow_taps>()),
       since_(wall_now()),
       asked_(std::make_shared<runtime::wakeup>(around.where.control)),
       ended_(std::make_shared<runtime::wakeup>(around.where.control)) {
@@ -49,6 +53,7 @@ flow_supervisor::flow_supervisor(surroundings& around, std::shared_ptr<const pip
 }
 
 flow_supervisor::~flow_supervisor() {
+  taps_->close();
   if (const auto path = hook_path(definition_); !path.empty()) around_.offered.webhooks.unreserve(path);
 }
 
@@ -82,19 +87,21 @@ void flow_supervisor::start(std::shared_ptr<flow_supervisor> before) {
   in_background(around_.where.control, "flow " + consumer_, keep_alive(std::move(before)));
 }
 
-asio::awaitable<bool> flow_supervisor::stop(std::chrono::nanoseconds limit, flow_state end_state) {
+asio::awaitable<bool> flow_supervisor::stop(std::chrono::nanoseconds limit, flow_state end_state, unfinished_work what) {
   const auto self = shared_from_this();
   if (alive_) {
     stopping_ = true;
     start_again_ = false;
+    end_state_ = end_state;
     become(flow_state::draining);
-    if (dataflow_) dataflow_->request_drain();
+    if (dataflow_) dataflow_->request_drain(what == unfinished_work::emit);
     if (command_) command_->cancel();
     asked_->notify();
     const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(limit);
     while (alive_) {
       if (!co_await ended_->wait_until(deadline)) co_return false;
     }
+    co_return true;
   }
   become(end_state);
   co_return true;
@@ -122,6 +129,7 @@ asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_superviso
     next_start_.reset();
   }
   alive_ = false;
+  if (stopping_) become(end_state_);  // also when its stop() has given up waiting
   ended_->notify();
   if (start_again_) start();
 }
@@ -146,9 +154,18 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const con
   options.workdir = revision_->workdir;
   options.definition = definition;
   options.counters = counters_;
+  options.taps = taps_;
+  options.environment = environment();
+  options.log = log_file();
+  options.pool = around_.where.flows;
+  options.on_open = [control = around_.where.control, self = weak_from_this()] {
+    asio::post(control, [self] {
+      const auto still = self.lock();
+      if (still && still->dataflow_ && still->state_ == flow_state::starting) still->become(flow_state::running);
+    });
+  };
   dataflow_ = std::make_shared<runtime::dataflow_run>(asio::make_strand(around_.where.flows), around_.components,
                                                       around_.offered, std::move(options));
-  become(flow_state::running);
   const auto running = dataflow_;
   const auto outcome = co_await running->run();
   dataflow_.reset();
@@ -160,15 +177,24 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const con
   co_return ending{false, "its input has ended"};
 }
 
+std::map<std::string, std::string> flow_supervisor::environment() const {
+  auto all = base_environment(around_.options.instance, revision_->name);
+  all["PENSTOCK_FLOW"] = definition_.name;
+  return all;
+}
+
+std::filesystem::path flow_supervisor::log_file() const {
+  return around_.options.data / "logs" / ("flow-" + revision_->name) / (definition_.name + ".log");
+}
+
 runtime::command_options flow_supervisor::command_options(const config::command& definition) const {
   runtime::command_options options;
   options.definition = definition;
   options.pipeline = revision_->name;
   options.consumer = consumer_;
   options.workdir = revision_->workdir;
-  options.environment = base_environment(around_.options.instance, revision_->name);
-  options.environment["PENSTOCK_FLOW"] = definition_.name;
-  options.log = around_.options.data / "logs" / ("flow-" + revision_->name) / (definition_.name + ".log");
+  options.environment = environment();
+  options.log = log_file();
   options.log_limit_bytes = around_.options.max_log_bytes;
   options.cgroups = around_.options.cgroups.get();
   options.continuous = true;
@@ -229,9 +255,35 @@ flow_view flow_supervisor::view() const {
   v.filtered = counters_->filtered.load();
   v.dead = counters_->dead.load();
   v.duplicates = counters_->duplicates.load();
+  v.late = counters_->late.load();
+  v.redelivered = counters_->redelivered.load();
+  for (const auto& step : counters_->steps) {
+    v.steps.push_back({.name = step->name,
+                       .received = step->received.load(),
+                       .emitted = step->emitted.load(),
+                       .filtered = step->filtered.load(),
+                       .dead = step->dead.load(),
+                       .duplicates = step->duplicates.load(),
+                       .late = step->late.load(),
+                       .batches = step->batches.load(),
+                       .busy = std::chrono::nanoseconds(step->busy_ns.load())});
+  }
   if (command_) v.pid = command_->pid();
   if (const auto at = counters_->last_event_us.load(); at != 0) v.last_event_at = from_micros(at);
   return v;
+}
+
+result<std::shared_ptr<runtime::tap>> flow_supervisor::listen(runtime::tap_options options) const {
+  const auto* dataflow = std::get_if<config::dataflow>(&definition_.does);
+  if (!dataflow) return error{errc::invalid, "flow " + definition_.name + " is a command: no events pass through it here"};
+  std::vector<std::string> points{"from"};
+  for (const auto& step : dataflow->steps) points.push_back(step.name);
+  points.push_back("to");
+  if (std::find(points.begin(), points.end(), options.after) == points.end()) {
+    return error{errc::invalid, "flow " + definition_.name + " has no point '" + options.after + "'; " +
+                                    config::suggestion(options.after, points)};
+  }
+  return taps_->listen(std::move(options), around_.where.control);
 }
 
 asio::awaitable<result<void>> flow_supervisor::replay(runtime::batch events, std::vector<std::string> dead_letter_ids) {

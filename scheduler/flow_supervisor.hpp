@@ -6,6 +6,8 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +25,9 @@ namespace penstock::scheduler {
 // The path under /hooks that the flow receives at, or empty.
 std::string hook_path(const config::flow& flow);
 
+// What becomes of open windows and the like when a flow stops: kept for its next start, or emitted, for there is none.
+enum class unfinished_work { keep, emit };
+
 class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
  public:
   flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision, config::flow definition);
@@ -31,11 +36,13 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   // Does nothing when it is alive already; one that still drains starts again when it has ended. `before` is a flow
   // that this one replaces: it starts when that has ended, so that the two never write beside each other.
   void start(std::shared_ptr<flow_supervisor> before = nullptr);
-  // Stops the input, lets what is inside finish, and ends in `end_state`. False: `limit` passed first; the flow is left
-  // to end by itself.
-  asio::awaitable<bool> stop(std::chrono::nanoseconds limit, flow_state end_state);
+  // Stops the input, lets what is inside finish, and ends in `end_state`. What steps are still working out is kept for
+  // the next start, or emitted. False: `limit` passed first; the flow is left to end by itself.
+  asio::awaitable<bool> stop(std::chrono::nanoseconds limit, flow_state end_state, unfinished_work what = unfinished_work::keep);
 
   flow_view view() const;
+  // Samples of what passes a point: a step's name, "from" or "to". invalid: it has no such point, or runs a command.
+  result<std::shared_ptr<runtime::tap>> listen(runtime::tap_options options) const;
   const std::string& consumer() const { return consumer_; }
   // The topic this flow reads, or empty.
   std::string reads_topic() const;
@@ -53,6 +60,8 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   asio::awaitable<ending> run_once();
   asio::awaitable<ending> run_dataflow(const config::dataflow& definition);
   asio::awaitable<ending> run_command(const config::command& definition);
+  std::map<std::string, std::string> environment() const;  // of programs that it starts
+  std::filesystem::path log_file() const;                  // of what these print
   runtime::command_options command_options(const config::command& definition) const;
   asio::awaitable<void> await_readiness(std::shared_ptr<runtime::command_run> running,
                                         std::shared_ptr<runtime::readiness_check> check);
@@ -63,6 +72,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   const config::flow definition_;
   const std::string consumer_;
   const std::shared_ptr<runtime::dataflow_counters> counters_;
+  const std::shared_ptr<runtime::flow_taps> taps_;
 
   flow_state state_ = flow_state::stopped;
   std::string reason_;
@@ -73,6 +83,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
 
   bool alive_ = false;     // keep_alive() is on its way
   bool stopping_ = false;
+  flow_state end_state_ = flow_state::stopped;  // of the stop that is under way
   bool start_again_ = false;  // start() was called while it drained
   std::shared_ptr<runtime::dataflow_run> dataflow_;  // while it runs
   std::shared_ptr<runtime::command_run> command_;    // while it runs

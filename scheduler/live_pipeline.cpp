@@ -20,12 +20,14 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
   const config::pipeline* before = current_ ? current_->definition.get() : nullptr;
   const auto changed = config::diff(before, next->definition.get());
 
-  std::vector<std::string> to_stop = changed.flows.removed;
-  to_stop.insert(to_stop.end(), changed.flows.changed.begin(), changed.flows.changed.end());
-  flow_list leaving;
-  for (const auto& name : to_stop) leaving.emplace(name_ + "/" + name, flows_.at(name));
-  auto left_behind = co_await stop_flows(around_, leaving, limit, flow_state::stopped);
-  for (const auto& name : to_stop) flows_.erase(name);
+  flow_list removed, leaving;
+  for (const auto& name : changed.flows.removed) removed.emplace(name_ + "/" + name, flows_.at(name));
+  for (const auto& name : changed.flows.changed) leaving.emplace(name_ + "/" + name, flows_.at(name));
+  auto left_behind = co_await stop_flows(around_, removed, limit, flow_state::stopped, unfinished_work::emit);
+  const auto others = co_await stop_flows(around_, leaving, limit, flow_state::stopped);
+  left_behind.insert(left_behind.end(), others.begin(), others.end());
+  for (const auto& name : changed.flows.removed) flows_.erase(name);
+  for (const auto& name : changed.flows.changed) flows_.erase(name);
 
   declare_topics(*next->definition);
   std::vector<std::string> to_start = changed.flows.added;
@@ -67,7 +69,8 @@ void live_pipeline::change_jobs(const config::pipeline_diff& changed,
 }
 
 asio::awaitable<std::vector<std::string>> stop_flows(surroundings& around, flow_list flows,
-                                                     std::chrono::nanoseconds limit, flow_state end_state) {
+                                                     std::chrono::nanoseconds limit, flow_state end_state,
+                                                     unfinished_work what) {
   struct progress {
     std::size_t waiting = 0;
     std::vector<std::string> left_behind;
@@ -75,15 +78,16 @@ asio::awaitable<std::vector<std::string>> stop_flows(surroundings& around, flow_
   };
   const auto all = std::make_shared<progress>();
   all->one_ended = std::make_shared<runtime::wakeup>(around.where.control);
-  const auto stop_one = [](std::shared_ptr<flow_supervisor> flow, std::string what, std::shared_ptr<progress> p,
-                           std::chrono::nanoseconds most, flow_state end) -> asio::awaitable<void> {
-    if (!co_await flow->stop(most, end)) p->left_behind.push_back(what + " did not end within " + format_duration(most));
+  const auto stop_one = [](std::shared_ptr<flow_supervisor> flow, std::string name, std::shared_ptr<progress> p,
+                           std::chrono::nanoseconds most, flow_state end, unfinished_work open) -> asio::awaitable<void> {
+    const bool ended = co_await flow->stop(most, end, open);
+    if (!ended) p->left_behind.push_back(name + " did not end within " + format_duration(most));
     --p->waiting;
     p->one_ended->notify();
   };
   for (const auto& [name, flow] : flows) {
     ++all->waiting;
-    in_background(around.where.control, "stop of flow " + name, stop_one(flow, "flow " + name, all, limit, end_state));
+    in_background(around.where.control, "stop of flow " + name, stop_one(flow, "flow " + name, all, limit, end_state, what));
   }
   while (all->waiting > 0) co_await all->one_ended->wait();
   co_return all->left_behind;

@@ -22,7 +22,8 @@ using flow_list = std::map<std::string, std::shared_ptr<flow_supervisor>>;
 
 // Drains all of them at once. Returns a sentence for each that did not end within `limit`.
 asio::awaitable<std::vector<std::string>> stop_flows(surroundings& around, flow_list flows,
-                                                     std::chrono::nanoseconds limit, flow_state end_state);
+                                                     std::chrono::nanoseconds limit, flow_state end_state,
+                                                     unfinished_work what = unfinished_work::keep);
 
 class live_pipeline {
  public:

@@ -34,6 +34,7 @@ void fill_dir(config::work& work, const std::string& dir) {
     fill_dir(flow->from, dir);
     for (auto& step : flow->steps) fill_dir(step.settings, dir);
     fill_dir(flow->to, dir);
+    for (auto& output : flow->outputs) fill_dir(output.settings, dir);
   } else if (auto* command = std::get_if<config::command>(&work)) {
     for (auto& argument : command->run) argument = with_dir(argument, dir);
     for (auto& [name, text] : command->environment) text = with_dir(text, dir);

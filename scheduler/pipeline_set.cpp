@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "config/kept_state.hpp"
 #include "runtime/flow_store.hpp"
 #include "scheduler/alert_text.hpp"
 
@@ -287,9 +288,13 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
 
   apply_answer answer;
   answer.created = !live;
+  answer.warnings = parsed->warnings;
   answer.changes = config::diff(live ? live->current()->definition.get() : nullptr, &*parsed);
   if (live) {
     answer.record = live->record();
+    for (auto& loss : config::state_losses(*live->current()->definition, *parsed, around_.components.catalog())) {
+      answer.warnings.push_back({.pointer = {}, .line = 0, .column = 0, .detail = std::move(loss)});
+    }
     answer.unchanged = live->record().text == request.text && live->record().origin == request.origin;
     if (answer.unchanged) co_return answer;
   }
@@ -371,7 +376,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
   co_await around_.store.remove_pipeline(name);  // first: when the disk is full, nothing has changed
   live->retire_jobs();  // no trigger writes a row of it any more
   for (const auto& sentence : co_await stop_flows(around_, live->all_flows(), around_.options.drain_timeout,
-                                                flow_state::stopped)) {
+                                                flow_state::stopped, unfinished_work::emit)) {
     spdlog::warn("{}", sentence);
   }
   co_await around_.offered.flows.forget(name + "/flow/");
@@ -429,6 +434,28 @@ asio::awaitable<result<void>> pipeline_set::resume(std::string name) {
   co_await around_.store.set_paused(name, false);
   (*live)->resume();
   co_return result<void>{};
+}
+
+asio::awaitable<result<void>> pipeline_set::start_flow(std::string pipeline, std::string flow) {
+  const auto pass = co_await gate_of(pipeline).enter();
+  if (closed_) co_return stopping_error();
+  const auto found = find_flow(pipeline, flow);
+  if (!found) co_return found.error();
+  if (live_.at(pipeline)->record().paused) co_return error{errc::conflict, "pipeline '" + pipeline + "' is paused"};
+  (*found)->start();
+  co_return result<void>{};
+}
+
+asio::awaitable<result<void>> pipeline_set::stop_flow(std::string pipeline, std::string flow, unfinished_work what) {
+  const auto pass = co_await gate_of(pipeline).enter();
+  if (closed_) co_return stopping_error();
+  const auto found = find_flow(pipeline, flow);
+  if (!found) co_return found.error();
+  const auto limit = around_.options.drain_timeout;
+  const bool paused = live_.at(pipeline)->record().paused;
+  const bool ended = co_await (*found)->stop(limit, paused ? flow_state::paused : flow_state::stopped, what);
+  if (ended) co_return result<void>{};
+  co_return error{errc::unavailable, "flow " + flow + " did not end within " + format_duration(limit) + "; it ends by itself", {}, 5};
 }
 
 asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {

@@ -38,6 +38,8 @@ class pipeline_set {
   asio::awaitable<result<void>> remove(std::string name, std::string if_match);
   asio::awaitable<result<void>> pause(std::string name);
   asio::awaitable<result<void>> resume(std::string name);
+  asio::awaitable<result<void>> start_flow(std::string pipeline, std::string flow);
+  asio::awaitable<result<void>> stop_flow(std::string pipeline, std::string flow, unfinished_work what);
   // The daemon stops: lets changes that are on their way finish, and refuses all later ones.
   asio::awaitable<void> close();
 

@@ -200,6 +200,28 @@ result<flow_view> supervisor::flow(const std::string& pipeline, const std::strin
   return (*found)->view();
 }
 
+asio::awaitable<result<void>> supervisor::start_flow(std::string pipeline, std::string flow) {
+  return impl_->pipelines.start_flow(std::move(pipeline), std::move(flow));
+}
+
+asio::awaitable<result<void>> supervisor::stop_flow(std::string pipeline, std::string flow, bool emit) {
+  return impl_->pipelines.stop_flow(std::move(pipeline), std::move(flow), emit ? unfinished_work::emit : unfinished_work::keep);
+}
+
+asio::awaitable<result<void>> supervisor::restart_flow(std::string pipeline, std::string flow) {
+  const auto stopped = co_await impl_->pipelines.stop_flow(pipeline, flow, unfinished_work::keep);
+  // One that did not end in time starts when it has.
+  if (!stopped && stopped.error().code != errc::unavailable) co_return stopped.error();
+  co_return co_await impl_->pipelines.start_flow(std::move(pipeline), std::move(flow));
+}
+
+result<std::shared_ptr<runtime::tap>> supervisor::listen(const std::string& pipeline, const std::string& flow,
+                                                         runtime::tap_options options) {
+  const auto found = impl_->pipelines.find_flow(pipeline, flow);
+  if (!found) return found.error();
+  return (*found)->listen(std::move(options));
+}
+
 // ---- runs ----
 
 asio::awaitable<result<trigger_answer>> supervisor::trigger(std::string pipeline, std::string job, trigger_request request) {

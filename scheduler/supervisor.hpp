@@ -20,6 +20,7 @@
 #include "config/error.hpp"
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
+#include "runtime/tap.hpp"
 #include "scheduler/model.hpp"
 #include "scheduler/store.hpp"
 
@@ -68,6 +69,7 @@ struct apply_answer {
   bool unchanged = false;  // the same text as the current revision: nothing was stored
   pipeline_record record;
   config::pipeline_diff changes;
+  std::vector<problem> warnings;  // of the definition, and what steps will lose of what they have kept
 };
 
 struct trigger_request {
@@ -99,6 +101,12 @@ struct backfill_answer {
 
 // ---- what is shown ----
 
+struct step_view {
+  std::string name;
+  std::int64_t received = 0, emitted = 0, filtered = 0, dead = 0, duplicates = 0, late = 0, batches = 0;
+  std::chrono::nanoseconds busy{};  // how long it worked, in all
+};
+
 struct flow_view {
   std::string name;
   flow_state state{};
@@ -108,6 +116,9 @@ struct flow_view {
   int restarts = 0;
   std::string kind;  // "dataflow" or "command"
   std::int64_t received = 0, emitted = 0, filtered = 0, dead = 0, duplicates = 0;
+  std::int64_t late = 0;         // of these: too late for what a step works out
+  std::int64_t redelivered = 0;  // further attempts at a sink
+  std::vector<step_view> steps{};
   std::optional<timestamp> last_event_at{};
   std::optional<int> pid{};
 };
@@ -187,6 +198,13 @@ class supervisor {
 
   // ---- flows ----
   result<flow_view> flow(const std::string& pipeline, const std::string& name);
+  // Until the next start of the flow, its pipeline or the daemon. `emit`: open windows and the like go on now.
+  // conflict: the pipeline is paused; unavailable: it did not end in time.
+  asio::awaitable<result<void>> start_flow(std::string pipeline, std::string flow);
+  asio::awaitable<result<void>> stop_flow(std::string pipeline, std::string flow, bool emit);
+  asio::awaitable<result<void>> restart_flow(std::string pipeline, std::string flow);
+  result<std::shared_ptr<runtime::tap>> listen(const std::string& pipeline, const std::string& flow,
+                                               runtime::tap_options options);
 
   // ---- runs ----
   // not_found: pipeline or job; invalid: parameters; overloaded: the job's queue is full; conflict: idempotency key, or

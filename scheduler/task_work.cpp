@@ -125,6 +125,9 @@ asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task
   options.workdir = revision_->workdir;
   options.definition = what;
   options.counters = std::make_shared<runtime::dataflow_counters>();
+  options.pool = around_.where.batch;
+  options.environment = environment();
+  options.log = log_file();
   options.run_context = std::make_shared<const std::string>(run_context(run_));
   if (!what.from) {
     options.input = input(strand);
@@ -168,6 +171,10 @@ std::map<std::string, std::string> task_work::environment() const {
   return all;
 }
 
+std::filesystem::path task_work::log_file() const {
+  return around_.options.data / "logs" / run_.id / (task_.name + ".log");
+}
+
 asio::awaitable<void> task_work::run_command(task_input input) {
   const asio::any_io_executor strand = asio::make_strand(around_.where.batch);
   runtime::command_options options;
@@ -175,7 +182,7 @@ asio::awaitable<void> task_work::run_command(task_input input) {
   options.pipeline = run_.pipeline;
   options.consumer = consumer();
   options.workdir = revision_->workdir;
-  options.log = around_.options.data / "logs" / run_.id / (task_.name + ".log");
+  options.log = log_file();
   options.log_limit_bytes = around_.options.max_log_bytes;
   options.input = input(strand);
   options.timeout = definition_.timeout;

@@ -38,6 +38,7 @@ class task_work {
   asio::awaitable<void> run_command(task_input input);
   void fill_in(const run_record& run);
   std::map<std::string, std::string> environment() const;
+  std::filesystem::path log_file() const;
   std::string consumer() const { return run_.pipeline + "/run/" + run_.id + "/" + task_.name; }
 
   surroundings& around_;

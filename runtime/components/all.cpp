@@ -9,11 +9,27 @@ registry make_registry() {
   components::add_topic_source(r);
   components::add_file_source(r);
   components::add_generate_source(r);
+  components::add_folder_source(r);
+  components::add_http_poll_source(r);
 
   components::add_filter_step(r);
   components::add_map_step(r);
   components::add_script_step(r);
   components::add_dedupe_step(r);
+  components::add_route_step(r);
+  components::add_split_step(r);
+  components::add_select_step(r);
+  components::add_rename_step(r);
+  components::add_cast_step(r);
+  components::add_flatten_step(r);
+  components::add_throttle_step(r);
+  components::add_alert_step(r);
+  components::add_sql_step(r);
+  components::add_log_step(r);
+  components::add_exec_step(r);
+
+  components::add_enrich_step(r);
+  components::add_window_step(r);
 
   components::add_topic_sink(r);
   components::add_file_sink(r);

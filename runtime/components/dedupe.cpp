@@ -49,6 +49,7 @@ config::component_spec spec() {
                  .minimum = 1}},
            .shorthand = "key"},
       .examples = {"dedupe: event.order_id", "dedupe: {key: event.order_id, within: 1h}", "dedupe: {}"},
+      .state_settings = {"key"},
   };
 }
 

@@ -1,18 +1,15 @@
-// from: file - the records of one file, from its beginning (or where an earlier start stopped) to its end.
+// from: file - the records of a file, or of the files that match a pattern, once to the end; or of a file that grows, for
+// ever (`follow`, see file_follow.hpp).
 //
-// Blocks are read on the blocking pool and cut into records on the strand. A record's position is the byte
-// offset after it, so a restart goes on exactly there. Nothing is dropped: a line that is not JSON, or a CSV
-// record whose quote is never closed, goes on as it stands, and the first step or sink that needs JSON makes
-// it a dead letter.
+// Blocks are read on the blocking pool and cut into records on the strand (record_file.hpp). A record's position is the
+// byte offset after it, so a restart goes on exactly there. Several files are one input, in the order of their names: which
+// they are and how long is written down before the first record leaves (consumer CONSUMER/files), so that positions
+// mean the same after a crash, whatever has arrived since.
 #include <algorithm>
-#include <cerrno>
-#include <fcntl.h>
-#include <filesystem>
+#include <glob.h>
+#include <memory>
 #include <stdexcept>
 #include <string>
-#include <sys/stat.h>
-#include <system_error>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -20,217 +17,73 @@
 
 #include "runtime/blocking_pool.hpp"
 #include "runtime/components/all.hpp"
-#include "runtime/json.hpp"
+#include "runtime/components/file_follow.hpp"
+#include "runtime/record_file.hpp"
 
 namespace penstock::runtime::components {
 
 namespace {
 
-constexpr std::size_t block_size = 256 << 10;
-constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+constexpr std::size_t most_files = 10'000;  // that a pattern may match
 
 config::component_spec spec() {
   using config::field_type;
+  config::field all{
+      .name = "file",
+      .type = field_type::object,
+      .doc = "",
+      .children = {{.name = "path",
+                    .type = field_type::string,
+                    .doc = "The file; relative paths start in the pipeline's folder. In a job also a pattern with * ? "
+                           "and [ ] for several files.",
+                    .required = true,
+                    .example = "orders.csv"},
+                   {.name = "follow",
+                    .type = field_type::boolean,
+                    .doc = "Go on with what is appended, for ever, also after the file was rotated (renamed, or copied "
+                           "and cut). It may be missing at first. For flows.",
+                    .fallback = "false"},
+                   {.name = "start",
+                    .type = field_type::choice,
+                    .doc = "follow: where to begin when nothing has been read yet.",
+                    .choices = {"beginning", "end"},
+                    .goes_with = "follow"}},
+      .shorthand = "path"};
+  for (config::field& f : record_fields()) all.children.push_back(std::move(f));
   return {
       .kind = config::component_kind::source,
       .name = "file",
-      .doc = "The records of a file, once, to its end. Compressed files and growing files are not followed.",
-      .settings =
-          {.name = "file",
-           .type = field_type::object,
-           .doc = "",
-           .children =
-               {{.name = "path",
-                 .type = field_type::string,
-                 .doc = "The file; relative paths start in the pipeline's folder.",
-                 .required = true,
-                 .example = "orders.csv"},
-                {.name = "format",
-                 .type = field_type::choice,
-                 .doc = "ndjson: a JSON value a line. csv (RFC 4180): each row becomes an object whose "
-                        "values are strings; fields beyond the header are named column_N. lines: plain "
-                        "text. Without it the file's ending decides (.ndjson, .jsonl, .csv), else lines.",
-                 .choices = {"ndjson", "csv", "lines"}},
-                {.name = "delimiter",
-                 .type = field_type::choice,
-                 .doc = "What stands between the fields of a CSV row.",
-                 .fallback = "comma",
-                 .choices = {"comma", "semicolon", "tab", "pipe"}},
-                {.name = "header",
-                 .type = field_type::boolean,
-                 .doc = "The first CSV row names the fields; without it they are column_1, column_2, …",
-                 .fallback = "true"},
-                {.name = "max_record",
-                 .type = field_type::size,
-                 .doc = "A longer record stops the reading with an error.",
-                 .fallback = "1MiB",
-                 .minimum = 1}},
-           .shorthand = "path"},
+      .doc = "The records of a file, once, to its end, or for ever with `follow`. Compressed files are not read.",
+      .settings = std::move(all),
       .examples = {"file: orders.ndjson", "file: {path: export.csv, delimiter: semicolon}",
-                   "file: {path: /var/log/app.log, format: lines}"},
+                   "file: {path: /var/log/app.log, format: lines, follow: true, start: end}",
+                   "file: {path: \"exports/*.csv\"}"},
       .bounded = true,
       .live = true,
   };
 }
 
-enum class file_format { ndjson, csv, lines };
-
-struct settings {
-  std::string path;
-  file_format format;
-  char delimiter;
-  bool header;
-  std::size_t max_record;
-};
-
-file_format format_of(const config::value& v, const std::string& path) {
-  const std::string ending = std::filesystem::path(path).extension().string();
-  const std::string text = v.value("format", "");
-  if (text == "csv" || (text.empty() && ending == ".csv")) return file_format::csv;
-  if (text == "ndjson" || (text.empty() && (ending == ".ndjson" || ending == ".jsonl")))
-    return file_format::ndjson;
-  return file_format::lines;
-}
-
-settings parse(const config::value& v) {
-  settings s;
-  s.path = v.at("path").get<std::string>();
-  s.format = format_of(v, s.path);
-  const std::string delimiter = v.value("delimiter", "comma");
-  s.delimiter = delimiter == "tab" ? '\t' : delimiter == "semicolon" ? ';' : delimiter == "pipe" ? '|' : ',';
-  s.header = v.value("header", true);
-  s.max_record = v.value("max_record", std::size_t{1} << 20);
-  return s;
-}
-
-// A file open for reading. Its calls block.
-class input_file {
- public:
-  explicit input_file(std::filesystem::path path) : path_(std::move(path)) {
-    fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd_ < 0) fail("cannot open");
-  }
-  ~input_file() { ::close(fd_); }
-  input_file(const input_file&) = delete;
-  input_file& operator=(const input_file&) = delete;
-
-  std::int64_t size() const {
-    struct stat info {};
-    if (::fstat(fd_, &info) != 0) fail("cannot read");
-    return info.st_size;
-  }
-
-  // Appends up to a block from `offset` on; false at the end of the file.
-  bool read(std::int64_t offset, std::string& to) const {
-    const std::size_t before = to.size();
-    to.resize(before + block_size);
-    ssize_t got = 0;
-    do {
-      got = ::pread(fd_, to.data() + before, block_size, offset);
-    } while (got < 0 && errno == EINTR);
-    to.resize(before + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
-    if (got < 0) fail("cannot read");
-    return got > 0;
-  }
-
- private:
-  [[noreturn]] void fail(const char* doing) const {
-    throw std::runtime_error(std::string(doing) + " " + path_.string() + ": " +
-                             std::generic_category().message(errno));
-  }
-
-  std::filesystem::path path_;
-  int fd_ = -1;
-};
-
-// ---------------------------------------------------------------------------------------------------------------
-// Records in text. `whole`: the text goes to the file's end, so its last record needs no line end.
-
-// A record, and how much of the text it takes with its line end; taken = 0: the text ends before the record
-// does.
-struct record {
-  std::string_view text{};
-  std::size_t taken = 0;
-  bool closed = true;  // csv: the quote that was opened is closed
-};
-
-record next_line(std::string_view text, bool whole) {
-  const std::size_t end = text.find('\n');
-  if (end == std::string_view::npos && !whole) return {};
-  std::string_view line = text.substr(0, end);
-  const std::size_t taken = std::min(line.size() + 1, text.size());
-  if (line.ends_with('\r')) line.remove_suffix(1);
-  return {line, taken};
-}
-
-// Reads CSV records (RFC 4180, section 2) and leaves the fields of the last one in `fields`. A quote opens
-// only at the beginning of a field; what stands between a closing quote and the delimiter is taken as it is.
-class csv_reader {
- public:
-  explicit csv_reader(char delimiter) : delimiter_(delimiter) {}
-
-  std::vector<std::string> fields{};
-
-  record next(std::string_view text, bool whole) {
-    fields.assign(1, {});
-    at_ = state::field_start;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      if (text[i] == '\n' && at_ != state::quoted) return end_of(text.substr(0, i), i + 1);
-      take(text[i]);
-    }
-    return whole ? end_of(text, text.size()) : record{};
-  }
-
- private:
-  enum class state { field_start, plain, quoted, quote_in_quoted };
-
-  void take(char c) {
-    if (at_ == state::quoted && c == '"') {
-      at_ = state::quote_in_quoted;
-    } else if (at_ == state::quoted) {
-      fields.back() += c;
-    } else if (c == delimiter_) {
-      fields.emplace_back();
-      at_ = state::field_start;
-    } else if (c == '"' && at_ == state::field_start) {
-      at_ = state::quoted;
-    } else {
-      fields.back() += c;
-      at_ = c == '"' && at_ == state::quote_in_quoted ? state::quoted : state::plain;
-    }
-  }
-
-  record end_of(std::string_view row, std::size_t taken) {
-    if (at_ == state::plain && fields.back().ends_with('\r')) fields.back().pop_back();
-    if (row.ends_with('\r')) row.remove_suffix(1);
-    return {row, taken, at_ != state::quoted};
-  }
-
-  const char delimiter_;
-  state at_ = state::field_start;
-};
-
-// ---------------------------------------------------------------------------------------------------------------
-
 class file_source final : public source {
  public:
-  file_source(settings s, const component_context& context)
-      : settings_(std::move(s)),
-        path_(context.workdir / settings_.path),
-        pool_(context.services.blocking),
-        csv_(settings_.delimiter) {}
+  file_source(std::string path, record_format format, const component_context& context)
+      : name_(std::move(path)),
+        path_(context.workdir / name_),
+        format_(format),
+        pool_(context.services.blocking) {}
 
   asio::awaitable<void> open(std::int64_t position) override {
-    auto call = [this, position] { open_at(position); };
+    auto call = [this, position] { file_ = std::make_unique<record_file>(path_, format_, name_, position, position); };
     co_await pool_.run(std::move(call));
   }
 
   asio::awaitable<std::optional<batch>> read(std::size_t most) override {
     while (!stopped_) {
-      batch events = cut(most);
+      batch events = file_->cut(most);
       if (!events.empty()) co_return std::move(events);
-      if (at_end_) break;
-      auto call = [this] { fill(); };
+      if (file_->completed()) break;
+      auto call = [this] {
+        if (!file_->fill()) file_->complete();
+      };
       co_await pool_.run(std::move(call));
     }
     co_return std::nullopt;
@@ -239,130 +92,142 @@ class file_source final : public source {
   void stop_input() override { stopped_ = true; }
 
  private:
-  void open_at(std::int64_t position);
-  void fill();
-  void check_length(std::size_t length) const;
-  record next_record();
-  void take_header();
-  batch cut(std::size_t most);
-  event make_event(const record& r, batch& events);
-  std::string_view row_object(batch& events) const;
-
-  const settings settings_;
+  const std::string name_;
   const std::filesystem::path path_;
+  const record_format format_;
   blocking_pool& pool_;
-  std::unique_ptr<input_file> file_;
-  csv_reader csv_;
-  std::vector<std::string> columns_{};  // CSV: as JSON strings, quotes included
-  std::shared_ptr<const buffer> block_ = std::make_shared<const buffer>("");
-  std::size_t at_ = 0;             // in the block: the next record begins here
-  std::int64_t block_offset_ = 0;  // of the block in the file
-  bool at_end_ = false;            // the block goes to the file's end
+  std::unique_ptr<record_file> file_;
   bool stopped_ = false;
 };
 
-void file_source::open_at(std::int64_t position) {
-  file_ = std::make_unique<input_file>(path_);
-  if (position > file_->size()) {
-    throw std::runtime_error(path_.string() + " has " + std::to_string(file_->size()) + " bytes, but " +
-                             std::to_string(position) + " were read before: it was replaced or cut");
+// ---------------------------------------------------------------------------------------------------------------
+
+struct listed_file {
+  std::string name;  // as the pattern begins
+  std::int64_t size = 0;
+};
+
+// Of a job's attempt: all files of a pattern, each up to the size that it had when the first attempt began.
+class files_source final : public source {
+ public:
+  files_source(std::string pattern, record_format format, const component_context& context)
+      : pattern_(std::move(pattern)),
+        workdir_(context.workdir),
+        format_(format),
+        pool_(context.services.blocking),
+        flows_(context.services.flows),
+        consumer_(context.consumer + "/files"),
+        in_run_(context.run_context != nullptr) {}
+
+  asio::awaitable<void> open(std::int64_t position) override {
+    if (!in_run_) {
+      throw std::runtime_error("'" + pattern_ + "' names several files, which is for jobs; a flow reads a folder "
+                               "with `from: {folder: …}`");
+    }
+    position_ = position;
+    auto call = [this] { return known() || match(); };
+    const bool were_known = co_await pool_.run(std::move(call));
+    if (!were_known) co_await save();
   }
-  fill();
-  if (block_->text().starts_with(byte_order_mark)) at_ = byte_order_mark.size();
-  if (settings_.format == file_format::csv && settings_.header) take_header();
-  const std::int64_t begins = block_offset_ + static_cast<std::int64_t>(at_);
-  if (position <= begins) return;
-  block_ = std::make_shared<const buffer>("");
-  at_ = 0;
-  block_offset_ = position;
-  at_end_ = false;
-}
 
-// What is left of the block, and more of the file behind it.
-void file_source::fill() {
-  std::string text;
-  text.reserve(block_->text().size() - at_ + block_size + padding);
-  text = block_->text().substr(at_);
-  check_length(text.size());
-  const std::int64_t offset = block_offset_ + static_cast<std::int64_t>(at_);
-  at_end_ = !file_->read(offset + static_cast<std::int64_t>(text.size()), text);
-  block_ = std::make_shared<const buffer>(std::move(text));
-  block_offset_ = offset;
-  at_ = 0;
-}
-
-void file_source::check_length(std::size_t length) const {
-  if (length <= settings_.max_record) return;
-  const std::int64_t offset = block_offset_ + static_cast<std::int64_t>(at_);
-  throw std::runtime_error(path_.string() + ": the record at byte " + std::to_string(offset) +
-                           " is longer than max_record, " +
-                           format_size(static_cast<std::int64_t>(settings_.max_record)) +
-                           (settings_.format == file_format::csv ? " (is a quote never closed?)" : ""));
-}
-
-record file_source::next_record() {
-  const std::string_view rest = block_->text().substr(at_);
-  return settings_.format == file_format::csv ? csv_.next(rest, at_end_) : next_line(rest, at_end_);
-}
-
-// An empty file has no header, and no rows that would need one.
-void file_source::take_header() {
-  record header = next_record();
-  while (header.taken == 0 && !at_end_) {
-    fill();
-    header = next_record();
+  asio::awaitable<std::optional<batch>> read(std::size_t most) override {
+    while (!stopped_) {
+      batch events = file_ ? file_->cut(most) : batch();
+      if (!events.empty()) co_return std::move(events);
+      auto call = [this] { return advance(); };
+      const bool more = co_await pool_.run(std::move(call));
+      if (!more) break;
+    }
+    co_return std::nullopt;
   }
-  for (const std::string& name : csv_.fields) append_json_string(columns_.emplace_back(), name);
-  at_ += header.taken;
-}
 
-// Up to `most` events from the block; none when it holds no whole record.
-batch file_source::cut(std::size_t most) {
-  batch events;
-  events.adopt(block_);
-  while (events.size() < most && at_ < block_->text().size()) {
-    const record r = next_record();
-    if (r.taken == 0) break;
-    check_length(r.text.size());
-    at_ += r.taken;
-    if (r.text.empty() && settings_.format != file_format::lines) continue;
-    events.events.push_back(make_event(r, events));
+  void stop_input() override { stopped_ = true; }
+
+ private:
+  // Blocks.
+  bool known() {
+    for (const state_entry& entry : flows_.load(consumer_).steps) {
+      const std::size_t space = entry.value.find(' ');
+      files_.push_back({entry.value.substr(space + 1), std::stoll(entry.value.substr(0, space))});
+    }
+    return !files_.empty();
   }
-  return events;
-}
 
-event file_source::make_event(const record& r, batch& events) {
-  event e;
-  e.position = block_offset_ + static_cast<std::int64_t>(at_);
-  e.id = events.keep(settings_.path + ":" + std::to_string(e.position));
-  e.source = events.empty() ? events.keep(settings_.path) : events.events.back().source;
-  e.type = "event";
-  e.time = wall_now();
-  e.data = r.text;
-  if (settings_.format == file_format::lines) e.datacontenttype = "text/plain";
-  if (!r.closed) e.datacontenttype = "text/csv";
-  if (settings_.format == file_format::csv && r.closed) e.data = row_object(events);
-  return e;
-}
-
-std::string_view file_source::row_object(batch& events) const {
-  std::string object = "{";
-  for (std::size_t i = 0; i < csv_.fields.size(); ++i) {
-    if (i > 0) object += ',';
-    object += i < columns_.size() ? columns_[i] : "\"column_" + std::to_string(i + 1) + "\"";
-    object += ':';
-    append_json_string(object, csv_.fields[i]);
+  // Blocks. Always false: they are not written down yet.
+  bool match() {
+    const std::filesystem::path whole = workdir_ / pattern_;
+    glob_t found{};
+    const int failed = ::glob(whole.c_str(), GLOB_ERR, nullptr, &found);
+    const std::unique_ptr<glob_t, decltype(&::globfree)> owner(&found, &::globfree);
+    if (failed == GLOB_NOMATCH) return false;
+    if (failed != 0) throw std::runtime_error("cannot read the folder of " + whole.string());
+    for (std::size_t i = 0; i < found.gl_pathc; ++i) {
+      const std::filesystem::path path = found.gl_pathv[i];
+      if (!std::filesystem::is_regular_file(path)) continue;
+      if (files_.size() == most_files) {
+        throw std::runtime_error("more than " + std::to_string(most_files) + " files match " + whole.string());
+      }
+      files_.push_back({path.string(), static_cast<std::int64_t>(std::filesystem::file_size(path))});
+    }
+    return false;
   }
-  object += '}';
-  return events.keep(object);
+
+  asio::awaitable<void> save() {
+    commit list;
+    list.consumer = consumer_;
+    for (std::size_t i = 0; i < files_.size(); ++i) {
+      std::string number = std::to_string(i);
+      number.insert(0, 6 - std::min<std::size_t>(6, number.size()), '0');  // so that they come back in order
+      list.steps.push_back({"file", std::move(number), std::to_string(files_[i].size) + " " + files_[i].name});
+    }
+    if (!list.steps.empty()) co_await flows_.save(std::move(list));
+  }
+
+  // Blocks. Reads on in the file, or opens the next; false: that was the last.
+  bool advance() {
+    if (file_ && !file_->completed()) {
+      if (!file_->fill()) file_->complete();
+      return true;
+    }
+    file_.reset();
+    while (next_ < files_.size()) {
+      const listed_file& f = files_[next_++];
+      const std::int64_t base = std::exchange(base_, base_ + f.size);
+      if (position_ >= base_) continue;  // read before
+      const std::int64_t offset = std::max<std::int64_t>(0, position_ - base);
+      file_ = std::make_unique<record_file>(f.name, format_, f.name, base + offset, offset, f.size);
+      return true;
+    }
+    return false;
+  }
+
+  const std::string pattern_;
+  const std::filesystem::path workdir_;
+  const record_format format_;
+  blocking_pool& pool_;
+  flow_store& flows_;
+  const std::string consumer_;
+  const bool in_run_;
+  std::vector<listed_file> files_{};
+  std::size_t next_ = 0;       // of files_
+  std::int64_t base_ = 0;      // the position at which that one begins
+  std::int64_t position_ = 0;  // read by an earlier attempt
+  std::unique_ptr<record_file> file_;
+  bool stopped_ = false;
+};
+
+std::unique_ptr<source> make(const config::value& v, const component_context& context) {
+  std::string path = v.at("path").get<std::string>();
+  const record_format format = record_format::of(v, path);
+  if (v.value("follow", false))
+    return make_file_follow(std::move(path), format, v.value("start", "beginning") == "end", context);
+  if (path.find_first_of("*?[") != path.npos)
+    return std::make_unique<files_source>(std::move(path), format, context);
+  return std::make_unique<file_source>(std::move(path), format, context);
 }
 
 }  // namespace
 
-void add_file_source(registry& r) {
-  r.add(spec(), registry::make_source([](const config::value& v, const component_context& context) {
-          return std::make_unique<file_source>(parse(v), context);
-        }));
-}
+void add_file_source(registry& r) { r.add(spec(), registry::make_source(make)); }
 
 }  // namespace penstock::runtime::components

@@ -31,6 +31,7 @@ class filter_step final : public step {
   filter_step(std::string condition, const std::string* run_context)
       : condition_(std::move(condition), run_context) {}
 
+  bool stateless() const override { return true; }
   void process(batch& events, step_output& out) override {
     std::erase_if(events.events, [&](const event& e) {
       lua_outcome<bool> kept = condition_.truth(e);

@@ -1,31 +1,38 @@
 // to: http - sends events to a URL and waits for the answer.
 //
-// 2xx: taken. 408, 429, 5xx and network failures: the flow fails and is restarted with backoff, so nothing is
-// lost. Any other 4xx: the events of that request become dead letters. At-least-once: when a later request of
-// a batch fails, the events before it are sent again; each request of `batch: single` carries
-// `Idempotency-Key: EVENT ID`, by which a receiver can tell. Redirects are not followed, and proxy variables
-// of the environment are ignored.
+// 2xx: taken. 408, 429, 5xx and network failures: tried again, with growing pauses or when Retry-After says, for
+// `retry_for` in all; then the flow fails and is restarted with backoff, so nothing is lost. Any other 4xx: the events of
+// that request become dead letters. At-least-once: when a later request of a batch fails for good, the events before
+// it are sent again; each request of `batch: single` carries `Idempotency-Key: EVENT ID`, by which a receiver can
+// tell. Pauses hold no thread. Redirects are not followed, and proxy variables of the environment are ignored.
 #include <algorithm>
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <curl/curl.h>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <nlohmann/json.hpp>
 
+#include "runtime/blocking_pool.hpp"
 #include "runtime/components/all.hpp"
 #include "runtime/components/payload_check.hpp"
+#include "runtime/http_client.hpp"
 
 namespace penstock::runtime::components {
 
 namespace {
 
-constexpr std::size_t quoted_answer = 200;  // bytes of a refusing answer that its reason quotes
+using clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds first_pause{200};  // before the second attempt; then doubled
+constexpr std::chrono::seconds longest_pause{10};      // unless Retry-After asks for more
 
 config::component_spec spec() {
   using config::field_type;
@@ -34,8 +41,7 @@ config::component_spec spec() {
       .name = "http",
       .doc =
           "Sends events to a URL. Answers 408, 429 and 5xx are tried again, other 4xx make dead letters. At "
-          "least once: "
-          "a receiver can tell repetitions by the Idempotency-Key header (batch: single).",
+          "least once: a receiver can tell repetitions by the Idempotency-Key header (batch: single).",
       .settings =
           {.name = "http",
            .type = field_type::object,
@@ -58,51 +64,71 @@ config::component_spec spec() {
                  .example = "{Authorization: \"Bearer ${env:ALERTS_TOKEN}\"}",
                  .children = {{.name = "value", .type = field_type::string, .doc = "The header's value."}}},
                 {.name = "batch",
-                 .type = field_type::choice,
-                 .doc = "single: a request an event. array: all events at hand as one JSON array. ndjson: "
-                        "the same, one a line.",
-                 .fallback = "single",
-                 .choices = {"single", "array", "ndjson"}},
+                 .type = field_type::object,
+                 .doc = "How events become requests; without it each is one.",
+                 .example = "{events: 100}",
+                 .children = {{.name = "format",
+                               .type = field_type::choice,
+                               .doc = "single: a request an event. array: one JSON array. ndjson: one a line.",
+                               .fallback = "array",
+                               .choices = {"single", "array", "ndjson"}},
+                              {.name = "events",
+                               .type = field_type::integer,
+                               .doc = "In one request at most; nothing waits for so many to come.",
+                               .fallback = "1000",
+                               .minimum = 1}},
+                 .shorthand = "format"},
                 {.name = "timeout",
                  .type = field_type::duration,
                  .doc = "For one request, from connecting to the end of the answer.",
                  .fallback = "30s",
-                 .minimum = 0.001}},
+                 .minimum = 0.001},
+                {.name = "retry_for",
+                 .type = field_type::duration,
+                 .doc = "How long failed requests are tried again before the flow fails (and begins anew, with "
+                        "backoff); also the most that a Retry-After is honoured.",
+                 .fallback = "10s"}},
            .shorthand = "url"},
       .examples =
           {"http: \"https://alerts.example/hook\"",
            "http: {url: \"https://alerts.example/hook\", method: PUT, timeout: 5s}",
            "http: {url: \"http://localhost:9000/bulk\", batch: ndjson, headers: {Authorization: \"Bearer "
-           "${env:ALERTS_TOKEN}\"}}"},
+           "${env:ALERTS_TOKEN}\"}}",
+           "http: {url: \"http://localhost:9000/bulk\", batch: {events: 100}, retry_for: 5m}"},
   };
 }
 
 enum class batching { single, array, ndjson };
 
 struct settings {
-  std::string url;    // revealed
-  std::string shown;  // as written: for messages
-  std::string method;
-  std::vector<std::string> headers;  // revealed
-  batching mode;
-  std::chrono::milliseconds timeout;
+  http_request request{};             // all but its body, with secrets
+  std::vector<std::string> headers{};  // of every request
+  batching mode = batching::single;
+  std::size_t most = 1;  // events in a request
+  std::chrono::nanoseconds retry_for{};
 };
 
 settings parse(const config::value& v, const component_context& context) {
   settings s;
-  s.shown = v.at("url").get<std::string>();
-  s.url = context.reveal(s.shown);
-  if (!s.url.starts_with("http://") && !s.url.starts_with("https://")) {
-    throw std::runtime_error("url '" + s.shown + "' must begin with http:// or https://");
+  s.request.shown = v.at("url").get<std::string>();
+  s.request.url = context.reveal(s.request.shown);
+  require_http_url(s.request.url, s.request.shown);
+  for (const std::string_view method : {"POST", "PUT", "PATCH"}) {
+    if (method == v.value("method", "POST")) s.request.method = method;
   }
-  s.method = v.value("method", "POST");
   for (const auto& [name, text] : v.value("headers", std::map<std::string, std::string>{})) {
     s.headers.push_back(name + ": " + context.reveal(text));
   }
-  const std::string mode = v.value("batch", "single");
-  s.mode = mode == "array" ? batching::array : mode == "ndjson" ? batching::ndjson : batching::single;
+  if (const auto batch = v.find("batch"); batch != v.end()) {
+    const std::string format = batch->value("format", "array");
+    s.mode = format == "array" ? batching::array : format == "ndjson" ? batching::ndjson : batching::single;
+    s.most = s.mode == batching::single ? 1 : batch->value("events", std::size_t{1000});
+  }
   const std::chrono::nanoseconds timeout{v.value("timeout", std::int64_t{30'000'000'000})};
-  s.timeout = std::max(std::chrono::milliseconds{1}, std::chrono::ceil<std::chrono::milliseconds>(timeout));
+  s.request.timeout =
+      std::max(std::chrono::milliseconds{1}, std::chrono::ceil<std::chrono::milliseconds>(timeout));
+  s.request.most_bytes = 1024;  // for the reason of a refusal
+  s.retry_for = std::chrono::nanoseconds{v.value("retry_for", std::int64_t{10'000'000'000})};
   return s;
 }
 
@@ -126,161 +152,113 @@ std::string media_type(const event& e) {
   return std::string(e.datacontenttype);
 }
 
-struct answer {
-  long status = 0;
-  std::string begin;  // of its body
+// What came of one attempt.
+struct attempt {
+  std::optional<http_answer> answer{};  // nothing: none came
+  std::string failure{};                // why, or what a failing answer said
 };
 
-// One connection to one URL, kept between requests. Used by one thread at a time.
-class client {
+class http_sink final : public sink {
  public:
-  explicit client(const settings& s) : settings_(s) {
-    static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
-    if (ready == CURLE_OK) handle_.reset(curl_easy_init());
-    if (!handle_) throw std::runtime_error("libcurl cannot be used");
-    set(CURLOPT_URL, s.url.c_str());
-    set(CURLOPT_CUSTOMREQUEST, s.method.c_str());
-    set(CURLOPT_PROTOCOLS_STR, "http,https");
-    set(CURLOPT_PROXY, "");
-    set(CURLOPT_USERAGENT, "penstock/" PENSTOCK_VERSION);
-    set(CURLOPT_NOSIGNAL, 1L);
-    set(CURLOPT_TIMEOUT_MS, static_cast<long>(s.timeout.count()));
-    set(CURLOPT_WRITEFUNCTION, &client::take);
-    set(CURLOPT_WRITEDATA, this);
-  }
+  http_sink(settings s, const component_context& context)
+      : settings_(std::move(s)), pool_(context.services.blocking), executor_(context.executor) {}
 
-  // Throws when no answer came.
-  answer send(std::string_view body, const std::vector<std::string>& headers) {
-    header_list list;
-    for (const std::string& header : headers) list.add(header);
-    for (const std::string& header : settings_.headers) list.add(header);
-    list.add("Expect:");  // no pause before the body
-    set(CURLOPT_HTTPHEADER, list.get());
-    set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
-    set(CURLOPT_POSTFIELDS, body.empty() ? "" : body.data());  // null would mean: read from stdin
-    answer_ = {};
-    const CURLcode code = curl_easy_perform(handle_.get());
-    if (code != CURLE_OK) throw std::runtime_error(settings_.shown + ": " + curl_easy_strerror(code));
-    curl_easy_getinfo(handle_.get(), CURLINFO_RESPONSE_CODE, &answer_.status);
-    return std::move(answer_);
-  }
+  asio::awaitable<void> open(const std::string&) override { co_return; }
 
- private:
-  class header_list {
-   public:
-    header_list() = default;
-    ~header_list() { curl_slist_free_all(first_); }
-    header_list(const header_list&) = delete;
-    header_list& operator=(const header_list&) = delete;
-    void add(const std::string& line) {
-      curl_slist* const longer = curl_slist_append(first_, line.c_str());
-      if (!longer) throw std::bad_alloc();
-      first_ = longer;
-    }
-    curl_slist* get() const { return first_; }
-
-   private:
-    curl_slist* first_ = nullptr;
-  };
-  struct cleanup {
-    void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
-  };
-
-  template <class T>
-  void set(CURLoption option, T value) {
-    const CURLcode code = curl_easy_setopt(handle_.get(), option, value);
-    if (code != CURLE_OK) throw std::runtime_error(settings_.shown + ": " + curl_easy_strerror(code));
-  }
-
-  static std::size_t take(char* bytes, std::size_t, std::size_t count, void* self) {
-    std::string& begin = static_cast<client*>(self)->answer_.begin;
-    begin.append(bytes, std::min(count, quoted_answer - begin.size()));
-    return count;
-  }
-
-  const settings& settings_;
-  std::unique_ptr<CURL, cleanup> handle_;
-  answer answer_;
-};
-
-// Why the receiver will never take it; empty: it has. Throws when it should be tried again.
-std::string judge(const answer& a, const std::string& url) {
-  if (a.status >= 200 && a.status < 300) return {};
-  std::string said = "answered " + std::to_string(a.status);
-  if (!a.begin.empty()) said += ": " + a.begin;
-  const bool refused = a.status >= 400 && a.status < 500 && a.status != 408 && a.status != 429;
-  if (!refused) throw std::runtime_error(url + ": " + said);
-  return said;
-}
-
-class http_sink final : public blocking_sink {
- public:
-  http_sink(settings s, const component_context& context) : blocking_sink(context), settings_(std::move(s)) {}
-
- private:
-  void open_blocking(const std::string&) override {}
-
-  write_result write_blocking(const batch& events) override {
-    if (!client_) client_ = std::make_unique<client>(settings_);
+  asio::awaitable<write_result> write(std::shared_ptr<const batch> events) override {
     write_result written;
-    written.refused = malformed_events(events);
-    if (settings_.mode == batching::single) {
-      send_each(events, written);
-    } else {
-      send_together(events, written);
-    }
-    return written;
-  }
-
-  void close_blocking() override { client_.reset(); }
-
-  void send_each(const batch& events, write_result& written) {
-    std::vector<refused_event> all;
-    auto malformed = written.refused.begin();
-    for (std::size_t i = 0; i < events.size(); ++i) {
-      if (malformed != written.refused.end() && malformed->index == i) {
-        all.push_back(std::move(*malformed++));
-        continue;
+    const std::vector<refused_event> malformed = malformed_events(*events);
+    auto bad = malformed.begin();
+    const clock::time_point deadline = clock::now() + settings_.retry_for;
+    std::vector<std::size_t> together;  // the events of the next request
+    for (std::size_t i = 0; i < events->size(); ++i) {
+      if (bad != malformed.end() && bad->index == i) {
+        written.refused.push_back(*bad++);
+      } else {
+        together.push_back(i);
       }
-      const event& e = events.events[i];
-      const answer a =
-          client_->send(e.data, {"Content-Type: " + media_type(e), "Idempotency-Key: " + header_value(e.id)});
-      if (std::string reason = judge(a, settings_.shown); !reason.empty())
-        all.push_back({i, std::move(reason)});
+      const bool full = together.size() >= settings_.most || i + 1 == events->size();
+      if (!full || together.empty()) continue;
+      const std::string reason = co_await send(*events, together, deadline);
+      for (const std::size_t index : together) {
+        if (!reason.empty()) written.refused.push_back({index, reason});
+      }
+      together.clear();
     }
-    written.refused = std::move(all);
+    const auto earlier = [](const refused_event& a, const refused_event& b) { return a.index < b.index; };
+    std::sort(written.refused.begin(), written.refused.end(), earlier);
+    co_return written;
   }
 
-  void send_together(const batch& events, write_result& written) {
-    const bool array = settings_.mode == batching::array;
+  asio::awaitable<void> close() override {
+    client_.reset();
+    co_return;
+  }
+
+ private:
+  // Why the receiver will never take them; empty: it has. Throws when time is over.
+  asio::awaitable<std::string> send(const batch& events, const std::vector<std::size_t>& which,
+                                    clock::time_point deadline) {
+    http_request request = settings_.request;
+    const std::string body = body_of(events, which, request);
+    request.body = body;
+    std::chrono::nanoseconds pause = first_pause;
+    while (true) {
+      auto call = [this, &request] { return try_once(request); };
+      const attempt tried = co_await pool_.run(std::move(call));
+      if (tried.answer && tried.answer->taken()) co_return std::string();
+      if (tried.answer && !tried.answer->temporary()) co_return tried.failure;
+      const clock::time_point next = clock::now() + std::max(pause, asked_for(tried));
+      const bool redirected = tried.answer && tried.answer->status < 400;  // that will not change
+      if (redirected || next > deadline) throw std::runtime_error(request.shown + ": " + tried.failure);
+      asio::steady_timer timer(executor_, next);
+      co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+      pause = std::min<std::chrono::nanoseconds>(2 * pause, longest_pause);
+    }
+  }
+
+  std::string body_of(const batch& events, const std::vector<std::size_t>& which, http_request& request) const {
+    request.headers.clear();
     std::string body;
-    for_each_accepted(events, written.refused, [&](const event& e) {
-      append_ndjson(body, e);
-      if (array) body.back() = ',';  // in the place of the line end
-    });
-    if (body.empty()) return;
-    if (array) {
-      body.insert(body.begin(), '[');
-      body.back() = ']';
+    if (settings_.mode == batching::single) {
+      const event& e = events.events[which.front()];
+      request.headers = {"Content-Type: " + media_type(e), "Idempotency-Key: " + header_value(e.id)};
+      body = e.data;
+    } else {
+      const bool array = settings_.mode == batching::array;
+      request.headers = {std::string("Content-Type: ") + (array ? "application/json" : "application/x-ndjson")};
+      if (array) body += '[';
+      for (const std::size_t index : which) {
+        append_ndjson(body, events.events[index]);
+        if (array) body.back() = index == which.back() ? ']' : ',';  // in the place of the line end
+      }
     }
-    const std::string type = array ? "application/json" : "application/x-ndjson";
-    const answer a = client_->send(body, {"Content-Type: " + type});
-    const std::string reason = judge(a, settings_.shown);
-    if (!reason.empty()) refuse_all(events, written, reason);
+    request.headers.insert(request.headers.end(), settings_.headers.begin(), settings_.headers.end());
+    return body;
   }
 
-  static void refuse_all(const batch& events, write_result& written, const std::string& reason) {
-    std::vector<refused_event> all;
-    auto malformed = written.refused.begin();
-    for (std::size_t i = 0; i < events.size(); ++i) {
-      const bool was_malformed = malformed != written.refused.end() && malformed->index == i;
-      all.push_back({i, was_malformed ? std::move(malformed++->reason) : reason});
+  // Blocks.
+  attempt try_once(const http_request& request) {
+    attempt tried;
+    try {
+      if (!client_) client_ = std::make_unique<http_client>();
+      tried.answer = client_->send(request);
+      tried.failure = tried.answer->in_words();
+    } catch (const http_failure& none) {
+      tried.failure = none.reason();
     }
-    written.refused = std::move(all);
+    return tried;
+  }
+
+  static std::chrono::nanoseconds asked_for(const attempt& tried) {
+    if (!tried.answer) return {};
+    return retry_after(tried.answer->retry_after, wall_now()).value_or(std::chrono::nanoseconds{});
   }
 
   const settings settings_;
-  std::unique_ptr<client> client_;  // made at the first write: an idle sink costs nothing
+  blocking_pool& pool_;
+  const asio::any_io_executor executor_;
+  std::unique_ptr<http_client> client_;  // made at the first write: an idle sink costs nothing
 };
 
 }  // namespace

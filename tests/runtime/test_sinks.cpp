@@ -21,12 +21,14 @@
 #include "runtime/sqlite.hpp"
 #include "tests/runtime/file_size_limit.hpp"
 #include "tests/runtime/flow_bench.hpp"
+#include "tests/runtime/scripted_server.hpp"
 
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
 using penstock::testing::file_size_limit;
 using penstock::testing::flow_bench;
+using penstock::testing::scripted_server;
 using penstock::testing::wait_for;
 
 namespace {
@@ -442,85 +444,6 @@ TEST_CASE("lines on standard output stay whole", "[sinks][stdout]") {
 
 namespace {
 
-// A server that answers what it was told to, one connection after another, and keeps what it got.
-class scripted_server {
- public:
-  explicit scripted_server(std::vector<std::string> answers) : answers_(std::move(answers)) {
-    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(listener_, 8) != 0 ||
-        ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-      throw std::runtime_error("cannot listen");
-    }
-    port_ = ntohs(address.sin_port);
-    thread_ = std::thread([this] { serve(); });
-  }
-  ~scripted_server() {
-    ::shutdown(listener_, SHUT_RDWR);
-    if (connection_ >= 0) ::shutdown(connection_, SHUT_RDWR);
-    thread_.join();
-    ::close(listener_);
-  }
-
-  std::string url(const std::string& path = "/in") const {
-    return "http://127.0.0.1:" + std::to_string(port_) + path;
-  }
-  texts requests() {
-    const std::lock_guard lock(mutex_);
-    return requests_;
-  }
-
- private:
-  void serve() {
-    while (true) {
-      const int accepted = ::accept(listener_, nullptr, nullptr);
-      if (accepted < 0) return;
-      connection_ = accepted;
-      while (answer_one(accepted)) {
-      }
-      connection_ = -1;
-      ::close(accepted);
-    }
-  }
-
-  bool answer_one(int connection) {
-    std::string request;
-    std::size_t whole = std::string::npos;
-    while (request.size() < whole) {
-      char bytes[4096];
-      const ssize_t got = ::recv(connection, bytes, sizeof bytes, 0);
-      if (got <= 0) return false;
-      request.append(bytes, static_cast<std::size_t>(got));
-      const std::size_t end = request.find("\r\n\r\n");
-      if (end == std::string::npos) continue;
-      const std::size_t length = request.find("Content-Length: ");
-      whole = end + 4 + (length < end ? std::stoul(request.substr(length + 16)) : 0);
-    }
-    std::string answer = "204 No Content";
-    {
-      const std::lock_guard lock(mutex_);
-      if (requests_.size() < answers_.size()) answer = answers_[requests_.size()];
-      requests_.push_back(request);
-    }
-    if (answer == "hang up") return false;
-    const std::string body = answer.starts_with("204") ? "" : "because";
-    const std::string text =
-        "HTTP/1.1 " + answer + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
-    return ::send(connection, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
-  }
-
-  std::vector<std::string> answers_;
-  int listener_ = -1;
-  std::atomic<int> connection_{-1};
-  std::uint16_t port_ = 0;
-  std::mutex mutex_;
-  texts requests_;
-  std::thread thread_;
-};
-
 std::string body_of(const std::string& request) { return request.substr(request.find("\r\n\r\n") + 4); }
 
 }  // namespace
@@ -558,7 +481,7 @@ TEST_CASE("a status says whether to try again or to give up", "[sinks][http]") {
        {"408 Request Timeout", "429 Too Many Requests", "500 Oops", "503 Down", "302 Found"}) {
     INFO(again);
     scripted_server server({"200 OK", again});
-    open_sink s(b, "{http: '" + server.url() + "'}");
+    open_sink s(b, "{http: {url: '" + server.url() + "', retry_for: 0s}}");
     CHECK_THROWS_WITH(s.write({"1", "2", "3"}), Contains(server.url()));
     CHECK(server.requests().size() == 2);
     // Tried again, all of it goes through: at least once, told apart by the key.
@@ -566,7 +489,7 @@ TEST_CASE("a status says whether to try again or to give up", "[sinks][http]") {
     CHECK(server.requests().size() == 5);
   }
   scripted_server rude({"hang up"});
-  open_sink hung_up(b, "{http: '" + rude.url() + "'}");
+  open_sink hung_up(b, "{http: {url: '" + rude.url() + "', retry_for: 0s}}");
   CHECK_THROWS_WITH(hung_up.write({"1"}), Contains(rude.url()));
   CHECK(hung_up.write({"1"}).refused.empty());
   for (const char* never : {"400 Bad", "401 Who", "404 Where", "422 What"}) {
@@ -603,6 +526,33 @@ TEST_CASE("a batch is one request, and refused as one", "[sinks][http]") {
   CHECK(body_of(got[1]) == "1\n2\n");
 }
 
+TEST_CASE("a failed request is sent again and those before it are not", "[sinks][http]") {
+  flow_bench b;
+  scripted_server server({"200 OK", "503 Down\r\nRetry-After: 0", "hang up", "429 Slow", "200 OK", "404 No"});
+  open_sink s(b, "{http: '" + server.url() + "'}");
+  CHECK(refused(s.write({"1", "2", "3"})) == indexes{2});
+  texts bodies;
+  for (const std::string& request : server.requests()) bodies.push_back(body_of(request));
+  CHECK(bodies == texts{"1", "2", "2", "2", "2", "3"});
+  // A pause that is longer than the time there is: at once.
+  for (const char* later : {"503 Down\r\nRetry-After: 3600", "429 Slow\r\nRetry-After: Fri, 31 Dec 2100 23:59:59 GMT"}) {
+    scripted_server busy({later});
+    open_sink t(b, "{http: '" + busy.url() + "'}");
+    CHECK_THROWS_WITH(t.write({"1"}), Contains("answered"));
+    CHECK(busy.requests().size() == 1);
+  }
+}
+
+TEST_CASE("a request takes so many events at most", "[sinks][http]") {
+  flow_bench b;
+  scripted_server server({"200 OK", "422 No", "200 OK"});
+  open_sink s(b, "{http: {url: '" + server.url() + "', batch: {events: 2}}}");
+  CHECK(refused(s.write({"1", "{", "2", "3", "4", "5", "{"})) == indexes{1, 3, 4, 6});
+  texts bodies;
+  for (const std::string& request : server.requests()) bodies.push_back(body_of(request));
+  CHECK(bodies == texts{"[1,2]", "[3,4]", "[5]"});
+}
+
 TEST_CASE("nobody there, and no URL", "[sinks][http]") {
   flow_bench b;
   std::string url;
@@ -611,7 +561,7 @@ TEST_CASE("nobody there, and no URL", "[sinks][http]") {
     url = gone.url();
   }
   ::setenv("HOOK_URL", url.c_str(), 1);
-  open_sink s(b, "{http: '${env:HOOK_URL}'}");
+  open_sink s(b, "{http: {url: '${env:HOOK_URL}', retry_for: 0s}}");
   CHECK_THROWS_WITH(s.write({"1"}), Contains("${env:HOOK_URL}") && !Contains(url));
   CHECK_THROWS_WITH(open_sink(b, "{http: 'file:///etc/passwd'}"), Contains("must begin with http"));
   CHECK_THROWS_WITH(open_sink(b, "{http: 'gopher://x'}"), Contains("must begin with http"));
@@ -628,7 +578,7 @@ TEST_CASE("a server that never answers costs one timeout", "[sinks][http]") {
   REQUIRE(::listen(listener, 1) == 0);
   REQUIRE(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
   open_sink s(
-      b, "{http: {url: 'http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "', timeout: 50ms}}");
+      b, "{http: {url: 'http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "', timeout: 50ms, retry_for: 0s}}");
   CHECK_THROWS_WITH(s.write({"1"}), Contains("Timeout"));
   ::close(listener);
 }

@@ -25,6 +25,8 @@ struct outcome final : step_output {
 
   void dead(const event& e, std::string reason) override { died.emplace_back(e.id, std::move(reason)); }
   void duplicate(const event& e) override { duplicates.emplace_back(e.id); }
+  void to_output(const event&, std::string_view) override {}
+  void late(const event&) override {}
 };
 
 // A step by itself, with the store that its changes would go to.

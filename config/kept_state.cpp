@@ -1,0 +1,46 @@
+#include "config/kept_state.hpp"
+
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+namespace penstock::config {
+
+std::string state_fingerprint(const component_use& step, const catalog& components) {
+  const auto spec = components.steps.find(step.component);
+  if (spec == components.steps.end() || spec->second.state_settings.empty()) return {};
+  value kept{{"component", step.component}};
+  for (const std::string& name : spec->second.state_settings) {
+    if (!step.settings.is_object()) {
+      kept[name] = step.settings;
+    } else if (step.settings.contains(name)) {
+      kept[name] = step.settings.at(name);
+    }
+  }
+  return kept.dump();
+}
+
+std::vector<std::string> state_losses(const pipeline& before, const pipeline& after, const catalog& components) {
+  std::vector<std::string> losses;
+  for (const auto& [name, flow] : before.flows) {
+    const auto next = after.flows.find(name);
+    const auto* old_work = std::get_if<dataflow>(&flow.does);
+    const auto* new_work = next == after.flows.end() ? nullptr : std::get_if<dataflow>(&next->second.does);
+    if (!old_work || !new_work) continue;
+    for (const component_use& step : old_work->steps) {
+      const std::string print = state_fingerprint(step, components);
+      if (print.empty()) continue;
+      const auto same = std::find_if(new_work->steps.begin(), new_work->steps.end(),
+                                     [&](const component_use& other) { return other.name == step.name; });
+      const std::string where = "flow " + name + ", step " + step.name + ": ";
+      if (same == new_work->steps.end()) {
+        losses.push_back(where + "is gone, and what it had kept is forgotten");
+      } else if (state_fingerprint(*same, components) != print) {
+        losses.push_back(where + "what it had kept does not fit its new settings; it starts empty");
+      }
+    }
+  }
+  return losses;
+}
+
+}  // namespace penstock::config

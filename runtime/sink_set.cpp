@@ -1,0 +1,148 @@
+#include "runtime/sink_set.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include <spdlog/spdlog.h>
+
+namespace penstock::runtime {
+
+namespace {
+
+using steady = std::chrono::steady_clock;
+
+constexpr const char* checkpoint_key = "sink ";  // with the output's name
+
+std::chrono::nanoseconds pause_before(const config::delivery_policy& policy, int attempt) {
+  auto pause = policy.backoff_first;
+  for (int i = 2; i < attempt && pause < policy.backoff_limit; ++i) pause *= 2;
+  return std::min(pause, std::max(policy.backoff_limit, policy.backoff_first));
+}
+
+}  // namespace
+
+sink_set::sink_set(const config::dataflow& definition, const registry& components, const component_context& context,
+                   const std::string& producer, std::shared_ptr<dataflow_counters> counters)
+    : components_(components),
+      policy_(definition.delivery),
+      counters_(std::move(counters)),
+      hurried_(std::make_shared<wakeup>(context.executor)) {
+  if (!definition.to) throw std::runtime_error("there is nothing to write to");
+  const auto add = [&](const config::component_use& use, std::string step, std::string name) {
+    component_context mine = context;
+    mine.consumer = std::move(name);
+    at_ = "to " + use.component;
+    one_sink made{use, std::move(mine), std::move(step)};
+    made.does = components_.sink_of(made.use, made.context);
+    all_.push_back(std::move(made));
+  };
+  add(*definition.to, "to", producer);
+  for (const auto& output : definition.outputs) add(output, "to " + output.name, producer + " to " + output.name);
+}
+
+asio::awaitable<void> sink_set::open(const std::string& to_checkpoint, const std::vector<state_entry>& saved,
+                                     commit& first) {
+  all_.front().checkpoint = to_checkpoint;
+  for (const state_entry& entry : saved) {
+    if (entry.step != own_state) continue;
+    for (one_sink& one : all_) {
+      if (entry.key == checkpoint_key + one.step) one.checkpoint = entry.value;
+    }
+  }
+  for (one_sink& one : all_) {
+    at_ = "to " + one.use.component;
+    co_await one.does->open(one.checkpoint);
+    if (one.checkpoint.empty()) keep(one, one.does->first_checkpoint(), first);
+  }
+  first.sink = checkpoint();
+}
+
+void sink_set::keep(one_sink& of, std::string checkpoint, commit& next) const {
+  if (checkpoint.empty() || checkpoint == of.checkpoint) return;
+  of.checkpoint = std::move(checkpoint);
+  if (&of != &all_.front()) next.steps.push_back({own_state, checkpoint_key + of.step, of.checkpoint});
+}
+
+asio::awaitable<void> sink_set::write(passage& p, commit& next) {
+  co_await write_one(all_.front(), std::move(p.events), p, next);
+  for (std::size_t i = 0; i < p.outputs.size(); ++i) {
+    co_await write_one(all_[i + 1], std::move(p.outputs[i]), p, next);
+  }
+  next.sink = checkpoint();
+}
+
+asio::awaitable<void> sink_set::write_one(one_sink& to, batch left, passage& p, commit& next) {
+  if (left.empty()) co_return;
+  const auto events = std::make_shared<const batch>(std::move(left));
+  at_ = "to " + to.use.component;
+  delivery done = co_await deliver(to, events);
+  write_result& written = done.written;
+  for (refused_event& refused : written.refused) {
+    p.dead.push_back(letter_of(events->events.at(refused.index), to.step, std::move(refused.reason)));
+    p.dead.back().attempts = done.attempts;
+  }
+  const auto refused = static_cast<std::int64_t>(written.refused.size());
+  p.counted.dead += refused;
+  p.counted.duplicates += written.duplicates;
+  p.counted.emitted += static_cast<std::int64_t>(events->size()) - refused - written.duplicates;
+  keep(to, std::move(written.checkpoint), next);
+}
+
+asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_ptr<const batch> events) {
+  for (int attempt = 1;; ++attempt) {
+    delivery done;
+    done.attempts = attempt;
+    std::string failure;
+    try {
+      if (!to.does) {
+        auto made = components_.sink_of(to.use, to.context);
+        co_await made->open(to.checkpoint);
+        to.does = std::move(made);
+      }
+      done.written = co_await to.does->write(events);
+      co_return done;
+    } catch (const std::exception& e) {
+      failure = *e.what() ? e.what() : "it did not say why";
+    }
+    const bool last = attempt >= policy_.attempts || hurry_;
+    if (last && (hurry_ || policy_.then == config::delivery_policy::last_resort::hold)) throw std::runtime_error(failure);
+    to.does.reset();
+    if (last) {
+      for (std::size_t i = 0; i < events->size(); ++i) done.written.refused.push_back({i, failure});
+      co_return done;
+    }
+    counters_->redelivered.fetch_add(1, std::memory_order_relaxed);
+    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", to.context.consumer, at_, events->size(), attempt,
+                 policy_.attempts, failure);
+    const auto until = steady::now() + std::chrono::duration_cast<steady::duration>(pause_before(policy_, attempt + 1));
+    bool waits = !hurry_;
+    while (waits) {
+      const bool woken = co_await hurried_->wait_until(until);
+      waits = woken && !hurry_;
+    }
+  }
+}
+
+asio::awaitable<void> sink_set::close() {
+  for (one_sink& one : all_) {
+    at_ = "to " + one.use.component;
+    if (one.does) co_await one.does->close();
+  }
+}
+
+void sink_set::hurry() {
+  hurry_ = true;
+  hurried_->notify();
+}
+
+int sink_set::place_of(std::string_view step) const {
+  for (std::size_t i = 0; i < all_.size(); ++i) {
+    if (all_[i].step == step) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+}  // namespace penstock::runtime

@@ -1,0 +1,194 @@
+"""A flow's life through the real binary: stop and start, replacement under load, taps, outputs, a sink that is down."""
+import http.client
+import http.server
+import json
+import threading
+
+import pytest
+
+from penstock import ndjson, wait_until
+
+SORT = """
+name: shop
+topics: {orders: {}, small: {}, big: {}, rest: {}}
+flows:
+  sort:
+    from: {topic: orders}
+    steps:
+      - map: {n: event.n, round: "0"}
+        name: mark
+      - route: {big: event.n >= 1000, small: event.n < 10}
+    to: {topic: rest}
+    outputs:
+      big: {topic: big}
+      small: {topic: small}
+"""
+
+
+@pytest.fixture
+def shop(start_daemon):
+    return start_daemon({"shop": SORT})
+
+
+def numbers(daemon, topic):
+    return [event["data"]["n"] for event in daemon.events(topic)]
+
+
+def test_outputs_get_what_was_sent_to_them(shop):
+    shop.publish("orders", [{"n": n} for n in (1, 50, 2000, 5, 60)])
+    shop.wait_for_topic("rest", 2)
+    shop.wait_for_topic("big", 1)
+    shop.wait_for_topic("small", 2)
+    wait_until(lambda: shop.flow("shop", "sort")["received"] == 5, "the batch to be settled")
+    assert (numbers(shop, "small"), numbers(shop, "rest"), numbers(shop, "big")) == ([1, 5], [50, 60], [2000])
+    flow = shop.flow("shop", "sort")
+    assert (flow["received"], flow["emitted"], flow["dead"]) == (5, 5, 0)
+    assert [(step["name"], step["received"], step["emitted"]) for step in flow["steps"]] == [("mark", 5, 5), ("route_2", 5, 5)]
+    metrics = shop.get("/metrics").text
+    assert 'penstock_step_events_received_total{pipeline="shop",flow="sort",step="mark"} 5' in metrics
+
+
+def test_an_output_that_nobody_feeds_is_refused(shop):
+    answer = shop.request("PUT", "/v1/pipelines/shop", SORT.replace("small: {topic: small}", "smal: {topic: small}").encode())
+    assert answer.status == 422
+    details = [error["detail"] for error in answer.json["errors"]]
+    assert any("no step sends anything to 'smal'; did you mean 'small'" in detail for detail in details), details
+    assert any("sends events to 'small'" in detail for detail in details), details
+
+
+def test_stop_start_and_restart(shop):
+    path = "/v1/pipelines/shop/flows/sort/"
+    stopped = shop.post(path + "stop")
+    assert (stopped.status, stopped.json["state"]) == (200, "stopped")
+    shop.publish("orders", [{"n": 20}])
+    assert shop.post(path + "stop").json["state"] == "stopped", "again is no error"
+    assert shop.post(path + "start").status == 200
+    shop.wait_for_topic("rest", 1)
+    assert shop.post(path + "restart").status == 200
+    shop.publish("orders", [{"n": 30}])
+    shop.wait_for_topic("rest", 2)
+    assert shop.post(path.replace("sort", "sorte") + "stop").status == 404
+    shop.post("/v1/pipelines/shop/pause")
+    assert shop.post(path + "start").status == 409
+
+
+def test_replacement_under_load_loses_and_doubles_nothing(shop):
+    total, batch = 6000, 50
+    failures = []
+
+    def produce():
+        try:
+            for first in range(0, total, batch):
+                shop.publish("orders", [{"n": 100 + n % 100, "id": n} for n in range(first, first + batch)])
+        except Exception as failure:  # a thread's failure must not go unseen
+            failures.append(failure)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    for round_number in range(1, 40):
+        shop.put("shop", SORT.replace('round: "0"', f'round: "{round_number}"'))
+    producer.join()
+    assert not failures
+    shop.wait_for_topic("rest", total)
+    shop.wait_until_quiet("shop")
+    assert shop.topic("rest")["events"] == total
+    assert numbers(shop, "rest") == [100 + n % 100 for n in range(total)]
+
+
+# ---- taps ----
+
+
+class Tap:
+    """Reads server-sent events from a tap, line by line."""
+
+    def __init__(self, daemon, query):
+        self.connection = daemon.connect()
+        self.connection.request("GET", "/v1/pipelines/shop/flows/sort/tap?" + query)
+        self.answer = self.connection.getresponse()
+        assert self.answer.status == 200, self.answer.read()
+        assert self.answer.getheader("content-type") == "text/event-stream"
+
+    def samples(self, count):
+        found = []
+        while len(found) < count:
+            line = self.answer.readline().decode()
+            assert line, "the stream has ended"
+            if line.startswith("data: ") and '"after"' in line:
+                found.append(json.loads(line[6:]))
+        return found
+
+    def close(self):
+        self.connection.close()
+
+
+def test_a_tap_shows_what_passes_a_point(shop):
+    tap = Tap(shop, "after=mark&where=event.n%3E500")
+    shop.publish("orders", [{"n": 1}, {"n": 700}, {"n": 800}])
+    samples = tap.samples(2)
+    assert [sample["data"]["n"] for sample in samples] == [700, 800]
+    assert all(sample["after"] == "mark" and sample["id"] and sample["time"] for sample in samples)
+    tap.close()
+
+
+def test_a_slow_reader_of_a_tap_slows_nothing(shop):
+    tap = Tap(shop, "after=from&rate=10000")
+    for first in range(0, 20000, 1000):
+        shop.publish("orders", [{"n": 100, "pad": "x" * 300, "id": n} for n in range(first, first + 1000)])
+    shop.wait_for_topic("rest", 20000)
+    tap.close()
+
+
+def test_what_a_tap_cannot_show_is_said(shop):
+    def refused(query):
+        return shop.get("/v1/pipelines/shop/flows/sort/tap?" + query)
+
+    answer = refused("after=marc")
+    assert answer.status == 422 and "did you mean 'mark'" in answer.text
+    answer = refused("where=event.n%20%3E%3E")
+    assert answer.status == 400 and "where" in answer.text
+    assert refused("rate=0").status == 400
+
+
+# ---- a sink that is down ----
+
+DELIVERY = """
+name: shop
+topics: {orders: {}}
+flows:
+  sort:
+    from: {topic: orders}
+    to: {http: {url: "http://127.0.0.1:PORT/", timeout: 2s}}
+    delivery: {attempts: 3, backoff: 10ms..20ms, then: dead_letter}
+"""
+
+
+class Down(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.bodies += 1
+        self.send_response(503 if self.server.down else 204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Down)
+    server.down, server.bodies = True, 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_a_sink_never_takes_becomes_dead_letters_and_can_be_replayed(start_daemon, receiver):
+    daemon = start_daemon({"shop": DELIVERY.replace("PORT", str(receiver.server_port))})
+    daemon.publish("orders", [{"n": 1}, {"n": 2}])
+    wait_until(lambda: len(daemon.dead_letters("shop")) == 2, "the dead letters")
+    assert {letter["attempts"] for letter in daemon.dead_letters("shop")} == {3}
+    assert daemon.flow("shop", "sort")["redelivered"] >= 2
+    receiver.down = False
+    assert daemon.post("/v1/dead-letters/replay", {"all": True}).status == 200
+    wait_until(lambda: not daemon.dead_letters("shop"), "the dead letters to be gone")
