@@ -40,8 +40,9 @@ bool failure::is_full_or_io() const {
 
 connection::connection(const std::filesystem::path& file, open_mode mode, int page_bytes) {
   configure();
-  const int access =
-      mode == open_mode::read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+  // Also a reader may have to undo what a killed writer has left half done (sqlite.org/lockingv3.html, "hot journals"),
+  // which takes a file that is open for writing; query_only keeps it from writing anything else.
+  const int access = SQLITE_OPEN_READWRITE | (mode == open_mode::read_only ? 0 : SQLITE_OPEN_CREATE);
   const int code = sqlite3_open_v2(file.c_str(), &handle_, access | SQLITE_OPEN_NOMUTEX, nullptr);
   try {
     if (code != SQLITE_OK) {
@@ -53,6 +54,7 @@ connection::connection(const std::filesystem::path& file, open_mode mode, int pa
     sqlite3_busy_timeout(handle_, busy_timeout_ms);
     // temp_store: what undoing a savepoint needs stays in memory instead of temporary files.
     execute("PRAGMA temp_store = MEMORY");
+    if (mode == open_mode::read_only) execute("PRAGMA query_only = ON");
     if (mode == open_mode::read_write_create) {
       execute("PRAGMA page_size = " + std::to_string(page_bytes));  // before WAL mode, which fixes it
       execute(

@@ -198,3 +198,26 @@ TEST_CASE("migrations run once each, whole or not at all", "[sqlite]") {
                     Contains("a.db") && Contains("newer") && Contains("3"));
   CHECK(count(db) == 1);
 }
+
+TEST_CASE("a reader undoes what a killed writer left half done", "[sqlite]") {
+  temp_dir dir;
+  const auto raw = [&](const char* sql, sqlite3* db) { REQUIRE(sqlite3_exec(db, sql, nullptr, nullptr, nullptr) == SQLITE_OK); };
+  sqlite3* writer = nullptr;
+  REQUIRE(sqlite3_open((dir / "a.db").c_str(), &writer) == SQLITE_OK);
+  raw("CREATE TABLE t (x); INSERT INTO t VALUES (1); PRAGMA cache_size = 2; BEGIN;", writer);
+  raw("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
+      "INSERT INTO t SELECT randomblob(100) FROM n; UPDATE t SET x = 2 WHERE x = 1;",
+      writer);
+  // As it would be found after kill -9.
+  std::filesystem::copy_file(dir / "a.db", dir / "b.db");
+  std::filesystem::copy_file(dir / "a.db-journal", dir / "b.db-journal");
+  sqlite3_close(writer);
+
+  connection reader(dir / "b.db", open_mode::read_only);
+  statement query(reader, "SELECT count(*), max(x) FROM t");
+  REQUIRE(query.step());
+  CHECK(query.integer(0) == 1);
+  CHECK(query.integer(1) == 1);
+  query.reset();
+  CHECK_THROWS(reader.execute("DELETE FROM t"));
+}
