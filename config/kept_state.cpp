@@ -26,13 +26,17 @@ std::vector<std::string> state_losses(const pipeline& before, const pipeline& af
     const auto next = after.flows.find(name);
     const auto* old_work = std::get_if<dataflow>(&flow.does);
     const auto* new_work = next == after.flows.end() ? nullptr : std::get_if<dataflow>(&next->second.does);
-    if (!old_work || !new_work) continue;
+    if (!old_work || (next != after.flows.end() && !new_work)) continue;
     for (const component_use& step : old_work->steps) {
       const std::string print = state_fingerprint(step, components);
       if (print.empty()) continue;
+      const std::string where = "flow " + name + ", step " + step.name + ": ";
+      if (!new_work) {
+        losses.push_back(where + "the flow is gone; what the step had kept is emitted where it can be, then forgotten");
+        continue;
+      }
       const auto same = std::find_if(new_work->steps.begin(), new_work->steps.end(),
                                      [&](const component_use& other) { return other.name == step.name; });
-      const std::string where = "flow " + name + ", step " + step.name + ": ";
       if (same == new_work->steps.end()) {
         losses.push_back(where + "is gone, and what it had kept is forgotten");
       } else if (state_fingerprint(*same, components) != print) {

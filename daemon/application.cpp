@@ -196,6 +196,10 @@ asio::awaitable<void> application::stop() {
     const auto report = co_await supervisor_->stop();
     for (const auto& sentence : report.forced) spdlog::warn("forced: {}", sentence);
     left_behind_ = report.hangs;
+    if (report.hangs && store_) {  // a flow that hangs may have programs of its own
+      const int killed = runtime::kill_orphans(store_->instance());
+      if (killed > 0) spdlog::warn("forced: {} processes were ended", killed);
+    }
   }
   if (api_) {
     const auto cut_off = co_await api_->stop(std::chrono::seconds(5));

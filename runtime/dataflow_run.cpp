@@ -236,8 +236,13 @@ asio::awaitable<void> dataflow_run::state::prepare() {
   co_await from->open(position);
   if (draining) from->stop_input();
   at.clear();
-  steps->restore(saved.steps, own_changes);
-  co_await steps->open();
+  try {
+    steps->restore(saved.steps, own_changes);
+    co_await steps->open();
+  } catch (...) {
+    at = steps->at();
+    throw;
+  }
   commit first;
   first.position = position;
   co_await sinks->open(saved.sink, saved.steps, first);
@@ -297,7 +302,7 @@ void dataflow_run::state::make_components() {
   } else {
     throw std::runtime_error("there is nothing to read");
   }
-  at = "steps";
+  at = "step";
   steps.emplace(definition, components, context, options.pool, options.taps);
   at = "to";
   sinks.emplace(definition, components, context, producer, options.counters);

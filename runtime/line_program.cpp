@@ -346,7 +346,8 @@ std::string line_program::life::trouble(const answers& got) const {
 
 asio::awaitable<void> line_program::life::wait_for_exit(clock::time_point latest) {
   while (!exited && clock::now() < latest) {
-    while (!out_ended && out.is_open()) {  // so that a full pipe does not keep it from ending
+    // So that a full pipe does not keep it from ending.
+    while (!out_ended && out.is_open() && clock::now() < latest) {
       const chunk rest = read_chunk(out.native_handle());
       out_ended = rest.ended;
       if (rest.bytes.empty()) break;

@@ -76,6 +76,11 @@ asio::awaitable<void> sink_set::write(passage& p, commit& next) {
 
 asio::awaitable<void> sink_set::write_one(one_sink& to, batch left, passage& p, commit& next) {
   if (left.empty()) co_return;
+  // Two steps may have sent events to one output; sinks count on events of one position lying together.
+  const auto earlier = [](const event& a, const event& b) { return a.position < b.position; };
+  if (!std::is_sorted(left.events.begin(), left.events.end(), earlier)) {
+    std::stable_sort(left.events.begin(), left.events.end(), earlier);
+  }
   const auto events = std::make_shared<const batch>(std::move(left));
   at_ = "to " + to.use.component;
   delivery done = co_await deliver(to, events);

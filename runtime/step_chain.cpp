@@ -6,6 +6,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <map>
+#include <stdexcept>
 #include <utility>
 
 #include <spdlog/spdlog.h>
@@ -92,7 +93,11 @@ step_chain::step_chain(const config::dataflow& definition, const registry& compo
     component_context mine = context;
     mine.executor = where;
     mine.step = use.name;
-    return components.step_of(use, mine);
+    try {
+      return components.step_of(use, mine);
+    } catch (const std::exception& e) {
+      throw std::runtime_error(use.name + ": " + e.what());
+    }
   };
   for (const auto& use : definition.steps) {
     steps_.push_back({use.name, make(use, strand_), config::state_fingerprint(use, components.catalog())});

@@ -187,7 +187,12 @@ class folder_source final : public source {
       again_.pop_front();
       return true;
     }
-    for (arrived_file& f : watch_->complete(wall_now())) {
+    if (found_.empty()) {
+      for (arrived_file& f : watch_->complete(wall_now())) found_.push_back(std::move(f));
+    }
+    while (!found_.empty()) {
+      arrived_file f = std::move(found_.front());
+      found_.pop_front();
       const auto same = [&f](const taken_file& t) { return t.path == f.path && t.stamp == f.stamp; };
       if (std::any_of(taken_.begin(), taken_.end(), same)) continue;
       taken_.push_back({std::move(f.path), std::move(f.stamp), position_});
@@ -261,6 +266,7 @@ class folder_source final : public source {
   std::unique_ptr<folder_watch> watch_;
 
   std::deque<taken_file> again_;  // begun by an earlier start
+  std::deque<arrived_file> found_{};  // by the last look, not yet chosen
   std::deque<taken_file> taken_;  // in the order read; the last may be open in file_
   std::unique_ptr<record_file> file_;
   std::vector<state_change> unsaved_{};

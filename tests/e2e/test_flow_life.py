@@ -192,3 +192,39 @@ def test_what_a_sink_never_takes_becomes_dead_letters_and_can_be_replayed(start_
     receiver.down = False
     assert daemon.post("/v1/dead-letters/replay", {"all": True}).status == 200
     wait_until(lambda: not daemon.dead_letters("shop"), "the dead letters to be gone")
+
+
+# ---- what a new revision does to what steps keep ----
+
+KEEPS = """
+name: shop
+topics: {orders: {}, once: {}}
+flows:
+  dedupe:
+    from: {topic: orders}
+    steps:
+      - dedupe: event.n
+        name: seen
+    to: {topic: once}
+"""
+
+
+def test_the_plan_says_what_steps_will_forget(start_daemon):
+    daemon = start_daemon({"shop": KEEPS})
+    daemon.publish("orders", [{"n": 1, "id": 1}])
+    daemon.wait_for_topic("once", 1)
+    other_key = KEEPS.replace("dedupe: event.n", "dedupe: event.id")
+    plan = daemon.put("shop", other_key, query="?dry_run=true").json
+    assert [warning["detail"] for warning in plan["warnings"]] == [
+        "flow dedupe, step seen: what it had kept does not fit its new settings; it starts empty"]
+    same_key = KEEPS.replace("to: {topic: once}", "to: {topic: {topic: once, key: event.id}}")
+    assert daemon.put("shop", same_key, query="?dry_run=true").json["warnings"] == []
+    daemon.put("shop", same_key)
+    daemon.publish("orders", [{"n": 1, "id": 2}, {"n": 2, "id": 2}])
+    daemon.wait_for_topic("once", 2)
+    daemon.put("shop", other_key)
+    daemon.kill9()
+    daemon.start()
+    daemon.publish("orders", [{"n": 2, "id": 3}, {"n": 9, "id": 3}])
+    daemon.wait_for_topic("once", 3)
+    assert [event["data"]["id"] for event in daemon.events("once")] == [1, 2, 3]
