@@ -412,10 +412,13 @@ asio::awaitable<void> command_run::state::end_those_outside() {
   log.note("it left " + processes(static_cast<int>(those.size())) + " behind outside its group: sending SIGTERM");
   const auto last_word_at = later(clock::now(), options.grace);
   const auto give_up_at = later(last_word_at, patience_with_killed);
-  for (; !those.empty() && clock::now() < give_up_at; those = co_await those_outside()) {
+  while (!those.empty() && clock::now() < give_up_at) {
     const bool last_word = clock::now() >= last_word_at;
     signal_outside(those, last_word);
     for (auto& one : those) co_await wait_for_member(std::move(one), last_word ? give_up_at : last_word_at);
+    those = co_await those_outside();
+    // The kernel's list of children may miss one while another leaves it (proc(5), task/TID/children): looked at twice.
+    if (those.empty()) those = co_await those_outside();
   }
   if (!those.empty()) log.note(processes(static_cast<int>(those.size())) + " of it do not end, and are left alone");
 }
