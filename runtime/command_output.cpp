@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "runtime/json.hpp"
-#include "runtime/ulid.hpp"
+#include "runtime/step_chain.hpp"
 
 namespace penstock::runtime {
 
@@ -92,20 +92,9 @@ void command_output::add_line(std::string_view line) {
 
 dead_letter command_output::bury(const event& e, std::string step, std::string reason) {
   ++dead_count_;
-  dead_letter letter;
-  letter.id = make_ulid();
+  dead_letter letter = letter_of(e, std::move(step), std::move(reason));
   letter.pipeline = context_.pipeline;
   letter.consumer = context_.consumer;
-  letter.step = std::move(step);
-  letter.reason = std::move(reason);
-  letter.at = wall_now();
-  letter.event_id = e.id;
-  letter.source = e.source;
-  letter.type = e.type;
-  letter.datacontenttype = e.datacontenttype;
-  letter.data = e.data;
-  letter.event_time = e.time;
-  letter.position = e.position;
   return letter;
 }
 

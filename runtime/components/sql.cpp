@@ -23,6 +23,7 @@
 #include <sqlite3.h>
 
 #include "runtime/components/all.hpp"
+#include "runtime/components/bind_json.hpp"
 #include "runtime/json.hpp"
 #include "runtime/json_parts.hpp"
 #include "runtime/sqlite.hpp"
@@ -215,36 +216,13 @@ class event_query {
       for (const auto field : object) {
         const auto column = names.find(field.key);
         if (column != names.end() && column->second > static_cast<int>(own_columns.size()))
-          bind(insert, column->second, field.value, texts);
+          bind_json(insert, column->second, field.value, texts.emplace_back());
       }
       texts.push_back(format_time(e->time));
       insert.bind(1, e->id).bind(2, e->key).bind(3, std::string_view(texts.back())).bind(4, e->data);
       insert.run();
     }
     all.commit();
-  }
-
-  static void bind(sqlite::statement& s, int index, const simdjson::dom::element& value, std::vector<std::string>& texts) {
-    using type = simdjson::dom::element_type;
-    switch (value.type()) {
-      case type::INT64:
-        s.bind(index, value.get_int64().value_unsafe());
-        break;
-      case type::BOOL:
-        s.bind(index, std::int64_t{value.get_bool().value_unsafe()});
-        break;
-      case type::DOUBLE:
-        s.bind(index, value.get_double().value_unsafe());
-        break;
-      case type::STRING:
-        s.bind(index, value.get_string().value_unsafe());
-        break;
-      case type::NULL_VALUE:
-        s.bind_null(index);
-        break;
-      default:  // integers beyond SQLite's, lists and objects: their text
-        s.bind(index, std::string_view(texts.emplace_back(simdjson::minify(value))));
-    }
   }
 
   // ---- the statement

@@ -23,6 +23,7 @@
 #include <sqlite3.h>
 
 #include "runtime/components/all.hpp"
+#include "runtime/components/bind_json.hpp"
 #include "runtime/sqlite.hpp"
 
 namespace penstock::runtime::components {
@@ -171,34 +172,6 @@ const char* type_for(const simdjson::dom::element& value) {
   }
 }
 
-// `text` keeps what is made for the statement until it has run.
-void bind(sqlite::statement& s, int index, const simdjson::dom::element& value, std::string& text) {
-  using type = simdjson::dom::element_type;
-  switch (value.type()) {
-    case type::INT64:
-      s.bind(index, value.get_int64().value_unsafe());
-      break;
-    case type::BOOL:
-      s.bind(index, std::int64_t{value.get_bool().value_unsafe()});
-      break;
-    case type::DOUBLE:
-      s.bind(index, value.get_double().value_unsafe());
-      break;
-    case type::STRING:
-      s.bind(index, value.get_string().value_unsafe());
-      break;
-    case type::NULL_VALUE:
-      s.bind_null(index);
-      break;
-    case type::UINT64:  // beyond SQLite's integers: its digits
-    case type::ARRAY:
-    case type::OBJECT:
-      text = simdjson::minify(value);
-      s.bind(index, std::string_view(text));
-      break;
-  }
-}
-
 // The event cannot be a row; what() says why. Never leaves this file.
 class unfit : public std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -232,7 +205,7 @@ class table_writer {
     sqlite::statement& statement = statement_for(cells);
     texts_.resize(cells.size());
     for (std::size_t i = 0; i < cells.size(); ++i) {
-      bind(statement, static_cast<int>(i) + 1, cells[i].value, texts_[i]);
+      bind_json(statement, static_cast<int>(i) + 1, cells[i].value, texts_[i]);
     }
     try {
       statement.run();
