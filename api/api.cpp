@@ -15,6 +15,7 @@ std::unique_ptr<context> make_context(asio::any_io_executor control, scheduler::
                                               .supervisor = supervisor,
                                               .topics = services.topics,
                                               .webhooks = services.webhooks,
+                                              .subscribers = services.subscribers,
                                               .blocking = services.blocking,
                                               .components = components,
                                               .logs = log_watch(control)});

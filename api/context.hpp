@@ -6,6 +6,7 @@
 #include "api/log_watch.hpp"
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
+#include "runtime/subscribers.hpp"
 #include "scheduler/supervisor.hpp"
 
 namespace penstock::api {
@@ -19,6 +20,7 @@ struct context {
   scheduler::supervisor& supervisor;
   runtime::topics& topics;
   runtime::webhooks& webhooks;
+  runtime::subscribers& subscribers;
   runtime::blocking_pool& blocking;
   const runtime::registry& components;
   log_watch logs;

@@ -45,6 +45,10 @@ asio::awaitable<response> get_events(request& r, context& c);
 // handlers_hooks.cpp
 asio::awaitable<response> post_hook(request& r, context& c);
 
+// handlers_streams.cpp
+asio::awaitable<response> list_streams(request& r, context& c);
+asio::awaitable<response> get_stream(request& r, context& c);
+
 // handlers_dead_letters.cpp
 asio::awaitable<response> list_dead_letters(request& r, context& c);
 asio::awaitable<response> replay_dead_letters(request& r, context& c);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include <boost/beast/http/rfc7230.hpp>
+
 namespace penstock::api {
 
 namespace {
@@ -18,6 +20,11 @@ int hex_value(char c) {
 bool unreserved(char c) {
   return (c >= '0' && c <= '9') || (lower_letter(c) >= 'a' && lower_letter(c) <= 'z') || c == '-' ||
          c == '.' || c == '_' || c == '~';
+}
+
+// A word of a list like that of Connection, whatever its case.
+bool lists(std::string_view value, const char* word) {
+  return boost::beast::http::token_list{{value.data(), value.size()}}.exists(word);
 }
 
 }  // namespace
@@ -140,6 +147,17 @@ std::optional<std::vector<query_parameter>> parse_query(std::string_view text) {
     out.push_back({std::move(*name), std::move(*value)});
   }
   return out;
+}
+
+bool asks_for_websocket(const request& r) {
+  return r.method == http_method::get && r.version == 11 && lists(r.header_value("connection"), "upgrade") &&
+         lists(r.header_value("upgrade"), "websocket");
+}
+
+bool from_same_origin(const request& r) {
+  const std::string_view origin = r.header_value("origin");
+  const std::size_t scheme = origin.find("://");
+  return origin.empty() || (scheme != origin.npos && same_letters(origin.substr(scheme + 3), r.header_value("host")));
 }
 
 }  // namespace penstock::api

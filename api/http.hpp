@@ -98,12 +98,34 @@ class body_stream {
   virtual asio::awaitable<std::string> next() = 0;
 };
 
+// Text messages for a client that asked for a WebSocket. Control thread; owned by its response.
+class message_stream {
+ public:
+  struct piece {
+    std::vector<std::shared_ptr<const std::string>> texts{};
+    int close_code = 0;  // RFC 6455, section 7.4.1; 0: it goes on
+    std::string reason{};
+  };
+
+  virtual ~message_stream() = default;
+  // The next messages, possibly none; the last piece has a close code. Comes to its end soon after the request's
+  // interruption was raised.
+  virtual asio::awaitable<piece> next() = 0;
+};
+
+// The client asks that the connection become a WebSocket; that it asks properly says handshake_refusal (websocket.hpp). Some
+// proxies take out `Connection: upgrade`: then it does not.
+bool asks_for_websocket(const request& r);
+// Not sent by the page of another site: browsers let any page open a WebSocket to anywhere, and say where it is from.
+bool from_same_origin(const request& r);
+
 struct response {
   int status = 200;
   std::string_view content_type = "application/json";  // refers to static text
   std::string body{};
   std::vector<std::pair<std::string, std::string>> headers{};
   std::unique_ptr<body_stream> stream{};  // instead of `body`
+  std::unique_ptr<message_stream> messages{};  // the connection becomes a WebSocket; only when the client asked for that
   std::string cause{};  // for the log only: what went wrong inside; empty: nothing to worry about
 };
 

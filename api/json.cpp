@@ -297,6 +297,8 @@ std::string to_json_text(const scheduler::dead_letter_view& view) {
                                             .datacontenttype = letter.datacontenttype,
                                             .key = letter.key,
                                             .data = letter.data,
+                                            .topic = letter.topic,
+                                            .fault = {},
                                             .time = letter.event_time,
                                             .position = letter.position});
   runtime::append_cloudevent(text, event);

@@ -129,8 +129,14 @@ asio::awaitable<bool> session::serve_one() {
     reply = refusal(head);
   }
   no_deadline();
+  std::shared_ptr<websocket_line> line;
+  if (reply.messages) line = co_await become_websocket(reply);
   core_->count(route_, request_.method, reply.status);
   log(reply, started);
+  if (line) {
+    co_await serve_websocket(line, *reply.messages);
+    co_return false;
+  }
   sending now = begin_sending(reply);
   // Nearly always the socket takes all of it at once, and then nobody has to wait.
   bool sent = write_now(now.data);
@@ -433,6 +439,23 @@ asio::awaitable<bool> session::send_stream(body_stream& stream, bool chunked) {
   const std::string_view last = "0\r\n\r\n";
   const pieces data{asio::buffer(last)};
   co_return co_await write(data);
+}
+
+// Null: it did not, and `reply` is what to answer instead.
+asio::awaitable<std::shared_ptr<websocket_line>> session::become_websocket(response& reply) {
+  if (watching_) co_await end_watch();
+  if (buffer_.size() > 0) {
+    refused_ = true;
+    reply = problem_response(400, "malformed", "a client sends nothing before the answer to its handshake (RFC 6455, section 4.1)");
+    co_return nullptr;
+  }
+  std::shared_ptr<websocket_line> line;
+  if (!gone_) line = co_await accept_websocket(socket_, request_);
+  if (line) co_return line;
+  boost::system::error_code ignored;
+  socket_.close(ignored);
+  reply = refusal(read_end::closed);
+  co_return nullptr;
 }
 
 // What the socket takes without waiting; `data` is then what is left. False: the connection is broken.

@@ -23,6 +23,7 @@
 #include "api/http.hpp"
 #include "api/request_parser.hpp"
 #include "api/server_core.hpp"
+#include "api/websocket.hpp"
 
 namespace penstock::api {
 
@@ -76,6 +77,7 @@ class session : public std::enable_shared_from_this<session> {
 
   sending begin_sending(const response& reply);
   asio::awaitable<bool> send_rest(response& reply, sending now);
+  asio::awaitable<std::shared_ptr<websocket_line>> become_websocket(response& reply);
   asio::awaitable<bool> send_stream(body_stream& stream, bool chunked);
   void write_head(const response& reply, bool keep, bool chunked);
   bool write_now(pieces& data);

@@ -271,6 +271,8 @@ struct pipeline {
 struct parse_options {
   std::string file{};  // for messages, e.g. "orders.yaml"; empty for a request body
   node_limits limits{};
+  // It was accepted before and goes on: what its components say of their settings (component_spec::check) is not asked.
+  bool stored = false;
 };
 
 // Text (YAML or JSON) to a checked pipeline (which may have warnings), or every problem of the text at once, sorted by position.

@@ -71,6 +71,12 @@ struct field {
 
 enum class component_kind { source, step, sink };
 
+// Where a component is used.
+struct usage {
+  bool in_run = false;      // in a job's dataflow or command; not in a flow, nor for an alert
+  bool input_ends = false;  // what its dataflow reads comes to an end
+};
+
 // What a component says of itself. `settings` is the record of what stands behind its name, as in
 // `filter: <settings>`; an object without required children may be left out altogether (`to: drop`).
 struct component_spec {
@@ -88,6 +94,14 @@ struct component_spec {
   // step with durable state: the settings without which the state that is kept means nothing. Where one of them has
   // changed the step starts empty.
   std::vector<std::string> state_settings{};
+  // Settings that fit their record but can never work there: throws std::runtime_error that says why. Pure; a secret
+  // reference may stand for anything. The constructor reads the settings with the same function (see
+  // runtime/registry.hpp), so that what is refused when a definition is put is what would fail at each start.
+  std::function<void(const value& settings, usage where)> check{};
+  // What is likely a slip on this machine now, or empty (a program that is not there).
+  std::function<std::string(const value& settings)> doubt{};
+  // source that is `bounded`: the setting with which its input never ends after all, such as "follow: true", or empty.
+  std::function<std::string(const value& settings)> endless{};
 };
 
 // All components by kind and name, and how an expression's syntax is checked (Lua lives in runtime/).

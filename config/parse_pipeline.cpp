@@ -5,6 +5,7 @@
 #include "config/build_job.hpp"
 #include "config/check_outputs.hpp"
 #include "config/check_pipeline.hpp"
+#include "config/check_settings.hpp"
 #include "config/checked_value.hpp"
 #include "config/definition.hpp"
 #include "config/place.hpp"
@@ -102,9 +103,13 @@ result<pipeline> parse_pipeline(std::string_view text, const catalog& components
   value checked = validate(document, pipeline_fields(), components, problems);
   check_pipeline(document, components, problems);
   if (problems.empty()) check_outputs(document, checked, components, problems);
+  if (!options.stored) check_settings(document, checked, components, problems);
   if (!problems.empty()) return invalid(problems.take_sorted(), options.file);
+  problem_list doubts;
+  if (!options.stored) find_doubts(document, checked, components, doubts);
   pipeline out = pipeline_of(std::move(checked), read->root, components);
-  out.warnings = find_warnings(document);
+  for (problem& p : find_warnings(document)) doubts.add(std::move(p));
+  out.warnings = doubts.take_sorted();
   return out;
 }
 

@@ -36,6 +36,14 @@ void problem_list::add(problem p) {
   found_.push_back(std::move(p));
 }
 
+bool problem_list::found_in(const place& p) const {
+  if (found_.empty()) return false;
+  const std::string pointer = p.pointer();
+  return std::any_of(found_.begin(), found_.end(), [&pointer](const problem& one) {
+    return one.pointer == pointer || one.pointer.starts_with(pointer + "/");
+  });
+}
+
 std::vector<problem> problem_list::take_sorted() {
   std::stable_sort(found_.begin(), found_.end(), [](const problem& a, const problem& b) {
     return std::tie(a.line, a.column) < std::tie(b.line, b.column);

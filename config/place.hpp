@@ -53,6 +53,8 @@ class problem_list {
   void add(problem p);
 
   bool empty() const { return found_.empty(); }
+  // Whether one was found at this place, or inside of it.
+  bool found_in(const place& p) const;
   bool full() const { return found_.size() >= most; }
   std::vector<problem> take_sorted();  // by line and column; the order of equals stays
 

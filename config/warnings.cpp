@@ -16,7 +16,7 @@ template <class Then>
 void look_at_topic(const place& use, Then then) {
   look_at(use, "topic", [&then](const place& topic) {
     if (topic.what().type == node::kind::scalar) then(topic);
-    look_at_text(topic, "name", then);
+    look_at_text(topic, "topic", then);
   });
 }
 
@@ -58,7 +58,12 @@ class warner {
 
   void look_at_flow(const place& flow) {
     look_at(flow, "from", [&](const place& from) {
-      look_at_topic(from, [&](const place& topic) { check_circle(flow, topic, "the flow reads from this topic"); });
+      const auto check = [&](const place& topic) { check_circle(flow, topic, "the flow reads from this topic"); };
+      look_at_topic(from, check);
+      look_at(from, "topics", [&](const place& several) {
+        if (several.what().type != node::kind::mapping) return for_each_item(several, check);
+        look_at(several, "topics", [&](const place& listed) { for_each_item(listed, check); });
+      });
     });
   }
 

@@ -7,7 +7,10 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <charconv>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
@@ -26,6 +29,16 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t writer_threads = 2;      // commits wait for the disk, so more would not help
 constexpr std::size_t most_blocking_calls = 64;
+constexpr std::chrono::seconds patience_with_lock{2};
+
+// " (process 123)" of an open lock file, where it says so and that process lives.
+std::string holder_of(int lock) {
+  char text[24] = {};
+  const ssize_t got = ::pread(lock, text, sizeof text - 1, 0);
+  pid_t pid = 0;
+  if (got <= 0 || std::from_chars(text, text + got, pid).ec != std::errc() || pid <= 0) return {};
+  return ::kill(pid, 0) == 0 || errno == EPERM ? " (process " + std::to_string(pid) + ")" : "";
+}
 
 fs::path credentials_folder() {
   const char* folder = std::getenv("CREDENTIALS_DIRECTORY");  // NOLINT(concurrency-mt-unsafe): before any thread
@@ -75,7 +88,7 @@ asio::awaitable<void> application::live() {
 
 asio::awaitable<void> application::start() {
   fs::create_directories(settings_.data);
-  lock_data_folder();
+  co_await lock_data_folder();
   make_stores();
 
   scheduler::supervisor_options options;
@@ -104,6 +117,7 @@ asio::awaitable<void> application::start() {
   const bool v6 = wanted.host.find(':') != std::string::npos;
   const std::string bound = (v6 ? "[" + wanted.host + "]" : wanted.host) + ":" + std::to_string(port);
 
+  started_ = true;
   co_await supervisor_->start();
   if (!settings_.pipelines.empty()) co_await supervisor_->load_folder(settings_.pipelines);
   api_->set_ready();
@@ -112,14 +126,25 @@ asio::awaitable<void> application::start() {
   manager_.ready("listening on " + bound);
 }
 
-void application::lock_data_folder() {
+// DATA/lock holds the process id of who has it. One that was killed a moment ago may still be ending.
+asio::awaitable<void> application::lock_data_folder() {
   const auto file = settings_.data / "lock";
   const int fd = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
   if (fd < 0) throw std::runtime_error("data folder " + settings_.data.string() + " cannot be written to");
   endings_.emplace_back([fd] { ::close(fd); });
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    throw std::runtime_error("another penstockd works in the data folder " + settings_.data.string());
+  const auto give_up = std::chrono::steady_clock::now() + patience_with_lock;
+  asio::steady_timer pause(control_);
+  while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (std::chrono::steady_clock::now() >= give_up) {
+      throw std::runtime_error("another penstockd" + holder_of(fd) + " works in the data folder " + settings_.data.string());
+    }
+    pause.expires_after(std::chrono::milliseconds(20));
+    co_await pause.async_wait(asio::use_awaitable);
   }
+  const std::string mine = std::to_string(::getpid()) + "\n";
+  if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, mine.data(), mine.size(), 0) < 0)
+    spdlog::debug("the process id is not in {}: {}", file.string(), std::generic_category().message(errno));
+  co_return;
 }
 
 // Executors first, then what runs on them; the endings close the stores before their threads.
@@ -141,9 +166,11 @@ void application::make_stores() {
   flow_store_ = std::make_unique<runtime::flow_store>(settings_.data / "flows.db", writers_->executor());
   endings_.emplace_back([this] { flow_store_->close(); });
   webhooks_ = std::make_unique<runtime::webhooks>();
+  subscribers_ = std::make_unique<runtime::subscribers>();
   const config::secret_sources secrets{settings_.secrets.empty() ? settings_.data / "secrets" : settings_.secrets,
                                        credentials_folder()};
-  services_ = std::make_unique<runtime::services>(runtime::services{*topics_, *flow_store_, *webhooks_, *blocking_, secrets});
+  services_ = std::make_unique<runtime::services>(
+      runtime::services{*topics_, *flow_store_, *webhooks_, *subscribers_, *blocking_, secrets});
   store_ = std::make_unique<scheduler::store>(settings_.data / "state.db", store_thread_->executor());
   endings_.emplace_back([this] { store_->close(); });
 }
@@ -181,31 +208,30 @@ asio::awaitable<void> application::reload() {
 
 // Drains in order: no new requests that change something, then flows and runs, then the connections.
 asio::awaitable<void> application::stop() {
+  if (!supervisor_) co_return;  // the start failed before there was anything to stop
   manager_.stopping("draining");
-  spdlog::info("stopping: flows drain, runs get up to {}", format_duration(settings_.drain_timeout));
+  if (started_) spdlog::info("stopping: flows drain, runs get up to {}", format_duration(settings_.drain_timeout));
   signals_.remove(SIGHUP);
   signals_.async_wait([this](const boost::system::error_code& cancelled, int) {
     if (cancelled) return;
     spdlog::warn("told to stop a second time: leaving at once; what was accepted is on disk");
-    if (store_) runtime::kill_orphans(store_->instance());
+    runtime::kill_orphans(store_->instance());
     spdlog::shutdown();
     std::_Exit(1);
   });
   if (api_) api_->announce_stop();
-  if (supervisor_) {
-    const auto report = co_await supervisor_->stop();
-    for (const auto& sentence : report.forced) spdlog::warn("forced: {}", sentence);
-    left_behind_ = report.hangs;
-    if (report.hangs && store_) {  // a flow that hangs may have programs of its own
-      const int killed = runtime::kill_orphans(store_->instance());
-      if (killed > 0) spdlog::warn("forced: {} processes were ended", killed);
-    }
+  const auto report = co_await supervisor_->stop();
+  for (const auto& sentence : report.forced) spdlog::warn("forced: {}", sentence);
+  left_behind_ = report.hangs;
+  if (report.hangs) {  // a flow that hangs may have programs of its own
+    const int killed = runtime::kill_orphans(store_->instance());
+    if (killed > 0) spdlog::warn("forced: {} processes were ended", killed);
   }
   if (api_) {
     const auto cut_off = co_await api_->stop(std::chrono::seconds(5));
     if (cut_off > 0) spdlog::warn("forced: {} connections were cut off", cut_off);
   }
-  spdlog::info("stopped");
+  if (started_) spdlog::info("stopped");
 }
 
 }  // namespace penstock::daemon

@@ -20,6 +20,7 @@
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
 #include "runtime/topic.hpp"
+#include "runtime/subscribers.hpp"
 #include "runtime/webhooks.hpp"
 #include "scheduler/supervisor.hpp"
 
@@ -39,7 +40,7 @@ class application {
   boost::asio::awaitable<void> stop();
   boost::asio::awaitable<void> obey_signals();
   boost::asio::awaitable<void> reload();
-  void lock_data_folder();
+  boost::asio::awaitable<void> lock_data_folder();
   void make_stores();
   void publish_address(const std::string& address);
 
@@ -54,12 +55,14 @@ class application {
   std::unique_ptr<runtime::topics> topics_;
   std::unique_ptr<runtime::flow_store> flow_store_;
   std::unique_ptr<runtime::webhooks> webhooks_;
+  std::unique_ptr<runtime::subscribers> subscribers_;
   std::unique_ptr<runtime::services> services_;
   const runtime::registry components_ = runtime::make_registry();
   std::unique_ptr<scheduler::store> store_;
   std::unique_ptr<scheduler::supervisor> supervisor_;
   std::unique_ptr<api::api> api_;
   int exit_code_ = 0;
+  bool started_ = false;      // flows and jobs, at least in part
   bool left_behind_ = false;  // something hangs that no thread can be freed from
 };
 

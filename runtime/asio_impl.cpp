@@ -1,2 +1,3 @@
-// Asio, compiled once for the whole program (BOOST_ASIO_SEPARATE_COMPILATION).
+// Asio, with TLS, compiled once for the whole program (BOOST_ASIO_SEPARATE_COMPILATION).
 #include <boost/asio/impl/src.hpp>
+#include <boost/asio/ssl/impl/src.hpp>

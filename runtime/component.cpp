@@ -15,6 +15,11 @@ std::string component_context::reveal(const std::string& text) const {
   return std::move(*revealed);
 }
 
+std::string component_context::label() const {
+  const std::string who = consumer.substr(0, consumer.find('@'));
+  return step.empty() ? who : who + " " + step;
+}
+
 asio::awaitable<void> blocking_sink::open(const std::string& checkpoint) {
   auto call = [this, kept = checkpoint] { open_blocking(kept); };
   co_await pool_.run(std::move(call));

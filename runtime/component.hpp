@@ -5,7 +5,8 @@
 // (a blocking_sink's calls run on a blocking thread, still one at a time). Order of a batch's life:
 //   source.read -> steps.process -> sink.write -> checkpoint commit -> source.acknowledge
 // so a source confirms upstream only what is safe downstream. A component throws when it cannot go on; the
-// run then fails with that text and its owner restarts it from the last checkpoint.
+// run then fails with that text and its owner restarts it from the last checkpoint. A constructor reads settings and
+// touches nothing outside: what opens files, sockets and programs is open().
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
@@ -30,6 +33,7 @@ namespace penstock::runtime {
 namespace asio = boost::asio;
 
 class blocking_pool;
+class subscribers;
 class topics;
 class webhooks;
 
@@ -38,6 +42,7 @@ struct services {
   runtime::topics& topics;
   runtime::flow_store& flows;
   runtime::webhooks& webhooks;
+  runtime::subscribers& subscribers;
   runtime::blocking_pool& blocking;
   config::secret_sources secrets;
 };
@@ -60,6 +65,8 @@ struct component_context {
   // A setting's text with secrets filled in; throws std::runtime_error naming the reference that has no
   // value.
   std::string reveal(const std::string& text) const;
+  // For log lines: "PIPELINE/flow/FLOW STEP", without what only tells two lives of a flow apart.
+  std::string label() const;
 };
 
 class source {
@@ -68,6 +75,11 @@ class source {
 
   // Called once, before read(): go on after `position` (0: from the beginning).
   virtual asio::awaitable<void> open(std::int64_t position) = 0;
+  // For a source whose positions need more than a number to be found again: record() is asked after each read(), and is
+  // durable before the events go on; empty: nothing to keep. recall() gets the newest before open(), with the position that
+  // was safe downstream at the end; nothing, where the flow has read from another component since.
+  virtual std::string record() const { return {}; }
+  virtual void recall(const std::string& record, std::optional<std::int64_t> committed) { (void)record, (void)committed; }
   // The next events, at most about `most`; waits for the first without using a thread. Nothing: the input has
   // ended (or stop_input was called and everything taken in before has been delivered).
   virtual asio::awaitable<std::optional<batch>> read(std::size_t most) = 0;
@@ -137,6 +149,19 @@ class step {
   virtual bool stateless() const { return false; }
 };
 
+// A stateless step that decides about each event by itself and at once. Several of them in a row take an event together, so
+// that its payload is parsed once for all of them.
+class event_step : public step {
+ public:
+  // Changes `e`, whose bytes lie in `memory`. False: it leaves the batch; `out` was told why, or it is filtered.
+  virtual bool take(event& e, batch& memory, step_output& out) = 0;
+
+  void process(batch& events, step_output& out) final {
+    std::erase_if(events.events, [&](event& e) { return !take(e, events, out); });
+  }
+  bool stateless() const final { return true; }
+};
+
 // One event the sink will never take (a row breaks a constraint, HTTP 422): it becomes a dead letter.
 struct refused_event {
   std::size_t index;  // in the batch
@@ -147,6 +172,17 @@ struct write_result {
   std::vector<refused_event> refused{};
   std::int64_t duplicates = 0;  // events that the sink recognised as already stored
   std::string checkpoint{};     // to be handed to open() after a restart; empty: as before
+};
+
+// Thrown by a sink's write() that cannot go on but has settled some of the events: these are neither sent again nor
+// buried with the rest. For sinks without checkpoints.
+class partly_written : public std::runtime_error {
+ public:
+  // `left`: which of the batch are not settled, ascending; `done`: what became of the others.
+  partly_written(const std::string& why, write_result done, std::vector<std::size_t> left)
+      : std::runtime_error(why), settled(std::move(done)), open(std::move(left)) {}
+  write_result settled;
+  std::vector<std::size_t> open;
 };
 
 class sink {
@@ -160,6 +196,9 @@ class sink {
   virtual std::string first_checkpoint() { return {}; }
   // Returns once the events are durable at the other side. Throws when the sink cannot take them now.
   virtual asio::awaitable<write_result> write(std::shared_ptr<const batch> events) = 0;
+  // The run has failed: lets what was written reach the other side, within a few seconds; does not throw. After this the
+  // sink is destroyed.
+  virtual asio::awaitable<void> abandon() { co_return; }
   // The input has ended and everything was written. After this the sink is destroyed.
   virtual asio::awaitable<void> close() = 0;
 };

@@ -22,13 +22,14 @@ namespace penstock::runtime {
 
 namespace {
 
-// Under sink_set::own_state the store keeps, beside the sinks' checkpoints:
-constexpr const char* input_key = "input";      // what the consumer reads: see state::forget_other_input
+// Under engine_state the store keeps, beside the sinks' checkpoints and the source's record:
+constexpr const char* input_key = "input";      // what the consumer reads: see state::name_input
+constexpr const char* unreadable = "from";  // the step of dead letters of what the source could not read
 constexpr const char* ticks_key = "ticks";      // how many ticks had results
 constexpr const char* pending_key = "pending";  // the tick whose results may have left: microseconds, and whether last
 
 // What a source reads, in words: its component and the setting that names its input ("topic orders").
-// Positions mean something only there.
+// Positions mean something only there. A list of inputs is not named: such a source has its record (topics_source.cpp).
 std::string input_of(const registry& components, const config::component_use& from) {
   const auto& specs = components.catalog().sources;
   const auto spec = specs.find(from.component);
@@ -36,7 +37,7 @@ std::string input_of(const registry& components, const config::component_use& fr
   const std::string& naming = spec->second.settings.shorthand;
   if (naming.empty() || !from.settings.contains(naming)) return from.component;
   const config::value& named = from.settings.at(naming);
-  return from.component + " " + (named.is_string() ? named.get<std::string>() : named.dump());
+  return named.is_string() ? from.component + " " + named.get<std::string>() : from.component;
 }
 
 std::int64_t last_position(const batch& events) {
@@ -49,6 +50,14 @@ std::int64_t number(std::string_view text) {
   std::int64_t n = 0;
   std::from_chars(text.data(), text.data() + text.size(), n);
   return n;
+}
+
+// What the engine has kept under that key; empty: nothing.
+std::string own_entry(const checkpoint& saved, const std::string& key) {
+  for (const state_entry& entry : saved.steps) {
+    if (entry.step == engine_state && entry.key == key) return entry.value;
+  }
+  return {};
 }
 
 // A time at which steps are asked what is due, or asked for all that is left.
@@ -119,13 +128,16 @@ struct dataflow_run::state {
 
   asio::awaitable<void> work_to_the_end();
   asio::awaitable<void> prepare();
-  void name_input(checkpoint& saved);
+  bool name_input(const checkpoint& saved);  // the same as before
+  std::string record_key() const { return source_record + (options.definition.from ? options.definition.from->component : std::string()); }
+  asio::awaitable<void> write_record();
   std::optional<tick_time> read_own_state(const checkpoint& saved);
   void make_components();
   asio::awaitable<void> end_input();
   std::string source_label() const;
   std::string whereabouts() const;
   asio::awaitable<void> settle(batch events);
+  static void bury_faulty(passage& p);
   asio::awaitable<void> finish(passage p, commit next);
   asio::awaitable<void> save(commit next);
   void count(const passage& p);
@@ -185,6 +197,7 @@ asio::awaitable<dataflow_outcome> dataflow_run::state::execute(std::shared_ptr<s
   const gate::pass last = co_await self->work.enter();  // a replay may still be at a sink
   if (outcome.end == dataflow_end::failed) self->reject(outcome.reason);
   if (self->steps) co_await self->steps->close();
+  if (outcome.end == dataflow_end::failed && self->sinks) co_await self->sinks->abandon();
   // On the strand, where they lived; whoever waits at them is told now.
   self->from.reset();
   self->steps.reset();
@@ -226,13 +239,15 @@ asio::awaitable<void> dataflow_run::state::end_input() {
 
 asio::awaitable<void> dataflow_run::state::prepare() {
   at = "checkpoint";
-  checkpoint saved = store.load(options.consumer);
-  name_input(saved);
+  const checkpoint saved = store.load(options.consumer);
   position = saved.position;
+  const bool same_input = name_input(saved);
   saved_sink = saved.sink;
   const std::optional<tick_time> pending = read_own_state(saved);
   make_components();
   at = source_label();
+  if (const std::string record = own_entry(saved, record_key()); !record.empty())
+    from->recall(record, same_input ? std::optional(saved.position) : std::nullopt);
   co_await from->open(position);
   if (draining) from->stop_input();
   at.clear();
@@ -260,31 +275,39 @@ std::string dataflow_run::state::whereabouts() const {
   return sinks ? sinks->at() : "to";
 }
 
+// What the source must have on disk before its batch goes on.
+asio::awaitable<void> dataflow_run::state::write_record() {
+  std::string record = from->record();
+  if (record.empty()) co_return;
+  commit planned;
+  planned.position = position;
+  planned.sink = saved_sink;
+  planned.steps.push_back({engine_state, record_key(), std::move(record)});
+  co_await save(std::move(planned));
+}
+
 // A changed definition may read something else under the same consumer name. Then the saved position means
 // nothing, nor do those that sinks keep; without this a flow moved from a long topic to a young one would
 // skip the young one's events.
-void dataflow_run::state::name_input(checkpoint& saved) {
+bool dataflow_run::state::name_input(const checkpoint& saved) {
   producer = options.consumer;
-  if (options.input || !options.definition.from) return;
+  if (options.input || !options.definition.from) return true;
   const std::string input = input_of(components, *options.definition.from);
   producer += " from " + input;
-  const auto known = std::find_if(saved.steps.begin(), saved.steps.end(), [](const state_entry& entry) {
-    return entry.step == sink_set::own_state && entry.key == input_key;
-  });
-  if (known != saved.steps.end() && known->value == input) return;
-  if (known != saved.steps.end()) {
-    spdlog::info("{}: reads {} now, {} before: starts at its beginning", options.consumer, input,
-                 known->value);
-    saved.position = 0;
-  }
-  own_changes.push_back({sink_set::own_state, input_key, input});
+  const std::string before = own_entry(saved, input_key);
+  if (before == input) return true;
+  own_changes.push_back({engine_state, input_key, input});
+  if (before.empty()) return true;
+  spdlog::info("{}: reads {} now, {} before: it begins anew", context.label(), input, before);
+  position = 0;
+  return false;
 }
 
 // The tick that was under way when the daemon was killed, if there was one.
 std::optional<tick_time> dataflow_run::state::read_own_state(const checkpoint& saved) {
   std::optional<tick_time> pending;
   for (const state_entry& entry : saved.steps) {
-    if (entry.step != sink_set::own_state) continue;
+    if (entry.step != engine_state) continue;
     if (entry.key == ticks_key) ticks = number(entry.value);
     if (entry.key == pending_key) pending = tick_time::of(entry.value);
   }
@@ -318,6 +341,8 @@ asio::awaitable<void> dataflow_run::state::settle(batch events) {
   passage p = steps->new_passage();
   p.counted.received = static_cast<std::int64_t>(events.size());
   p.events = std::move(events);
+  bury_faulty(p);
+  co_await write_record();
   at.clear();
   try {
     co_await steps->pass(p);
@@ -327,6 +352,16 @@ asio::awaitable<void> dataflow_run::state::settle(batch events) {
   }
   co_await finish(std::move(p), std::move(next));
   from->acknowledge(position);
+}
+
+// What the source could not read (event::fault).
+void dataflow_run::state::bury_faulty(passage& p) {
+  std::erase_if(p.events.events, [&p](const event& e) {
+    if (e.fault.empty()) return false;
+    p.dead.push_back(letter_of(e, unreadable, std::string(e.fault)));
+    ++p.counted.dead;
+    return true;
+  });
 }
 
 // What has passed the steps goes to the sinks, and all of it is committed.
@@ -381,7 +416,7 @@ void dataflow_run::state::reject(const std::string& reason) {
   try {
     if (from) from->reject(reason);
   } catch (const std::exception& e) {
-    spdlog::error("{}: telling the input of a failure failed: {}", options.consumer, e.what());
+    spdlog::error("{}: telling the input of a failure failed: {}", context.label(), e.what());
   }
 }
 
@@ -453,11 +488,11 @@ asio::awaitable<void> dataflow_run::state::tick(tick_time when, bool again) {
   if (takes_position) {
     if (!again) {
       commit pending = next;
-      pending.steps.push_back({sink_set::own_state, pending_key, when.text()});
+      pending.steps.push_back({engine_state, pending_key, when.text()});
       co_await save(std::move(pending));
     }
-    next.steps.push_back({sink_set::own_state, ticks_key, std::to_string(ticks + 1)});
-    next.steps.push_back({sink_set::own_state, pending_key, std::nullopt});
+    next.steps.push_back({engine_state, ticks_key, std::to_string(ticks + 1)});
+    next.steps.push_back({engine_state, pending_key, std::nullopt});
   }
   co_await finish(std::move(p), std::move(next));
   if (takes_position) ++ticks;
@@ -501,6 +536,11 @@ asio::awaitable<void> dataflow_run::state::settle_again(batch events, std::vecto
     begins[i] = letter ? first_step(*letter) : settled_already;  // replayed or discarded meanwhile
     if (!letter) continue;
     ++p.counted.received;
+    if (letter->step == unreadable) {  // there is no event that could go on
+      p.dead.push_back(letter_of(e, unreadable, letter->reason));
+      ++p.counted.dead;
+      begins[i] = settled_already;
+    }
     if (const int place = sinks->place_of(letter->step); place > 0) {
       batch& output = p.outputs[static_cast<std::size_t>(place) - 1];
       const event copy = output.copy(e);

@@ -93,15 +93,16 @@ void batch::append(batch&& other) {
 
 event batch::copy(const event& other) {
   event result = other;
+  result.fault = {};  // nobody copies one that has a fault
   std::size_t size = 0;
   for (const auto* part : {&other.id, &other.source, &other.type, &other.subject, &other.datacontenttype,
-                           &other.key, &other.data}) {
+                           &other.key, &other.topic, &other.data}) {
     size += part->size();
   }
   char* next = allocate(size);
   // The payload comes last: the padding follows it.
   for (auto* part : {&result.id, &result.source, &result.type, &result.subject, &result.datacontenttype,
-                     &result.key, &result.data}) {
+                     &result.key, &result.topic, &result.data}) {
     if (!part->empty()) std::memcpy(next, part->data(), part->size());
     *part = {next, part->size()};
     next += part->size();

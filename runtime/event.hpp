@@ -28,6 +28,8 @@ struct event {
   std::string_view datacontenttype;  // empty means application/json
   std::string_view key;              // ordering and upsert key; may be empty
   std::string_view data;             // payload bytes
+  std::string_view topic;            // it was read from; empty: from something else
+  std::string_view fault;            // why its source could not read it as what it should be: a dead letter before all steps
   timestamp time{};                  // CloudEvents `time`: when it happened; default: when it was received
   std::int64_t position = 0;         // where in its source it stood (a topic's offset); 0: the source has no positions
 

@@ -3,6 +3,7 @@
 #include "runtime/flow_store.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 
 #include <boost/asio/strand.hpp>
@@ -46,12 +47,14 @@ constexpr std::string_view schema = R"sql(
   );
   CREATE INDEX dead_letters_by_pipeline ON dead_letters (pipeline, id);
 )sql";
-constexpr std::int64_t schema_known = 1;
+constexpr std::string_view topics_of_letters = "ALTER TABLE dead_letters ADD COLUMN topic TEXT NOT NULL DEFAULT ''";
+constexpr std::initializer_list<std::string_view> migrations{schema, topics_of_letters};
+const auto schema_known = static_cast<std::int64_t>(migrations.size());
 
 constexpr std::string_view dead_letter_columns =
     "SELECT id, pipeline, consumer, step, reason, attempts, at, event_id, source, type, subject, "
     "datacontenttype, key, "
-    "data, event_time, position FROM dead_letters ";
+    "data, event_time, position, topic FROM dead_letters ";
 
 // The prepared statements of the writing connection. Used on the queue's executor only.
 struct writer {
@@ -62,7 +65,7 @@ struct writer {
         // IGNORE: a batch that is processed again after a crash brings the same dead letters under new ids.
         add_dead(db,
                  "INSERT OR IGNORE INTO dead_letters VALUES "
-                 "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"),
+                 "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"),
         remove_dead(db, "DELETE FROM dead_letters WHERE id = ?1"),
         // ?2 and ?3 enclose every name below ?1.
         forget_cursors(db, "DELETE FROM consumers WHERE consumer = ?1 OR (consumer >= ?2 AND consumer < ?3)"),
@@ -80,6 +83,7 @@ struct reader {
             db,
             "SELECT position, sink, step, key, value FROM consumers LEFT JOIN step_state USING (consumer) "
             "WHERE consumer = ?1 ORDER BY step, key"),
+        find_state(db, "SELECT value FROM step_state WHERE consumer = ?1 AND step = ?2 AND key = ?3"),
         cursors(db, "SELECT consumer, position FROM consumers ORDER BY consumer"),
         count_dead(db, "SELECT count(*) FROM dead_letters"),
         find_dead(db, std::string(dead_letter_columns) + "WHERE id = ?1"),
@@ -90,7 +94,7 @@ struct reader {
                                       "ORDER BY id LIMIT ?3") {}
 
   sqlite::connection db;
-  sqlite::statement checkpoint, cursors, count_dead, find_dead, list_dead, list_dead_of_pipeline;
+  sqlite::statement checkpoint, find_state, cursors, count_dead, find_dead, list_dead, list_dead_of_pipeline;
 };
 
 void write(writer& to, const dead_letter& d) {
@@ -100,7 +104,7 @@ void write(writer& to, const dead_letter& d) {
       .bind(8, d.event_id)
       .bind(9, d.source);
   to.add_dead.bind(10, d.type).bind(11, d.subject).bind(12, d.datacontenttype).bind(13, d.key);
-  to.add_dead.bind_blob(14, d.data).bind(15, to_micros(d.event_time)).bind(16, d.position).run();
+  to.add_dead.bind_blob(14, d.data).bind(15, to_micros(d.event_time)).bind(16, d.position).bind(17, d.topic).run();
 }
 
 void write(writer& to, const commit& c) {
@@ -141,6 +145,7 @@ dead_letter read_dead_letter(const sqlite::statement& row) {
   d.data = row.blob(13);
   d.event_time = from_micros(row.integer(14));
   d.position = row.integer(15);
+  d.topic = row.text(16);
   return d;
 }
 
@@ -152,7 +157,7 @@ struct flow_store::state {
 
   sqlite::connection open_writer() {
     sqlite::connection db(file, sqlite::open_mode::read_write_create);
-    sqlite::migrate(db, {schema});
+    sqlite::migrate(db, migrations);
     current = std::make_unique<writer>(db);
     return db;
   }
@@ -161,8 +166,13 @@ struct flow_store::state {
   reader* open_reader() {
     if (own || closed || !std::filesystem::exists(file)) return own.get();
     sqlite::connection db(file, sqlite::open_mode::read_only);
-    if (sqlite::schema_version(db) == 0) return nullptr;
+    const std::int64_t version = sqlite::schema_version(db);
+    if (version == 0) return nullptr;
     sqlite::require_known_schema(db, schema_known);
+    if (version < schema_known) {  // of an older penstock, and nothing has been written since
+      sqlite::connection older(file, sqlite::open_mode::read_write_create);
+      sqlite::migrate(older, migrations);
+    }
     own = std::make_unique<reader>(std::move(db));
     return own.get();
   }
@@ -194,6 +204,17 @@ checkpoint flow_store::load(const std::string& consumer) {
     if (row.is_null(2)) continue;
     found.steps.push_back({std::string(row.text(2)), std::string(row.text(3)), std::string(row.blob(4))});
   }
+  return found;
+}
+
+std::optional<std::string> flow_store::find_state(const std::string& consumer, const std::string& step,
+                                                  const std::string& key) {
+  const std::lock_guard lock(state_->reading);
+  reader* const from = state_->open_reader();
+  std::optional<std::string> found;
+  if (!from) return found;
+  from->find_state.bind(1, consumer).bind(2, step).bind(3, key);
+  while (from->find_state.step()) found = std::string(from->find_state.blob(0));
   return found;
 }
 

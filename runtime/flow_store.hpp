@@ -31,6 +31,11 @@ struct state_change {
   std::optional<std::string> value;
 };
 
+// What stands under this name is no step's but the engine's own; under source_record + COMPONENT what its
+// source::record() gave.
+constexpr const char* engine_state = "";
+constexpr const char* source_record = "read ";
+
 struct state_entry {
   std::string step, key, value;
 };
@@ -46,7 +51,7 @@ struct dead_letter {
   int attempts = 1;
   timestamp at{};
   // the event
-  std::string event_id, source, type, subject, datacontenttype, key, data;
+  std::string event_id, source, type, subject, datacontenttype, key, data, topic;
   timestamp event_time{};
   std::int64_t position = 0;
 };
@@ -81,6 +86,7 @@ class flow_store {
   ~flow_store();
 
   checkpoint load(const std::string& consumer);  // blocks briefly
+  std::optional<std::string> find_state(const std::string& consumer, const std::string& step, const std::string& key);
   asio::awaitable<void> save(commit c);          // durable when it returns
   // Cursor and state of the consumer of that name and of all below it ("p/run/R" has "p/run/R/TASK", not
   // "p/run/R2"). Dead letters stay.

@@ -130,8 +130,27 @@ http_answer http_client::send(const http_request& request) {
 }
 
 void require_http_url(const std::string& url, const std::string& shown) {
-  if (url.starts_with("http://") || url.starts_with("https://")) return;
-  throw std::runtime_error("url '" + shown + "' must begin with http:// or https://");
+  if (!url.starts_with("http://") && !url.starts_with("https://"))
+    throw std::runtime_error("url '" + shown + "' must begin with http:// or https://");
+  const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parsed(curl_url(), curl_url_cleanup);
+  const CURLUcode code = curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0);
+  if (code != CURLUE_OK) throw std::runtime_error("url '" + shown + "': " + curl_url_strerror(code));
+}
+
+void require_http_url(const std::string& written) {
+  if (written.find("${") == written.npos) return require_http_url(written, written);
+  if (written.starts_with("${") || written.starts_with("http://") || written.starts_with("https://")) return;
+  throw std::runtime_error("url '" + written + "' must begin with http:// or https://");
+}
+
+std::string without_query(std::string_view written) {
+  std::string shown(written.substr(0, written.find_first_of("?#")));
+  const std::size_t scheme = shown.find("://");
+  if (scheme == shown.npos) return shown;
+  const std::size_t host = scheme + 3;
+  const std::size_t at = shown.substr(0, shown.find('/', host)).rfind('@');
+  if (at != shown.npos && at >= host) shown.erase(host, at + 1 - host);
+  return shown;
 }
 
 std::optional<std::chrono::nanoseconds> retry_after(std::string_view header, timestamp now) {

@@ -76,8 +76,13 @@ class http_client {
   std::atomic<bool> cancelled_{false};
 };
 
-// Throws std::runtime_error when it does not begin with http:// or https://.
+// Throws std::runtime_error when it is no URL, or does not begin with http:// or https://.
 void require_http_url(const std::string& url, const std::string& shown);
+// The same of a URL as it is written: what its secret references stand for is not known.
+void require_http_url(const std::string& written);
+
+// A URL as it is written, for messages that go further than the daemon's log: no user, password, query or fragment.
+std::string without_query(std::string_view written);
 
 // How long a Retry-After header asks to wait (RFC 9110, section 10.2.3): seconds, or a date. Nothing: it says nothing
 // that can be understood.

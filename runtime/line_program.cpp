@@ -36,6 +36,7 @@ constexpr std::int64_t log_limit = 16LL << 20;   // bytes; then the file is rota
 constexpr int lines_in_daemon_log = 20;          // of one life
 constexpr std::size_t most_last_words = 300;     // bytes
 constexpr std::size_t most_watched = 64;         // processes that outlive their leader
+constexpr auto patience_after_failure = std::chrono::seconds{3};  // for what it has read
 constexpr auto patience_with_exit = std::chrono::seconds{1};  // of one that has closed its output
 
 clock::time_point later(clock::time_point from, std::chrono::nanoseconds by) {
@@ -83,7 +84,10 @@ struct line_program::life : std::enable_shared_from_this<life> {
 
   void start();
   asio::awaitable<answers> ask(std::span<const std::string> lines, std::size_t in_flight);
-  asio::awaitable<void> end(std::chrono::nanoseconds patience);
+  asio::awaitable<output> hear(clock::time_point latest);
+  asio::awaitable<bool> tell(std::string text);
+  asio::awaitable<void> end(std::chrono::nanoseconds patience, std::chrono::nanoseconds grace);
+  void ask_to_end();
   void kill_now();
 
   void check_nothing_waits();
@@ -91,10 +95,12 @@ struct line_program::life : std::enable_shared_from_this<life> {
   bool read_more(std::size_t asked, answers& got);
   std::string trouble(const answers& got) const;
   std::string how_it_ended() const;
+  ending how() const;
   asio::awaitable<void> wait_for_exit(clock::time_point latest);
-  asio::awaitable<void> end_rest_of_group();
+  asio::awaitable<void> end_rest_of_group(std::chrono::nanoseconds grace);
   void close_pipes();
 
+  bool has_exited();
   void watch_exit();
   void watch_err();
   void watch(descriptor& d, descriptor::wait_type what, bool& watched);
@@ -119,6 +125,7 @@ struct line_program::life : std::enable_shared_from_this<life> {
   bool exited = false;
   bool in_watched = false, out_watched = false;
   bool out_ended = false;  // end of file
+  bool interrupted = false;
   bool ever_answered = false;
 
   stop stopped = stop::none;
@@ -145,13 +152,14 @@ void line_program::life::start() {
   for (const auto* made : {&in_pipe, &out_pipe, &err_pipe})
     if (!*made) throw std::runtime_error(made->error().detail);
   hand_over(in_pipe->write, in);
-  hand_over(out_pipe->read, out);
+  out_ended = options->output_to_log;
+  if (!out_ended) hand_over(out_pipe->read, out);
   hand_over(err_pipe->read, err);
   auto started = start_process({.arguments = options->run,
                                 .environment = options->environment,
                                 .folder = options->folder,
                                 .in = in_pipe->read.get(),
-                                .out = out_pipe->write.get(),
+                                .out = (out_ended ? err_pipe : out_pipe)->write.get(),
                                 .err = err_pipe->write.get()});
   if (!started) throw std::runtime_error(started.error().detail);
   pid = started->pid;
@@ -166,13 +174,18 @@ void line_program::life::start() {
   watch_err();
 }
 
+// Also before the reactor has said so.
+bool line_program::life::has_exited() {
+  pollfd now{exit.native_handle(), POLLIN, 0};
+  exited = exited || ::poll(&now, 1, 0) > 0;
+  return exited;
+}
+
 void line_program::life::watch_exit() {
   exit.async_wait(descriptor::wait_read, [self = shared_from_this()](boost::system::error_code failure) {
     if (failure) return;
     // An event that the reactor still held for an earlier descriptor of the same number says nothing about this one.
-    pollfd now{self->exit.native_handle(), POLLIN, 0};
-    if (::poll(&now, 1, 0) == 0) return self->watch_exit();
-    self->exited = true;
+    if (!self->has_exited()) return self->watch_exit();
     self->poke();
   });
 }
@@ -342,6 +355,52 @@ std::string line_program::life::trouble(const answers& got) const {
   return "the program ended " + when + how_it_ended() + said;
 }
 
+line_program::ending line_program::life::how() const {
+  return {last && !last->by_signal && last->number == 0, how_it_ended() + (last_words.empty() ? "" : " (" + last_words + ")")};
+}
+
+// ---- one that only speaks, one that only listens -----------------------------------------------------------------
+
+asio::awaitable<line_program::output> line_program::life::hear(clock::time_point latest) {
+  output heard;
+  while (!std::exchange(interrupted, false)) {
+    heard.ended = out_ended;
+    if (heard.ended) break;
+    const bool had_exited = has_exited();
+    const chunk next = read_chunk(out.native_handle());
+    heard.bytes = next.bytes;
+    // What it has started may print on after its exit: that does not count. All that it left in the pipe is one chunk.
+    out_ended = next.ended || had_exited;
+    if (!heard.bytes.empty()) break;
+    if (out_ended) continue;
+    if (clock::now() >= latest) break;
+    watch(out, descriptor::wait_read, out_watched);
+    co_await wait_for_change(latest);
+  }
+  co_return heard;
+}
+
+// False: `stopped` says why.
+asio::awaitable<bool> line_program::life::tell(std::string text) {
+  std::size_t told = 0;
+  auto latest = later(clock::now(), options->timeout);
+  while (told < text.size() && stopped == stop::none) {
+    const auto put = exited ? -1 : ::write(in.native_handle(), text.data() + told, text.size() - told);
+    if (put > 0) {
+      told += static_cast<std::size_t>(put);
+      latest = later(clock::now(), options->timeout);
+    } else if (exited || (errno != EAGAIN && errno != EINTR)) {
+      stopped = stop::ended;
+    } else if (clock::now() >= latest) {
+      stopped = stop::late;
+    } else {
+      watch(in, descriptor::wait_write, in_watched);
+      co_await wait_for_change(latest);
+    }
+  }
+  co_return stopped == stop::none;
+}
+
 // ---- end -----------------------------------------------------------------------------------------------------------
 
 asio::awaitable<void> line_program::life::wait_for_exit(clock::time_point latest) {
@@ -358,7 +417,7 @@ asio::awaitable<void> line_program::life::wait_for_exit(clock::time_point latest
   co_return;
 }
 
-asio::awaitable<void> line_program::life::end(std::chrono::nanoseconds patience) {
+asio::awaitable<void> line_program::life::end(std::chrono::nanoseconds patience, std::chrono::nanoseconds grace) {
   if (pid == 0) co_return;
   boost::system::error_code ignored;
   in.close(ignored);
@@ -366,14 +425,14 @@ asio::awaitable<void> line_program::life::end(std::chrono::nanoseconds patience)
   if (!exited) {
     signal_group(pid, SIGTERM);
     signal_group(pid, SIGCONT);  // a stopped process takes its SIGTERM only then
-    co_await wait_for_exit(later(clock::now(), options->grace));
+    co_await wait_for_exit(later(clock::now(), grace));
   }
   if (!exited) {
     signal_group(pid, SIGKILL);
     co_await wait_for_exit(never);
   }
   last = reap(pid);
-  co_await end_rest_of_group();
+  co_await end_rest_of_group(grace);
   pid = 0;
   reap_strays();
   read_err_to_end();
@@ -382,11 +441,11 @@ asio::awaitable<void> line_program::life::end(std::chrono::nanoseconds patience)
 }
 
 // What it has started and not ended itself.
-asio::awaitable<void> line_program::life::end_rest_of_group() {
+asio::awaitable<void> line_program::life::end_rest_of_group(std::chrono::nanoseconds grace) {
   if (!group_exists(pid)) co_return;
   signal_group(pid, SIGTERM);
   signal_group(pid, SIGCONT);
-  const auto latest = later(clock::now(), options->grace);
+  const auto latest = later(clock::now(), grace);
   std::vector<process> rest = rest_of_group(pid, most_watched);
   for (process& one : rest) {
     auto member = std::make_shared<descriptor>(changed.get_executor());
@@ -405,6 +464,14 @@ asio::awaitable<void> line_program::life::end_rest_of_group() {
   signal_group(pid, SIGKILL);
   reap_killed_group(pid);
   co_return;
+}
+
+void line_program::life::ask_to_end() {
+  boost::system::error_code ignored;
+  in.close(ignored);
+  if (pid == 0) return;
+  signal_group(pid, SIGTERM);
+  signal_group(pid, SIGCONT);
 }
 
 // For one that nobody can wait for.
@@ -434,7 +501,7 @@ void line_program::start() {
   life_ = std::move(next);
 }
 
-bool line_program::running() const { return life_ && !life_->exited; }
+bool line_program::running() const { return life_ && !life_->has_exited(); }
 
 asio::awaitable<line_program::answers> line_program::ask(std::span<const std::string> lines, std::size_t in_flight) {
   const std::shared_ptr<life> asked = life_;
@@ -443,16 +510,70 @@ asio::awaitable<line_program::answers> line_program::ask(std::span<const std::st
   // One that has closed its output is about to exit; one that hangs is not.
   const bool about_to_exit = asked->stopped == life::stop::ended;
   const std::chrono::nanoseconds patience = about_to_exit ? patience_with_exit : std::chrono::seconds{0};
-  co_await asked->end(patience);
+  co_await asked->end(patience, options_->grace);
   got.failure = asked->trouble(got);
   life_.reset();
   co_return got;
 }
 
-asio::awaitable<void> line_program::end() {
-  const std::shared_ptr<life> ending = std::exchange(life_, nullptr);
-  if (ending) co_await ending->end(options_->grace);
+asio::awaitable<line_program::output> line_program::hear(std::chrono::steady_clock::time_point latest) {
+  const std::shared_ptr<life> heard = life_;
+  if (!heard) co_return output{{}, true};
+  co_return co_await heard->hear(latest);
+}
+
+void line_program::interrupt() {
+  if (!life_) return;
+  life_->interrupted = true;
+  life_->poke();
+}
+
+void line_program::ask_to_end() {
+  if (life_) life_->ask_to_end();
+}
+
+asio::awaitable<std::string> line_program::tell(std::string text) {
+  const std::shared_ptr<life> told = life_;
+  const bool done = co_await told->tell(std::move(text));
+  if (done) co_return std::string();
+  const bool late = told->stopped == life::stop::late;
+  const ending how = co_await end_soon();
+  if (late) co_return "the program has not read its input for " + format_duration(options_->timeout);
+  co_return "the program has ended: " + how.words;
+}
+
+asio::awaitable<line_program::ending> line_program::end() {
+  const std::shared_ptr<life> ending_life = std::exchange(life_, nullptr);
+  if (!ending_life) co_return ending{};
+  co_await ending_life->end(options_->grace, options_->grace);
+  co_return ending_life->how();
+}
+
+asio::awaitable<line_program::ending> line_program::end_soon() {
+  const std::shared_ptr<life> ending_life = std::exchange(life_, nullptr);
+  if (!ending_life) co_return ending{};
+  co_await ending_life->end(std::min<std::chrono::nanoseconds>(options_->grace, patience_with_exit), options_->grace);
+  co_return ending_life->how();
+}
+
+asio::awaitable<void> line_program::end_after_failure() {
+  const std::shared_ptr<life> ending_life = std::exchange(life_, nullptr);
+  if (!ending_life) co_return;
+  const std::chrono::nanoseconds patience = std::min<std::chrono::nanoseconds>(options_->grace, patience_after_failure);
+  const std::chrono::nanoseconds grace = std::min<std::chrono::nanoseconds>(options_->grace, patience_with_exit);
+  bool ended = false;
+  try {
+    co_await ending_life->end(patience, grace);
+    ended = true;
+  } catch (const std::exception& e) {
+    spdlog::warn("{}: cannot wait for the program's end: {}", options_->name, e.what());
+  }
+  if (!ended) ending_life->kill_now();
   co_return;
+}
+
+void line_program::force_end() {
+  if (life_ && life_->pid != 0) signal_group(life_->pid, SIGKILL);
 }
 
 }  // namespace penstock::runtime

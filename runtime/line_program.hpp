@@ -1,4 +1,5 @@
 // A long-lived program that answers lines: for each line on its stdin it prints one line on its stdout, in their order.
+// Or one that only speaks (hear) or only listens (tell); each program is used in one of the three ways.
 //
 // Lives on one strand, owned by one component; every call is made there, one at a time. A program is started by start()
 // and is a group of its own; end() ends it (end of input, then SIGTERM and SIGCONT, then SIGKILL, to the group), and
@@ -33,6 +34,7 @@ struct line_program_options {
   std::chrono::nanoseconds grace{};                // between end of input, SIGTERM and SIGKILL
   std::size_t in_flight = 100;                     // lines that wait for their answers at most
   std::size_t most_answer_bytes = 1 << 20;
+  bool output_to_log = false;  // its stdout goes where its stderr goes: for tell()
 };
 
 class line_program {
@@ -58,7 +60,33 @@ class line_program {
   // Each line ends with its newline. `in_flight` of the options, or less.
   asio::awaitable<answers> ask(std::span<const std::string> lines, std::size_t in_flight);
 
-  asio::awaitable<void> end();
+  // What it prints by itself, as it comes: what the pipe holds at most, and nothing is read while nobody asks. No bytes:
+  // interrupt() was called, nothing was there and it is `latest`, or `ended`: there will be no more; end() tells why.
+  // What it has left in the pipe is heard after its exit, too.
+  struct output {
+    std::string bytes{};
+    bool ended = false;
+  };
+  asio::awaitable<output> hear(std::chrono::steady_clock::time_point latest);
+  void interrupt();
+  // End of its input and SIGTERM, without waiting; hear() goes on to its last words.
+  void ask_to_end();
+  // SIGKILL to its group, without waiting; hear() goes on to what it has printed by then.
+  void force_end();
+
+  // Writes to one that answers nothing. Returns once its pipe has taken all; otherwise why not, and then it was ended. The
+  // options' timeout is for each time that the pipe is full.
+  asio::awaitable<std::string> tell(std::string text);
+
+  struct ending {
+    bool success = false;  // exit code 0
+    std::string words{};   // "exit code 3 (its last line on stderr)"
+  };
+  asio::awaitable<ending> end();
+  // One that has closed its output, or is in no state to go on: less patience before SIGTERM.
+  asio::awaitable<ending> end_soon();
+  // As end(), within a few seconds whatever the grace; does not throw.
+  asio::awaitable<void> end_after_failure();
 
  private:
   struct life;  // from one start to its end

@@ -140,6 +140,8 @@ int meta_index(lua_State* state) {
     push_attribute(state, e->subject);
   } else if (name == "key") {
     push_attribute(state, e->key);
+  } else if (name == "topic") {
+    push_attribute(state, e->topic);
   } else if (name == "datacontenttype") {
     push_attribute(state, e->datacontenttype.empty() ? "application/json" : e->datacontenttype);
   } else if (name == "time") {
@@ -151,7 +153,7 @@ int meta_index(lua_State* state) {
       lua_pushinteger(state, e->position);
   } else {
     return luaL_error(
-        state, "meta has no '%s'; it has id source type subject time key position datacontenttype", text);
+        state, "meta has no '%s'; it has id source type subject time key topic position datacontenttype", text);
   }
   return 1;
 }
@@ -330,11 +332,12 @@ void engine::drop_chunks() {
 
 bool engine::push_event(const event& e, bool wanted, std::string& failure) {
   context_.current = &e;
+  if (wanted && e.is_json()) return document_.push_view(state_, e.data, root_view, failure);
   if (!wanted) {
     lua_pushnil(state_);
     return true;
   }
-  if (e.is_json()) return document_.push_view(state_, e.data, root_view, failure);
+  document_.forget();
   lua_pushlstring(state_, e.data.data(), e.data.size());
   return true;
 }
@@ -531,6 +534,9 @@ lua_outcome<std::optional<std::string>> lua_expression::text_or_json_of(const ev
   }
   return outcome;
 }
+
+payload_hold::payload_hold() { engine::of_this_thread().context().document->hold(); }
+payload_hold::~payload_hold() { engine::of_this_thread().context().document->release(); }
 
 std::vector<std::string> evaluate_keys(const std::string& expression, const batch& events) {
   const lua_expression key(expression);

@@ -15,7 +15,7 @@
 // - params and run, of the run that it belongs to: tables, made anew for each call and only for a text that mentions
 //   them. In a flow both are nil.
 //
-// Payloads are parsed at most once per call and never cached across calls.
+// Payloads are parsed at most once per call, and once for several calls while a payload_hold lives.
 #pragma once
 
 #include <cstdint>
@@ -139,6 +139,17 @@ class lua_script {
 
  private:
   lua_chunk chunk_;
+};
+
+// While one lives, a payload that a call on this thread has parsed is used by the next call for the same bytes. The bytes of
+// all events that are looked at meanwhile must stay where and as they are: batches only grow. Made and gone on one thread,
+// without suspending between.
+class payload_hold {
+ public:
+  payload_hold();
+  ~payload_hold();
+  payload_hold(const payload_hold&) = delete;
+  payload_hold& operator=(const payload_hold&) = delete;
 };
 
 // One key per event: the expression's text, empty where it is nil or fails.

@@ -576,6 +576,8 @@ struct payload_document::parsed {
   dom::parser parser;
   std::optional<dom::element>
       root;  // of the payload at hand; absent when it is empty, not JSON, or not parsed
+  int holders = 0;
+  std::string_view held;  // what root was parsed from, while somebody holds it
 };
 
 payload_document::payload_document() : parsed_(std::make_unique<parsed>()) {}
@@ -601,12 +603,19 @@ bool payload_document::push_view(lua_State* state, std::string_view padded, int 
                                  std::string& failure) {
   const std::uint64_t generation = ++context_of(state).generation;
   if (padded.empty()) {
+    forget();
     lua_pushnil(state);
     return true;
   }
-  const dom::element root = parse(parsed_->parser, padded, failure);
-  if (!failure.empty()) return false;
-  parsed_->root = root;
+  const bool known = parsed_->root && parsed_->held.data() == padded.data() && parsed_->held.size() == padded.size();
+  if (!known) {
+    forget();
+    const dom::element root = parse(parsed_->parser, padded, failure);
+    if (!failure.empty()) return false;
+    parsed_->root = root;
+    if (parsed_->holders > 0) parsed_->held = padded;
+  }
+  const dom::element root = *parsed_->root;
   if (push_scalar(state, root)) return true;
   *static_cast<view*>(lua_touserdata(state, root_index)) = view{generation, root};
   lua_pushvalue(state, root_index);
@@ -619,6 +628,7 @@ bool payload_document::push_table(lua_State* state, std::string_view padded, std
     lua_pushnil(state);
     return true;
   }
+  forget();
   const dom::element root = parse(parsed_->parser, padded, failure);
   if (!failure.empty()) return false;
   push_as_table(state, root);
@@ -642,8 +652,22 @@ bool payload_document::append_field(const std::vector<std::string>& path, std::s
 
 void payload_document::close(lua_State* state) {
   ++context_of(state).generation;
+  const bool large = parsed_->parser.capacity() > kept_capacity;
+  if (parsed_->holders == 0 || large) forget();
+  if (large) parsed_->parser = dom::parser{};
+}
+
+void payload_document::hold() {
+  if (parsed_->holders++ == 0) forget();
+}
+
+void payload_document::release() {
+  if (--parsed_->holders == 0) forget();
+}
+
+void payload_document::forget() {
   parsed_->root.reset();
-  if (parsed_->parser.capacity() > kept_capacity) parsed_->parser = dom::parser{};
+  parsed_->held = {};
 }
 
 void push_json_library(lua_State* state) {

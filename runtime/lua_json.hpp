@@ -15,7 +15,8 @@ constexpr int most_json_depth = 64;
 
 // The parsed payload of the event at hand. A view is userdata that points into it and carries the generation
 // it belongs to; opening or closing a payload starts a new one, so a view can never read another event's
-// fields. Nothing is cached by address: every call parses again (some 60 ns per 100 bytes).
+// fields. Every call parses again (some 60 ns per 100 bytes), unless somebody holds the payload: then the next call for
+// the same bytes finds it parsed.
 class payload_document {
  public:
   payload_document();
@@ -39,6 +40,11 @@ class payload_document {
   bool append_field(const std::vector<std::string>& path, std::string& out) const;
   // Views are dead from here on. Memory of an unusually large payload is given back.
   void close(lua_State* state);
+  // No payload is at hand, nor held.
+  void forget();
+  // Between hold() and release() bytes at one address stay as they are, so that what was parsed there may be used again.
+  void hold();
+  void release();
 
  private:
   struct parsed;

@@ -160,7 +160,10 @@ event record_file::make_event(const record& r, batch& events) {
   e.time = wall_now();
   e.data = r.text;
   if (format_.is == form::lines) e.datacontenttype = "text/plain";
-  if (!r.closed) e.datacontenttype = "text/csv";
+  if (!r.closed) {
+    e.datacontenttype = "text/csv";
+    e.fault = "a quote of this CSV record is never closed";
+  }
   if (format_.is == form::csv && r.closed) {
     std::string object;
     columns_.append_object(object, csv_.fields);

@@ -1,8 +1,8 @@
 // One file read record by record: NDJSON, CSV or plain lines. Each record becomes an event whose position grows with
 // the byte offset after it, so that a restart goes on exactly there.
 //
-// Nothing is dropped: a line that is not JSON, or a CSV record whose quote is never closed, goes on as it stands, and the
-// first step or sink that needs JSON makes it a dead letter. Owned by one source; the calls marked so block, and belong
+// Nothing is dropped: a line that is not JSON goes on as it stands, and the first step or sink that needs JSON makes it a
+// dead letter; a CSV record whose quote is never closed has a fault (see event.hpp). Owned by one source; the calls marked so block, and belong
 // on the blocking pool.
 #pragma once
 

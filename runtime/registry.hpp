@@ -7,11 +7,26 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "config/field.hpp"
 #include "runtime/component.hpp"
 
 namespace penstock::runtime {
+
+// The spec of a component whose constructor reads its settings with `read`: what that throws is found when a definition
+// is put, not at each start. `read` is called with the settings, and with where they are used if it wants to know.
+template <class Read>
+config::component_spec checked_by(config::component_spec spec, Read read) {
+  spec.check = [read](const config::value& settings, config::usage where) {
+    if constexpr (std::is_invocable_v<Read, const config::value&, config::usage>) {
+      static_cast<void>(read(settings, where));
+    } else {
+      static_cast<void>(read(settings));
+    }
+  };
+  return spec;
+}
 
 class registry {
  public:

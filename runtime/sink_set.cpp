@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -21,6 +22,41 @@ std::chrono::nanoseconds pause_before(const config::delivery_policy& policy, int
   for (int i = 2; i < attempt && pause < policy.backoff_limit; ++i) pause *= 2;
   return std::min(pause, std::max(policy.backoff_limit, policy.backoff_first));
 }
+
+// The events of a batch that are still to be delivered, and where in the batch they stand.
+struct undelivered {
+  explicit undelivered(std::shared_ptr<const batch> all) : events(std::move(all)), index(events->size()) {
+    std::iota(index.begin(), index.end(), std::size_t{0});
+  }
+
+  std::shared_ptr<const batch> events;
+  std::vector<std::size_t> index;
+
+  // `now`: what became of those that are not in `open`, numbered as in `events`.
+  template <class Delivery>
+  void settle(write_result now, const std::vector<std::size_t>& open, int attempt, Delivery& done) {
+    write_result& all = done.written;
+    for (refused_event& one : now.refused) all.refused.push_back({index[one.index], std::move(one.reason)});
+    all.duplicates += now.duplicates;
+    all.checkpoint = std::move(now.checkpoint);
+    done.attempts.resize(all.refused.size(), attempt);
+    auto rest = std::make_shared<batch>();
+    std::vector<std::size_t> places;
+    for (const std::size_t i : open) {
+      const event copy = rest->copy(events->events[i]);
+      rest->events.push_back(copy);
+      places.push_back(index[i]);
+    }
+    events = std::move(rest);
+    index = std::move(places);
+  }
+
+  template <class Delivery>
+  void refuse(const std::string& reason, int attempt, Delivery& done) {
+    for (const std::size_t i : index) done.written.refused.push_back({i, reason});
+    done.attempts.resize(done.written.refused.size(), attempt);
+  }
+};
 
 }  // namespace
 
@@ -47,7 +83,7 @@ asio::awaitable<void> sink_set::open(const std::string& to_checkpoint, const std
                                      commit& first) {
   all_.front().checkpoint = to_checkpoint;
   for (const state_entry& entry : saved) {
-    if (entry.step != own_state) continue;
+    if (entry.step != engine_state) continue;
     for (one_sink& one : all_) {
       if (entry.key == checkpoint_key + one.step) one.checkpoint = entry.value;
     }
@@ -63,7 +99,7 @@ asio::awaitable<void> sink_set::open(const std::string& to_checkpoint, const std
 void sink_set::keep(one_sink& of, std::string checkpoint, commit& next) const {
   if (checkpoint.empty() || checkpoint == of.checkpoint) return;
   of.checkpoint = std::move(checkpoint);
-  if (&of != &all_.front()) next.steps.push_back({own_state, checkpoint_key + of.step, of.checkpoint});
+  if (&of != &all_.front()) next.steps.push_back({engine_state, checkpoint_key + of.step, of.checkpoint});
 }
 
 asio::awaitable<void> sink_set::write(passage& p, commit& next) {
@@ -85,9 +121,10 @@ asio::awaitable<void> sink_set::write_one(one_sink& to, batch left, passage& p, 
   at_ = "to " + to.use.component;
   delivery done = co_await deliver(to, events);
   write_result& written = done.written;
-  for (refused_event& refused : written.refused) {
-    p.dead.push_back(letter_of(events->events.at(refused.index), to.step, std::move(refused.reason)));
-    p.dead.back().attempts = done.attempts;
+  for (std::size_t i = 0; i < written.refused.size(); ++i) {
+    refused_event& one = written.refused[i];
+    p.dead.push_back(letter_of(events->events.at(one.index), to.step, std::move(one.reason)));
+    p.dead.back().attempts = done.attempts[i];
   }
   const auto refused = static_cast<std::int64_t>(written.refused.size());
   p.counted.dead += refused;
@@ -97,9 +134,9 @@ asio::awaitable<void> sink_set::write_one(one_sink& to, batch left, passage& p, 
 }
 
 asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_ptr<const batch> events) {
+  delivery done;
+  undelivered left(std::move(events));
   for (int attempt = 1;; ++attempt) {
-    delivery done;
-    done.attempts = attempt;
     std::string failure;
     try {
       if (!to.does) {
@@ -107,20 +144,25 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
         co_await made->open(to.checkpoint);
         to.does = std::move(made);
       }
-      done.written = co_await to.does->write(events);
+      write_result written = co_await to.does->write(left.events);
+      left.settle(std::move(written), {}, attempt, done);
       co_return done;
+    } catch (partly_written& part) {
+      failure = part.what();
+      left.settle(std::move(part.settled), part.open, attempt, done);
     } catch (const std::exception& e) {
       failure = *e.what() ? e.what() : "it did not say why";
     }
     const bool last = attempt >= policy_.attempts || hurry_;
     if (last && (hurry_ || policy_.then == config::delivery_policy::last_resort::hold)) throw std::runtime_error(failure);
+    if (to.does) co_await to.does->abandon();
     to.does.reset();
     if (last) {
-      for (std::size_t i = 0; i < events->size(); ++i) done.written.refused.push_back({i, failure});
+      left.refuse(failure, attempt, done);
       co_return done;
     }
     counters_->redelivered.fetch_add(1, std::memory_order_relaxed);
-    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", to.context.consumer, at_, events->size(), attempt,
+    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", to.context.label(), at_, left.events->size(), attempt,
                  policy_.attempts, failure);
     const auto until = steady::now() + std::chrono::duration_cast<steady::duration>(pause_before(policy_, attempt + 1));
     bool waits = !hurry_;
@@ -135,6 +177,12 @@ asio::awaitable<void> sink_set::close() {
   for (one_sink& one : all_) {
     at_ = "to " + one.use.component;
     if (one.does) co_await one.does->close();
+  }
+}
+
+asio::awaitable<void> sink_set::abandon() {
+  for (one_sink& one : all_) {
+    if (one.does) co_await one.does->abandon();
   }
 }
 

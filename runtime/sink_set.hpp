@@ -35,6 +35,7 @@ class sink_set {
   // Writes p.events and p.outputs. Throws when a sink does not take them now and they are to be held.
   asio::awaitable<void> write(passage& p, commit& next);
   asio::awaitable<void> close();
+  asio::awaitable<void> abandon();  // after a failure
   void hurry();  // pauses between attempts end now, and none follows: the flow is to stop
 
   // Where a dead letter of that step name was refused: 0 for `to`, 1 and up for named outputs, -1 for none of them.
@@ -42,8 +43,6 @@ class sink_set {
   const std::string& at() const { return at_; }  // "to COMPONENT": the one at work
   // Of `to`, as it was committed last.
   const std::string& checkpoint() const { return all_.front().checkpoint; }
-  // The step name under which the store keeps what belongs to the dataflow itself.
-  static constexpr const char* own_state = "";
 
  private:
   struct one_sink {
@@ -55,8 +54,8 @@ class sink_set {
   };
 
   struct delivery {
-    write_result written;
-    int attempts = 1;
+    write_result written{};
+    std::vector<int> attempts{};  // of each of written.refused
   };
   asio::awaitable<delivery> deliver(one_sink& to, std::shared_ptr<const batch> events);
   asio::awaitable<void> write_one(one_sink& to, batch left, passage& p, commit& next);

@@ -208,6 +208,7 @@ void migrate(connection& db, std::initializer_list<std::string_view> migrations)
     ++version;
     if (version <= schema_version(db)) continue;
     transaction t(db);
+    if (version <= schema_version(db)) continue;  // another connection was quicker
     db.execute(migration);
     db.execute("PRAGMA user_version = " + std::to_string(version));
     t.commit();

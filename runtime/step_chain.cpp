@@ -12,6 +12,7 @@
 #include <spdlog/spdlog.h>
 
 #include "config/kept_state.hpp"
+#include "runtime/lua.hpp"
 #include "runtime/ulid.hpp"
 #include "runtime/wakeup.hpp"
 
@@ -23,6 +24,7 @@ namespace {
 constexpr const char* fingerprints = " fingerprints";
 constexpr std::string_view late_output = "late";
 constexpr std::size_t events_worth_a_part = 32;  // for steps that only compute
+constexpr std::int64_t timed_one_in = 16;        // events, where several steps take one together
 
 }  // namespace
 
@@ -34,6 +36,7 @@ dead_letter letter_of(const event& e, std::string step, std::string reason) {
   letter.at = wall_now();
   letter.event_id = e.id;
   letter.source = e.source;
+  letter.topic = e.topic;
   letter.type = e.type;
   letter.subject = e.subject;
   letter.datacontenttype = e.datacontenttype;
@@ -87,7 +90,7 @@ struct step_chain::part {
 
 step_chain::step_chain(const config::dataflow& definition, const registry& components, const component_context& context,
                        asio::any_io_executor pool, std::shared_ptr<flow_taps> taps)
-    : strand_(context.executor), taps_(std::move(taps)) {
+    : strand_(context.executor), taps_(std::move(taps)), label_(context.label()) {
   const auto make = [&](const config::component_use& use, const asio::any_io_executor& where) {
     at_ = "step " + use.name;
     component_context mine = context;
@@ -137,7 +140,7 @@ void step_chain::restore(const std::vector<state_entry>& saved, std::vector<stat
     const auto print = known.find(one.name);
     const std::string before = print == known.end() ? one.fingerprint : print->second;
     if (before != one.fingerprint && !mine.empty()) {
-      spdlog::warn("step {}: what it had kept does not fit its settings any more: it starts empty", one.name);
+      spdlog::warn("{} {}: what it had kept does not fit its settings any more: it starts empty", label_, one.name);
       remove(mine);
       mine.clear();
     }
@@ -147,7 +150,7 @@ void step_chain::restore(const std::vector<state_entry>& saved, std::vector<stat
     one.does->restore(mine);
   }
   for (const auto& [step, left] : entries) {
-    spdlog::info("step {} is gone: what it had kept is forgotten", step);
+    spdlog::info("{}: step {} is gone: what it had kept is forgotten", label_, step);
     remove(left);
   }
 }
@@ -201,29 +204,22 @@ void step_chain::tap_after(std::string_view name, const batch& events) const {
   if (taps_ && taps_->wanted()) taps_->offer(name, events);
 }
 
-// Events that a step made count as received, so that the sum holds.
-asio::awaitable<void> step_chain::apply(step& does, const std::string& name, batch& events, report& told, tally& counted) {
-  const auto began = std::chrono::steady_clock::now();
-  const auto before = static_cast<std::int64_t>(events.size());
-  if (does.waits()) {
-    co_await does.process_waiting(events, told);
-  } else {
-    does.process(events, told);
-  }
-  const auto after = static_cast<std::int64_t>(events.size());
-  const std::int64_t dropped = before - after - told.dead_count - told.duplicate_count - told.sent_count;
-  counted.received = before + std::max<std::int64_t>(-dropped, 0);
-  counted.emitted = after + told.sent_count;
+namespace {
+
+// Of `entered` events `left` are still there; `told` says what became of others. Events that a step made count as
+// received, so that the sum holds.
+template <class Report>
+tally tally_of(std::int64_t entered, std::int64_t left, const Report& told) {
+  const std::int64_t dropped = entered - left - told.dead_count - told.duplicate_count - told.sent_count;
+  tally counted;
+  counted.received = entered + std::max<std::int64_t>(-dropped, 0);
+  counted.emitted = left + told.sent_count;
   counted.filtered = std::max<std::int64_t>(dropped, 0);
   counted.dead = told.dead_count;
   counted.duplicates = told.duplicate_count;
   counted.late = told.late_count;
-  counted.busy_ns =
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - began).count();
-  tap_after(name, events);
+  return counted;
 }
-
-namespace {
 
 // What a step's counts mean for the dataflow's.
 void count_in(passage& p, std::size_t index, const tally& of_step, std::int64_t entered) {
@@ -235,38 +231,112 @@ void count_in(passage& p, std::size_t index, const tally& of_step, std::int64_t 
   p.counted.late += of_step.late;
 }
 
-}  // namespace
+using steady = std::chrono::steady_clock;
 
-asio::awaitable<void> step_chain::pass_step(passage& p, std::size_t index) {
-  if (p.events.empty()) co_return;
-  named_step& one = steps_[index];
-  at_ = "step " + one.name;
-  const auto entered = static_cast<std::int64_t>(p.events.size());
-  report told(one.name, output_names_, p.outputs, p.dead);
-  tally counted;
-  co_await apply(*one.does, one.name, p.events, told, counted);
-  count_in(p, index, counted, entered);
+std::int64_t nanoseconds_since(steady::time_point began) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(steady::now() - began).count();
 }
+
+}  // namespace
 
 asio::awaitable<void> step_chain::pass(passage& p, std::size_t first) {
   if (!lanes_.empty() && first < in_parallel_) {
     co_await pass_in_parallel(p, first);
     first = in_parallel_;
   }
-  for (std::size_t i = first; i < steps_.size(); ++i) co_await pass_step(p, i);
+  co_await pass_some(p, first, steps_.size(), nullptr);
 }
 
-// One part through the leading steps; `others` null: with our own instances.
-asio::awaitable<void> step_chain::work_on(part& mine, std::size_t first, std::vector<std::unique_ptr<step>>* others) {
-  try {
-    for (std::size_t i = first; i < in_parallel_ && !mine.done.events.empty(); ++i) {
-      step& does = others ? *(*others)[i] : *steps_[i].does;
-      const auto entered = static_cast<std::int64_t>(mine.done.events.size());
-      report told(steps_[i].name, output_names_, mine.done.outputs, mine.done.dead);
-      tally counted;
-      co_await apply(does, steps_[i].name, mine.done.events, told, counted);
-      count_in(mine.done, i, counted, entered);
+asio::awaitable<void> step_chain::pass_step(passage& p, std::size_t index) {
+  return pass_some(p, index, index + 1, nullptr);
+}
+
+asio::awaitable<void> step_chain::pass_some(passage& p, std::size_t first, std::size_t until, const lane* by) {
+  while (first < until && !p.events.empty()) {
+    if (!by) at_ = "step " + steps_[first].name;
+    const std::size_t next = together_until(first, until, by);
+    if (next > first) {
+      take_together(p, first, next, by);
+      first = next;
+    } else {
+      co_await pass_one(p, first++, by);
     }
+  }
+}
+
+asio::awaitable<void> step_chain::pass_one(passage& p, std::size_t index, const lane* by) {
+  const std::string& name = steps_[index].name;
+  step& does = instance(by, index);
+  report told(name, output_names_, p.outputs, p.dead);
+  const auto began = steady::now();
+  const auto entered = static_cast<std::int64_t>(p.events.size());
+  if (does.waits()) {
+    co_await does.process_waiting(p.events, told);
+  } else {
+    does.process(p.events, told);
+  }
+  tally counted = tally_of(entered, static_cast<std::int64_t>(p.events.size()), told);
+  counted.busy_ns = nanoseconds_since(began);
+  tap_after(name, p.events);
+  count_in(p, index, counted, entered);
+}
+
+// Where a row of steps that take each event by itself ends. Nobody taps, who would want to see batches between them.
+std::size_t step_chain::together_until(std::size_t first, std::size_t until, const lane* by) const {
+  if (taps_ && taps_->wanted()) return first;
+  std::size_t end = first;
+  while (end < until && dynamic_cast<event_step*>(&instance(by, end))) ++end;
+  return end;
+}
+
+// Event by event through all of them, so that a payload is parsed once. What each step takes of the time is measured on
+// some of its events.
+void step_chain::take_together(passage& p, std::size_t first, std::size_t until, const lane* by) {
+  struct one_step {
+    event_step& does;
+    report told;
+    std::int64_t entered = 0, left = 0, timed = 0, timed_ns = 0;
+  };
+  std::vector<one_step> row;
+  row.reserve(until - first);
+  for (std::size_t i = first; i < until; ++i) {
+    row.push_back({dynamic_cast<event_step&>(instance(by, i)), report(steps_[i].name, output_names_, p.outputs, p.dead)});
+  }
+  std::size_t at = 0;  // in the row
+  const auto stays = [&](event& e) {
+    for (at = 0; at < row.size(); ++at) {
+      one_step& one = row[at];
+      const bool timed = one.entered++ % timed_one_in == 0;
+      const auto began = timed ? steady::now() : steady::time_point{};
+      const bool passed = one.does.take(e, p.events, one.told);
+      if (timed) {
+        ++one.timed;
+        one.timed_ns += nanoseconds_since(began);
+      }
+      if (!passed) return false;
+      ++one.left;
+    }
+    return true;
+  };
+  try {
+    const payload_hold parsed_once;
+    std::erase_if(p.events.events, [&](event& e) { return !stays(e); });
+  } catch (...) {
+    if (!by) at_ = "step " + steps_[first + at].name;
+    throw;
+  }
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    const one_step& one = row[i];
+    tally counted = tally_of(one.entered, one.left, one.told);
+    if (one.timed > 0) counted.busy_ns = one.timed_ns * one.entered / one.timed;
+    if (one.entered > 0) count_in(p, first + i, counted, one.entered);
+  }
+}
+
+// One part through the leading steps.
+asio::awaitable<void> step_chain::work_on(part& mine, std::size_t first, const lane* by) {
+  try {
+    co_await pass_some(mine.done, first, in_parallel_, by);
   } catch (...) {
     mine.failure = std::current_exception();
   }
@@ -297,7 +367,7 @@ asio::awaitable<void> step_chain::pass_in_parallel(passage& p, std::size_t first
     const auto told = [left, done](std::exception_ptr) {
       if (--*left == 0) done->notify();
     };
-    asio::co_spawn(there.strand, work_on(parts[i], first, &there.steps), told);
+    asio::co_spawn(there.strand, work_on(parts[i], first, &there), told);
   }
   co_await work_on(parts[0], first, nullptr);
   while (*left > 0) co_await done->wait();

@@ -79,9 +79,14 @@ class step_chain {
   };
   struct part;
 
-  asio::awaitable<void> apply(step& does, const std::string& name, batch& events, report& told, tally& counted);
+  // `by` null: our own instances, on the strand.
+  step& instance(const lane* by, std::size_t index) const { return by ? *by->steps[index] : *steps_[index].does; }
+  asio::awaitable<void> pass_some(passage& p, std::size_t first, std::size_t until, const lane* by);
+  asio::awaitable<void> pass_one(passage& p, std::size_t index, const lane* by);
+  std::size_t together_until(std::size_t first, std::size_t until, const lane* by) const;
+  void take_together(passage& p, std::size_t first, std::size_t until, const lane* by);
   asio::awaitable<void> pass_in_parallel(passage& p, std::size_t first);
-  asio::awaitable<void> work_on(part& mine, std::size_t first, std::vector<std::unique_ptr<step>>* others);
+  asio::awaitable<void> work_on(part& mine, std::size_t first, const lane* by);
   void tap_after(std::string_view name, const batch& events) const;
 
   std::vector<named_step> steps_;
@@ -91,6 +96,7 @@ class step_chain {
   std::size_t opened_ = 0;
   const asio::any_io_executor strand_;
   const std::shared_ptr<flow_taps> taps_;
+  const std::string label_;  // of the dataflow, in the log
   std::string at_;
 };
 

@@ -244,12 +244,14 @@ class row_reader {
   row_reader(batch& out, std::string_view topic_name) : out_(out) {
     type_ = default_type_ = out.keep(default_type);
     default_source_ = out.keep(std::string("/topics/").append(topic_name));
+    topic_ = default_source_.substr(default_source_.size() - topic_name.size());
     source_ = default_source_;
   }
 
   event read(const sqlite::statement& row) {
     event e;
     e.position = row.integer(0);
+    e.topic = topic_;
     e.time = from_micros(row.integer(row.is_null(2) ? 1 : 2));
     e.type = type_ = shared(row, 4, type_, default_type_);
     e.source = source_ = shared(row, 5, source_, default_source_);
@@ -272,7 +274,7 @@ class row_reader {
   }
 
   batch& out_;
-  std::string_view default_type_, default_source_, type_, source_;
+  std::string_view topic_, default_type_, default_source_, type_, source_;
 };
 
 }  // namespace

@@ -29,6 +29,7 @@ runtime::event event_of(const runtime::dead_letter& letter, runtime::batch& owne
   e.type = owner.keep(letter.type);
   e.subject = owner.keep(letter.subject);
   e.datacontenttype = owner.keep(letter.datacontenttype);
+  e.topic = owner.keep(letter.topic);
   e.key = owner.keep(letter.key);
   e.data = owner.keep(letter.data);
   e.time = letter.event_time;

@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include "config/in_quotes.hpp"
+#include "runtime/topics_read.hpp"
 #include "runtime/webhooks.hpp"
 #include "scheduler/background.hpp"
 
@@ -31,6 +32,22 @@ std::string consumer_name(const pipeline_revision& revision, const config::flow&
   return revision.name + "/flow/" + flow.name + "@" + revision.life;
 }
 
+// The streams that a flow feeds: subscribers wait for a flow that is paused or starts again.
+std::vector<std::shared_ptr<runtime::live_stream>> hold_streams(const config::flow& flow, runtime::subscribers& door) {
+  std::vector<std::shared_ptr<runtime::live_stream>> held;
+  const runtime::stream_limits at_least{.events = 1, .bytes = 0};  // the sink says what is kept
+  const auto hold = [&](const config::component_use& to) {
+    if (to.component == "subscribers") held.push_back(door.hold(setting(to, "name"), at_least));
+  };
+  const auto* command = std::get_if<config::command>(&flow.does);
+  if (command && command->to) hold(*command->to);
+  const auto* dataflow = std::get_if<config::dataflow>(&flow.does);
+  if (!dataflow) return held;
+  if (dataflow->to) hold(*dataflow->to);
+  for (const config::component_use& output : dataflow->outputs) hold(output);
+  return held;
+}
+
 }  // namespace
 
 std::string hook_path(const config::flow& flow) {
@@ -46,6 +63,7 @@ flow_supervisor::flow_supervisor(surroundings& around, std::shared_ptr<const pip
       consumer_(consumer_name(*revision_, definition_)),
       counters_(std::make_shared<runtime::dataflow_counters>()),
       taps_(std::make_shared<runtime::flow_taps>()),
+      streams_(hold_streams(definition_, around.offered.subscribers)),
       since_(wall_now()),
       asked_(std::make_shared<runtime::wakeup>(around.where.control)),
       ended_(std::make_shared<runtime::wakeup>(around.where.control)) {
@@ -57,9 +75,18 @@ flow_supervisor::~flow_supervisor() {
   if (const auto path = hook_path(definition_); !path.empty()) around_.offered.webhooks.unreserve(path);
 }
 
-std::string flow_supervisor::reads_topic() const {
+bool flow_supervisor::reads_topic(const std::string& topic) const {
   const auto* from = source_of(definition_);
-  return from && from->component == "topic" ? setting(*from, "topic") : std::string();
+  if (!from) return false;
+  if (from->component == "topic") return setting(*from, "topic") == topic;
+  if (from->component != "topics") return false;
+  const auto& listed = from->settings.at("topics");
+  return std::find(listed.begin(), listed.end(), topic) != listed.end();
+}
+
+std::int64_t flow_supervisor::read_up_to(const std::string& topic, std::int64_t cursor) const {
+  if (source_of(definition_)->component == "topic") return cursor;
+  return runtime::offset_read(around_.offered.flows, consumer_, cursor, topic).value_or(0);
 }
 
 void flow_supervisor::become(flow_state next, std::string reason) {

@@ -16,6 +16,7 @@
 #include "runtime/command_run.hpp"
 #include "runtime/dataflow_run.hpp"
 #include "runtime/readiness.hpp"
+#include "runtime/subscribers.hpp"
 #include "scheduler/pipeline_revision.hpp"
 #include "scheduler/policy.hpp"
 #include "scheduler/surroundings.hpp"
@@ -44,8 +45,9 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   // Samples of what passes a point: a step's name, "from" or "to". invalid: it has no such point, or runs a command.
   result<std::shared_ptr<runtime::tap>> listen(runtime::tap_options options) const;
   const std::string& consumer() const { return consumer_; }
-  // The topic this flow reads, or empty.
-  std::string reads_topic() const;
+  bool reads_topic(const std::string& topic) const;
+  // The offset up to which it has read that topic. Blocks briefly.
+  std::int64_t read_up_to(const std::string& topic, std::int64_t cursor) const;
 
   // Puts dead events through steps and sink again. unavailable: the flow is not running.
   asio::awaitable<result<void>> replay(runtime::batch events, std::vector<std::string> dead_letter_ids);
@@ -73,6 +75,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   const std::string consumer_;
   const std::shared_ptr<runtime::dataflow_counters> counters_;
   const std::shared_ptr<runtime::flow_taps> taps_;
+  const std::vector<std::shared_ptr<runtime::live_stream>> streams_;  // there also while the flow does not run
 
   flow_state state_ = flow_state::stopped;
   std::string reason_;

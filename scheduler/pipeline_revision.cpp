@@ -86,7 +86,7 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
 
 result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record,
                                                                const config::catalog& components, const fs::path& data) {
-  auto parsed = config::parse_pipeline(record.text, components, {.file = record.origin == "rest" ? "" : record.origin});
+  auto parsed = config::parse_pipeline(record.text, components, {.file = record.origin == "rest" ? "" : record.origin, .stored = true});
   if (!parsed) return parsed.error();
   return make_revision(record, std::move(*parsed), data);
 }

@@ -133,9 +133,9 @@ std::vector<consumer_view> pipeline_set::consumers(const std::string& topic) con
   };
   for (const auto& [name, live] : live_) {
     for (const auto& [flow_name, flow] : live->flows()) {
-      if (flow->reads_topic() != topic) continue;
+      if (!flow->reads_topic(topic)) continue;
       const auto at = positions.find(flow->consumer());
-      add(shown_consumer(flow->consumer()), at == positions.end() ? 0 : at->second);
+      add(shown_consumer(flow->consumer()), at == positions.end() ? 0 : flow->read_up_to(topic, at->second));
     }
     for (const auto& [job_name, job] : live->jobs()) {
       if (const auto cursor = job->cursor(topic)) add(name + "/job/" + job_name, *cursor);
@@ -396,7 +396,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
 bool pipeline_set::uses_topic(const live_pipeline& pipeline, const std::string& topic) const {
   if (pipeline.current()->definition->topics.contains(topic)) return true;
   return std::any_of(pipeline.flows().begin(), pipeline.flows().end(),
-                     [&](const auto& flow) { return flow.second->reads_topic() == topic; }) ||
+                     [&](const auto& flow) { return flow.second->reads_topic(topic); }) ||
          std::any_of(pipeline.jobs().begin(), pipeline.jobs().end(),
                      [&](const auto& job) { return job.second->cursor(topic).has_value(); });
 }

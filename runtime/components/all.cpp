@@ -7,10 +7,15 @@ registry make_registry() {
   registry r;
   components::add_webhook_source(r);
   components::add_topic_source(r);
+  components::add_topics_source(r);
   components::add_file_source(r);
   components::add_generate_source(r);
   components::add_folder_source(r);
   components::add_http_poll_source(r);
+  components::add_command_source(r);
+  components::add_lines_source(r);
+  components::add_websocket_source(r);
+  components::add_sse_source(r);
 
   components::add_filter_step(r);
   components::add_map_step(r);
@@ -30,13 +35,17 @@ registry make_registry() {
 
   components::add_enrich_step(r);
   components::add_window_step(r);
+  components::add_join_step(r);
 
   components::add_topic_sink(r);
   components::add_file_sink(r);
   components::add_sqlite_sink(r);
   components::add_http_sink(r);
+  components::add_subscribers_sink(r);
   components::add_stdout_sink(r);
   components::add_drop_sink(r);
+  components::add_command_sink(r);
+  components::add_tcp_sink(r);
   return r;
 }
 

@@ -202,7 +202,8 @@ class cast_step final : public step {
 }  // namespace
 
 void add_cast_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
+  r.add(checked_by(spec(), [](const config::value& v) { return cast_step(v); }),
+        registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<cast_step>(settings);
         }));
 }

@@ -7,6 +7,7 @@
 // key within the time that answers are kept. Each event's fate is its own; but after a crash the same event may find
 // another answer, because tables change.
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <deque>
 #include <filesystem>
@@ -17,6 +18,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -219,7 +221,7 @@ class file_lookup : public lookup {
   file_lookup(const config::value& v, const component_context& context)
       : path_(std::filesystem::absolute(context.workdir / v.at("file").get<std::string>())),
         pool_(context.services.blocking),
-        label_(context.consumer),
+        label_(context.label()),
         look_(v.at("look").get<std::int64_t>()) {}
 
   asio::awaitable<void> open() override {
@@ -242,7 +244,7 @@ class file_lookup : public lookup {
       refused_.reset();
     } catch (const std::exception& failure) {
       refused_ = now;
-      spdlog::warn("{}: enrich goes on with the old table: {}", label_, failure.what());
+      spdlog::warn("{}: goes on with the old table: {}", label_, failure.what());
     }
   }
   bool look_due() const { return clock::now() - looked_ >= look_; }
@@ -333,6 +335,23 @@ void csv_lookup::take() {
     columns.append_object(object, reader.fields);
   }
   rows_ = std::move(rows);
+}
+
+// Without the tables only SQLite's grammar can be asked.
+void check_syntax(const std::string& query) {
+  const sqlite::connection nothing(":memory:", sqlite::open_mode::read_write_create);
+  sqlite3_stmt* made = nullptr;
+  const int code = sqlite3_prepare_v2(nothing.handle(), query.c_str(), -1, &made, nullptr);
+  const std::string wrong = code == SQLITE_OK ? "" : sqlite3_errmsg(nothing.handle());
+  sqlite3_finalize(made);
+  const bool grammar = wrong.ends_with("syntax error") || wrong.starts_with("unrecognized token") || wrong == "incomplete input";
+  if (grammar) throw std::runtime_error("query '" + query + "': " + wrong);
+  const std::size_t begin = query.find_first_not_of(" \t\r\n");
+  std::string word = query.substr(std::min(begin, query.size()), 6);
+  std::transform(word.begin(), word.end(), word.begin(), [](unsigned char c) { return std::toupper(c); });
+  const bool reads = word == "SELECT" || word.starts_with("WITH") || word == "VALUES" || word.starts_with("--") || word.starts_with("/*");
+  if (!reads || query.find_first_of("?:@$") == query.npos)
+    throw std::runtime_error("query '" + query + "' must be a SELECT with one ?");
 }
 
 class sqlite_lookup final : public file_lookup {
@@ -457,6 +476,14 @@ class answer_cache {
   std::size_t bytes_ = 0;
 };
 
+// What stands before and behind the key. Throws when it has no place in the URL.
+std::pair<std::string, std::string> around_key(const std::string& url, const std::string& shown) {
+  constexpr std::string_view mark = "{key}";
+  const std::size_t key = url.find(mark);
+  if (key == url.npos) throw std::runtime_error("url '" + shown + "' must hold {key}");
+  return {url.substr(0, key), url.substr(key + mark.size())};
+}
+
 class http_lookup final : public lookup {
  public:
   http_lookup(const config::value& v, const component_context& context)
@@ -466,11 +493,8 @@ class http_lookup final : public lookup {
         cache_(std::chrono::nanoseconds{v.at("cache").get<std::int64_t>()}, v.at("max_cache").get<std::size_t>()) {
     request_.shown = v.at("url").get<std::string>();
     const std::string url = context.reveal(request_.shown);
-    require_http_url(url, request_.shown);
-    const std::size_t key = url.find("{key}");
-    if (key == url.npos) throw std::runtime_error("url '" + request_.shown + "' must hold {key}");
-    before_key_ = url.substr(0, key);
-    after_key_ = url.substr(key + 5);
+    std::tie(before_key_, after_key_) = around_key(url, request_.shown);
+    require_http_url(before_key_ + "key" + after_key_, request_.shown);
     for (const auto& [name, text] : v.value("headers", std::map<std::string, std::string>{}))
       request_.headers.push_back(name + ": " + context.reveal(text));
     request_.timeout = std::chrono::ceil<std::chrono::milliseconds>(
@@ -584,6 +608,17 @@ std::unique_ptr<lookup> make_lookup(const config::value& from, const component_c
   return std::make_unique<http_lookup>(from.at("http"), context);
 }
 
+// What can be said of the settings without the files and secrets that they name.
+void check(const config::value& v) {
+  const config::value& from = v.at("from");
+  if (from.contains("sqlite")) check_syntax(from.at("sqlite").at("query").get<std::string>());
+  if (!from.contains("http")) return;
+  const auto url = from.at("http").at("url").get<std::string>();
+  if (url.find("${") != url.npos) return require_http_url(url);  // the key may have its place in a secret
+  const auto [before, after] = around_key(url, url);
+  require_http_url(before + "key" + after, url);
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 
 enum class on_miss { pass, drop, dead_letter };
@@ -650,7 +685,7 @@ class enrich_step final : public step {
 }  // namespace
 
 void add_enrich_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+  r.add(checked_by(spec(), check), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<enrich_step>(settings, context);
         }));
 }

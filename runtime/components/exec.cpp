@@ -20,6 +20,8 @@
 #include <spdlog/spdlog.h>
 
 #include "runtime/components/all.hpp"
+#include "runtime/components/missing_program.hpp"
+#include "runtime/components/program_settings.hpp"
 #include "runtime/json.hpp"
 #include "runtime/json_parts.hpp"
 #include "runtime/line_program.hpp"
@@ -35,14 +37,9 @@ constexpr milliseconds first_pause{20}, longest_pause{1000};
 
 std::vector<config::field> fields() {
   using config::field_type;
-  return {{.name = "run",
-           .type = field_type::list,
-           .doc = "The program and its arguments; no shell unless one is named. It prints one line for each line that it "
-                  "reads, and flushes it; everything else goes to stderr.",
-           .required = true,
-           .example = "[python3, score.py]",
-           .children = {{.name = "argument", .type = field_type::string, .doc = "One argument."}},
-           .minimum = 1},
+  std::vector<config::field> all{
+          program_run_field("It prints one line for each line that it reads, and flushes it; everything else goes to stderr.",
+                            "[python3, score.py]"),
           {.name = "send",
            .type = field_type::choice,
            .doc = "What a line holds: data, the payload as JSON; cloudevent, the whole event as CloudEvents JSON with the "
@@ -79,20 +76,12 @@ std::vector<config::field> fields() {
            .type = field_type::duration,
            .doc = "How long it may take to end: after the end of its input, and again after SIGTERM; then SIGKILL.",
            .fallback = "5s"},
-          {.name = "workdir",
-           .type = field_type::string,
-           .doc = "The folder that it starts in, seen from the pipeline's folder.",
-           .example = "${dir}"},
-          {.name = "environment",
-           .type = field_type::map,
-           .doc = "Variables beside those that every command has. Python is told not to buffer its output "
-                  "(PYTHONUNBUFFERED).",
-           .example = "{MODEL: small}",
-           .children = {{.name = "value", .type = field_type::string, .doc = "Its value; secrets by reference."}}},
           {.name = "stateless",
            .type = field_type::boolean,
            .doc = "The program remembers nothing from one event for the next: with `parallel` several of it may run.",
            .fallback = "false"}};
+  for (config::field& f : program_place_fields()) all.push_back(std::move(f));
+  return all;
 }
 
 config::component_spec spec() {
@@ -106,27 +95,16 @@ config::component_spec spec() {
       .settings = {.name = "exec", .type = field_type::object, .doc = "", .children = fields(), .shorthand = "run"},
       .examples = {"exec: [python3, score.py]", "exec: {run: [python3, score.py], timeout: 2s, workdir: \"${dir}\"}",
                    "exec: {run: [jq, --unbuffered, -c, '{id, total}'], stateless: true}"},
+      .doubt = missing_program,
   };
 }
 
 line_program_options options_of(const config::value& v, const component_context& context) {
   const auto duration = [&v](const char* name) { return std::chrono::nanoseconds(v.at(name).get<std::int64_t>()); };
-  line_program_options o;
-  o.name = context.consumer + " " + context.step;
-  for (const auto& argument : v.at("run")) o.run.push_back(context.reveal(argument.get<std::string>()));
-  o.environment = context.environment;
-  o.environment.try_emplace("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-  o.environment.try_emplace("PENSTOCK_PIPELINE", context.pipeline);
+  line_program_options o = program_options(v, context, context.label());
   o.environment.try_emplace("PENSTOCK_STEP", context.step);
-  o.environment.try_emplace("PYTHONUNBUFFERED", "1");
-  const config::value environment = v.value("environment", config::value::object());
-  for (const auto& [name, text] : environment.items())
-    o.environment.insert_or_assign(name, context.reveal(text.get<std::string>()));
-  o.folder = context.workdir / v.value("workdir", "");
-  o.log = context.log;
   o.timeout = duration("timeout");
   o.start_timeout = duration("start_timeout");
-  o.grace = duration("grace");
   o.in_flight = v.at("in_flight").get<std::size_t>();
   o.most_answer_bytes = v.at("max_answer").get<std::size_t>();
   return o;
@@ -135,7 +113,7 @@ line_program_options options_of(const config::value& v, const component_context&
 class exec_step final : public step {
  public:
   exec_step(const config::value& v, const component_context& context)
-      : name_(context.consumer + " " + context.step),
+      : name_(context.label()),
         whole_event_(v.at("send").get<std::string>() == "cloudevent"),
         stateless_(v.at("stateless").get<bool>()),
         in_flight_(v.at("in_flight").get<std::size_t>()),
@@ -274,7 +252,7 @@ class exec_step final : public step {
 }  // namespace
 
 void add_exec_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+  r.add(checked_by(spec(), require_program), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<exec_step>(settings, context);
         }));
 }

@@ -1,4 +1,5 @@
-// A file that grows, through its rotations.
+// A file that grows, through its rotations; or, with end_of_input::at_end, what a flow has not read of it yet: then
+// missing is an error only before anything was read.
 //
 // Positions count the bytes of all files that had the name, one after the other: each of them is a part of the input
 // that begins at a position of its own. Parts are written down (consumer CONSUMER/follow: where it begins, inode,
@@ -6,7 +7,7 @@
 // when its file has been renamed since: it is looked for by inode and first bytes among its neighbours. A file has ended
 // when another one of its name holds something and it was read to its end after that was seen; a file that has become
 // shorter, or begins differently, begins anew as the next part. What the name pointed to and lost again while nobody
-// read is not found.
+// read is not read; the log names it when it is still among the neighbours.
 //
 // Told by inotify: nothing wakes while nothing happens.
 #include <algorithm>
@@ -94,22 +95,25 @@ std::string start_of(int descriptor) {
 
 class file_follow final : public source {
  public:
-  file_follow(std::string name, record_format format, bool start_at_end, const component_context& context)
+  file_follow(std::string name, record_format format, bool start_at_end, end_of_input end,
+              const component_context& context)
       : name_(std::move(name)),
         path_(fs::absolute(context.workdir / name_)),
         format_(format),
         start_at_end_(start_at_end),
+        ends_(end == end_of_input::at_end),
         in_run_(context.run_context != nullptr),
         pool_(context.services.blocking),
         flows_(context.services.flows),
         consumer_(context.consumer + "/follow"),
+        label_(context.label()),
         executor_(context.executor),
         changed_(std::make_shared<wakeup>(context.executor)) {}
 
   asio::awaitable<void> open(std::int64_t position) override {
     if (in_run_) throw std::runtime_error("follow: true never ends, so it is for flows");
     position_ = acknowledged_ = position;
-    auto call = [this] { recall(); };
+    auto call = [this] { recall_input(); };
     co_await pool_.run(std::move(call));
     if (!unsaved_.empty()) co_await save();
   }
@@ -122,10 +126,16 @@ class file_follow final : public source {
         position_ = file_->position();
         co_return std::move(events);
       }
+      if (at_end_) break;
       auto call = [this] { return advance(); };
       const bool more = co_await pool_.run(std::move(call));
-      if (more || watch_anew()) continue;
-      co_await changed_->wait();
+      if (more) continue;
+      if (ends_) {
+        at_end_ = true;
+        if (file_) file_->complete();  // the last record needs no line end
+        continue;
+      }
+      if (!watch_anew()) co_await changed_->wait();
     }
     co_return std::nullopt;
   }
@@ -138,11 +148,12 @@ class file_follow final : public source {
   }
 
  private:
-  void recall();
+  void recall_input();
   void recall_parts();
   void begin(std::int64_t position, std::int64_t offset, const fs::path& path);
   bool go_on(std::size_t index);
   std::optional<fs::path> find(const part& p) const;
+  void warn_of_missed() const;
   bool is(const part& p, const fs::path& path) const;
   bool advance();
   bool began_anew();
@@ -153,10 +164,11 @@ class file_follow final : public source {
   const std::string name_;
   const fs::path path_;
   const record_format format_;
-  const bool start_at_end_, in_run_;
+  const bool start_at_end_, ends_, in_run_;
   blocking_pool& pool_;
   flow_store& flows_;
   const std::string consumer_;
+  const std::string label_;  // in the log
   const asio::any_io_executor executor_;
   const std::shared_ptr<wakeup> changed_;
 
@@ -167,6 +179,7 @@ class file_follow final : public source {
   std::int64_t position_ = 0;      // handed out
   std::int64_t acknowledged_ = 0;
   std::uint64_t opened_ = 0;       // files so far
+  bool at_end_ = false;            // ends_: all that is there was read
   bool stopped_ = false;
 
   // Watching; on the strand.
@@ -180,14 +193,15 @@ class file_follow final : public source {
 // ---------------------------------------------------------------------------------------------------------------
 // After a start. Blocks.
 
-void file_follow::recall() {
+void file_follow::recall_input() {
   recall_parts();
   if (parts_.empty()) {
     const std::optional<look> now = look_at(path_);
-    if (!now) return;  // it may come
+    if (!now && !ends_) return;  // it may come
     // Without parts a position comes from a time when the file was not followed: an offset in it.
-    const std::int64_t read = position_ == 0 && start_at_end_ ? now->size : position_;
-    begin(position_, read <= now->size ? read : 0, path_);
+    const std::int64_t size = now ? now->size : 0;
+    const std::int64_t read = position_ == 0 && start_at_end_ ? size : position_;
+    begin(position_, read <= size ? read : 0, path_);  // throws when there is no file
     return;
   }
   std::size_t index = parts_.size() - 1;
@@ -218,8 +232,9 @@ bool file_follow::go_on(std::size_t index) {
   const std::optional<fs::path> path = find(p);
   const std::int64_t from = std::max(position_, p.begins);
   const std::int64_t offset = p.first + from - p.begins;
-  if (!path || look_at(*path)->size < offset) {
-    spdlog::warn("{}: what was not read of an earlier {} is gone", consumer_, path_.string());
+  const std::optional<look> found = path ? look_at(*path) : std::nullopt;
+  if (!found || found->size < offset) {
+    spdlog::warn("{}: the {} that was read before is gone, and what was not read of it, if anything", label_, path_.string());
     return false;
   }
   const bool newest = index + 1 == parts_.size();
@@ -240,6 +255,28 @@ std::optional<fs::path> file_follow::find(const part& p) const {
     if (is(p, at->path())) return at->path();
   }
   return std::nullopt;
+}
+
+// Files that had the name after the newest part and have another one by now. Nobody knows their positions, so they are
+// not read.
+void file_follow::warn_of_missed() const {
+  const std::optional<fs::path> newest = find(parts_.back());
+  if (!newest || *newest == path_) return;
+  std::error_code failed;
+  const auto written = fs::last_write_time(*newest, failed);
+  std::size_t looked_at = 0;
+  for (fs::directory_iterator at(path_.parent_path(), failed), end; !failed && at != end; at.increment(failed)) {
+    if (++looked_at > most_neighbours) break;
+    const fs::path& other = at->path();
+    const std::optional<look> found = look_at(other);
+    const bool named_after = other != path_ && other.filename().string().starts_with(path_.filename().string());
+    if (!found || !named_after || found->size == 0) continue;
+    const bool known = std::any_of(parts_.begin(), parts_.end(), [&](const part& p) { return p.inode == found->inode; });
+    std::error_code gone;
+    if (known || fs::last_write_time(other, gone) <= written || gone) continue;
+    spdlog::warn("{}: {} may have been {} while nobody read it: if so, its lines are lost", label_, other.string(),
+                 path_.string());
+  }
 }
 
 bool file_follow::is(const part& p, const fs::path& path) const {
@@ -268,6 +305,7 @@ void file_follow::begin(std::int64_t position, std::int64_t offset, const fs::pa
 bool file_follow::advance() {
   if (!file_) {
     if (!look_at(path_)) return false;
+    if (!parts_.empty()) warn_of_missed();
     begin(position_, 0, path_);
     return true;
   }
@@ -366,9 +404,9 @@ bool file_follow::watch_anew() {
 
 }  // namespace
 
-std::unique_ptr<source> make_file_follow(std::string path, record_format format, bool start_at_end,
+std::unique_ptr<source> make_file_follow(std::string path, record_format format, bool start_at_end, end_of_input end,
                                          const component_context& context) {
-  return std::make_unique<file_follow>(std::move(path), format, start_at_end, context);
+  return std::make_unique<file_follow>(std::move(path), format, start_at_end, end, context);
 }
 
 }  // namespace penstock::runtime::components

@@ -138,6 +138,13 @@ settings parse(const config::value& v) {
   return s;
 }
 
+void require_end(const settings& s, bool in_run) {
+  if (s.atomic && !s.rotates && !in_run)
+    throw std::runtime_error("atomic without rotate is for jobs: a flow's file would never get its name");
+}
+
+void check(const config::value& v, config::usage where) { require_end(parse(v), where.in_run); }
+
 // A file open for appending, locked against other writers. Its calls block and throw std::runtime_error.
 class output_file {
  public:
@@ -327,6 +334,7 @@ class file_sink final : public blocking_sink {
         settings_(std::move(s)),
         path_(std::filesystem::absolute(context.workdir / settings_.path)),
         writer_(context.consumer.substr(0, writer_name_limit)),
+        label_(context.label()),
         in_run_(context.run_context != nullptr),
         rows_(settings_.columns) {}
 
@@ -334,8 +342,7 @@ class file_sink final : public blocking_sink {
 
  private:
   void open_blocking(const std::string& checkpoint) override {
-    if (settings_.atomic && !settings_.rotates && !in_run_)
-      throw std::runtime_error("atomic without rotate is for jobs: a flow's file would never get its name");
+    require_end(settings_, in_run_);
     const config::value saved = checkpoint.empty() ? config::value::object() : config::value::parse(checkpoint);
     take_back(saved);
     begin_file();
@@ -499,7 +506,7 @@ class file_sink final : public blocking_sink {
     if (length > recorded && ours) {
       file_->cut(recorded);
     } else {
-      spdlog::warn("{} has {} bytes, {} when this writer left it: goes on at its end", path_.string(), length,
+      spdlog::warn("{}: {} has {} bytes, {} when this writer left it: goes on at its end", label_, path_.string(), length,
                    recorded);
     }
   }
@@ -507,6 +514,7 @@ class file_sink final : public blocking_sink {
   const settings settings_;
   const std::filesystem::path path_;
   const std::string writer_;
+  const std::string label_;  // in the log
   const bool in_run_;
   csv_rows rows_;
   std::int64_t began_us_ = 0;  // when the file's first event was written
@@ -516,7 +524,7 @@ class file_sink final : public blocking_sink {
 }  // namespace
 
 void add_file_sink(registry& r) {
-  r.add(spec(), registry::make_sink([](const config::value& v, const component_context& context) {
+  r.add(checked_by(spec(), check), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<file_sink>(parse(v), context);
         }));
 }

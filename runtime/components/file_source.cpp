@@ -1,5 +1,6 @@
 // from: file - the records of a file, or of the files that match a pattern, once to the end; or of a file that grows, for
-// ever (`follow`, see file_follow.hpp).
+// ever (`follow`, see file_follow.hpp). In a flow also the first stands still at the file's end and goes on with what is
+// new after the next start: what was appended, or another file of that name.
 //
 // Blocks are read on the blocking pool and cut into records on the strand (record_file.hpp). A record's position is the
 // byte offset after it, so a restart goes on exactly there. Several files are one input, in the order of their names: which
@@ -60,9 +61,28 @@ config::component_spec spec() {
                    "file: {path: \"exports/*.csv\"}"},
       .bounded = true,
       .live = true,
+      .endless =
+          [](const config::value& settings) {
+            const bool follows = settings.is_object() && settings.contains("follow") && settings.at("follow") == true;
+            return std::string(follows ? "follow: true" : "");
+          },
   };
 }
 
+bool follows(const config::value& v) { return v.value("follow", false); }
+bool is_pattern(const std::string& path) { return path.find_first_of("*?[") != path.npos; }
+
+void require_one_file(const std::string& path, bool in_run) {
+  if (in_run || !is_pattern(path)) return;
+  throw std::runtime_error("'" + path + "' names several files, which is for jobs; a flow reads a folder with `from: "
+                           "{folder: …}`");
+}
+
+void check(const config::value& v, config::usage where) {
+  if (!follows(v)) require_one_file(v.at("path").get<std::string>(), where.in_run);
+}
+
+// Of a run: the file from one end to the other.
 class file_source final : public source {
  public:
   file_source(std::string path, record_format format, const component_context& context)
@@ -120,10 +140,7 @@ class files_source final : public source {
         in_run_(context.run_context != nullptr) {}
 
   asio::awaitable<void> open(std::int64_t position) override {
-    if (!in_run_) {
-      throw std::runtime_error("'" + pattern_ + "' names several files, which is for jobs; a flow reads a folder "
-                               "with `from: {folder: …}`");
-    }
+    require_one_file(pattern_, in_run_);
     position_ = position;
     auto call = [this] { return known() || match(); };
     const bool were_known = co_await pool_.run(std::move(call));
@@ -219,15 +236,16 @@ class files_source final : public source {
 std::unique_ptr<source> make(const config::value& v, const component_context& context) {
   std::string path = v.at("path").get<std::string>();
   const record_format format = record_format::of(v, path);
-  if (v.value("follow", false))
-    return make_file_follow(std::move(path), format, v.value("start", "beginning") == "end", context);
-  if (path.find_first_of("*?[") != path.npos)
+  if (follows(v))
+    return make_file_follow(std::move(path), format, v.value("start", "beginning") == "end", end_of_input::never, context);
+  if (is_pattern(path))
     return std::make_unique<files_source>(std::move(path), format, context);
+  if (!context.run_context) return make_file_follow(std::move(path), format, false, end_of_input::at_end, context);
   return std::make_unique<file_source>(std::move(path), format, context);
 }
 
 }  // namespace
 
-void add_file_source(registry& r) { r.add(spec(), registry::make_source(make)); }
+void add_file_source(registry& r) { r.add(checked_by(spec(), check), registry::make_source(make)); }
 
 }  // namespace penstock::runtime::components

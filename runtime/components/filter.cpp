@@ -26,19 +26,16 @@ config::component_spec spec() {
   };
 }
 
-class filter_step final : public step {
+class filter_step final : public event_step {
  public:
   filter_step(std::string condition, const std::string* run_context)
       : condition_(std::move(condition), run_context) {}
 
-  bool stateless() const override { return true; }
-  void process(batch& events, step_output& out) override {
-    std::erase_if(events.events, [&](const event& e) {
-      lua_outcome<bool> kept = condition_.truth(e);
-      if (kept.failure.empty()) return !kept.value;
-      out.dead(e, std::move(kept.failure));
-      return true;
-    });
+  bool take(event& e, batch&, step_output& out) override {
+    lua_outcome<bool> kept = condition_.truth(e);
+    if (kept.failure.empty()) return kept.value;
+    out.dead(e, std::move(kept.failure));
+    return false;
   }
 
  private:

@@ -85,8 +85,8 @@ struct settings {
   record_format format;
 };
 
-settings parse(const config::value& v, const component_context& context) {
-  const fs::path whole = fs::absolute(context.workdir / v.at("path").get<std::string>());
+settings parse(const config::value& v, const fs::path& workdir) {
+  const fs::path whole = fs::absolute(workdir / v.at("path").get<std::string>());
   settings s{whole.parent_path(), whole.filename().string(),
              std::chrono::nanoseconds{v.value("settle", std::int64_t{1'000'000'000})}, v.value("done", ""),
              record_format::of(v, whole.string())};
@@ -96,6 +96,8 @@ settings parse(const config::value& v, const component_context& context) {
   if (v.contains("remove") && !v.at("remove").get<bool>()) throw std::runtime_error("remove: false needs done");
   return s;
 }
+
+settings check(const config::value& v) { return parse(v, "/"); }
 
 class folder_source final : public source {
  public:
@@ -109,7 +111,7 @@ class folder_source final : public source {
 
   asio::awaitable<void> open(std::int64_t position) override {
     position_ = acknowledged_ = position;
-    auto call = [this] { recall(); };
+    auto call = [this] { recall_files(); };
     co_await pool_.run(std::move(call));
     const auto tell = [this] { changed_->notify(); };
     watch_ = std::make_unique<folder_watch>(executor_, settings_.folder, settings_.pattern, settings_.settle, tell);
@@ -153,7 +155,7 @@ class folder_source final : public source {
   taken_file& current() { return taken_.back(); }
 
   // What an earlier start has begun. Blocks.
-  void recall() {
+  void recall_files() {
     std::vector<taken_file> known;
     for (const state_entry& entry : flows_.load(consumer_).steps) {
       taken_file f;
@@ -278,8 +280,8 @@ class folder_source final : public source {
 }  // namespace
 
 void add_folder_source(registry& r) {
-  r.add(spec(), registry::make_source([](const config::value& v, const component_context& context) {
-          return std::make_unique<folder_source>(parse(v, context), context);
+  r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
+          return std::make_unique<folder_source>(parse(v, context.workdir), context);
         }));
 }
 

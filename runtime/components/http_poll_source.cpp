@@ -90,6 +90,8 @@ struct settings {
   bool conditional = true;
 };
 
+void check(const config::value& v) { require_http_url(v.at("url").get<std::string>()); }
+
 settings parse(const config::value& v, const component_context& context) {
   settings s;
   s.request.shown = v.at("url").get<std::string>();
@@ -117,7 +119,8 @@ class http_poll_source final : public source {
       : settings_(std::move(s)),
         pool_(context.services.blocking),
         flows_(context.services.flows),
-        label_(context.consumer),
+        name_(context.consumer),
+        label_(context.label()),
         consumer_(context.consumer + "/poll"),
         woken_(std::make_shared<wakeup>(context.executor)),
         due_(clock::now()) {}
@@ -192,7 +195,7 @@ class http_poll_source final : public source {
                                format_size(static_cast<std::int64_t>(settings_.request.most_bytes)));
     }
     const auto body = std::make_shared<const buffer>(std::move(answer.body));
-    const event_defaults defaults{.source = "/" + label_, .now = wall_now()};
+    const event_defaults defaults{.source = "/" + name_, .now = wall_now()};
     result<batch> events = read_events(body, intake_format::json, defaults);
     if (events) return std::move(*events);
     result<batch> lines = read_events(body, intake_format::ndjson, defaults);
@@ -225,7 +228,7 @@ class http_poll_source final : public source {
   const settings settings_;
   blocking_pool& pool_;
   flow_store& flows_;
-  const std::string label_, consumer_;
+  const std::string name_, label_, consumer_;  // in events (after a slash), in the log, in the store
   const std::shared_ptr<wakeup> woken_;
   std::unique_ptr<http_client> client_;
   clock::time_point due_;          // of the next request
@@ -237,7 +240,7 @@ class http_poll_source final : public source {
 }  // namespace
 
 void add_http_poll_source(registry& r) {
-  r.add(spec(), registry::make_source([](const config::value& v, const component_context& context) {
+  r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<http_poll_source>(parse(v, context), context);
         }));
 }

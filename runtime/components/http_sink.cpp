@@ -2,8 +2,8 @@
 //
 // 2xx: taken. 408, 429, 5xx and network failures: tried again, with growing pauses or when Retry-After says, for
 // `retry_for` in all; then the flow fails and is restarted with backoff, so nothing is lost. Any other 4xx: the events of
-// that request become dead letters. At-least-once: when a later request of a batch fails for good, the events before
-// it are sent again; each request of `batch: single` carries `Idempotency-Key: EVENT ID`, by which a receiver can
+// that request become dead letters. At-least-once: when a later request of a batch fails and the flow is restarted, the
+// events before it are sent again (not so when `delivery` tries again or gives up: only what is left then counts); each request of `batch: single` carries `Idempotency-Key: EVENT ID`, by which a receiver can
 // tell. Pauses hold no thread. Redirects are not followed, and proxy variables of the environment are ignored.
 #include <algorithm>
 #include <chrono>
@@ -108,10 +108,13 @@ struct settings {
   std::chrono::nanoseconds retry_for{};
 };
 
+void check(const config::value& v) { require_http_url(v.at("url").get<std::string>()); }
+
 settings parse(const config::value& v, const component_context& context) {
   settings s;
-  s.request.shown = v.at("url").get<std::string>();
-  s.request.url = context.reveal(s.request.shown);
+  const auto url = v.at("url").get<std::string>();
+  s.request.shown = without_query(url);
+  s.request.url = context.reveal(url);
   require_http_url(s.request.url, s.request.shown);
   for (const std::string_view method : {"POST", "PUT", "PATCH"}) {
     if (method == v.value("method", "POST")) s.request.method = method;
@@ -158,6 +161,14 @@ struct attempt {
   std::string failure{};                // why, or what a failing answer said
 };
 
+// How the sending of one request ended, after all attempts. refused: the receiver will never take it.
+struct delivery_end {
+  enum class kind { taken, refused, given_up };
+  delivery_end(kind k, std::string why) : is(k), reason(std::move(why)) {}
+  kind is;
+  std::string reason;
+};
+
 class http_sink final : public sink {
  public:
   http_sink(settings s, const component_context& context)
@@ -179,9 +190,14 @@ class http_sink final : public sink {
       }
       const bool full = together.size() >= settings_.most || i + 1 == events->size();
       if (!full || together.empty()) continue;
-      const std::string reason = co_await send(*events, together, deadline);
-      for (const std::size_t index : together) {
-        if (!reason.empty()) written.refused.push_back({index, reason});
+      const delivery_end end = co_await send(*events, together, deadline);
+      if (end.is == delivery_end::kind::given_up) {
+        std::vector<std::size_t> left = std::move(together);
+        for (std::size_t later = i + 1; later < events->size(); ++later) left.push_back(later);
+        throw partly_written(end.reason, std::move(written), std::move(left));
+      }
+      if (end.is == delivery_end::kind::refused) {
+        for (const std::size_t index : together) written.refused.push_back({index, end.reason});
       }
       together.clear();
     }
@@ -196,21 +212,22 @@ class http_sink final : public sink {
   }
 
  private:
-  // Why the receiver will never take them; empty: it has. Throws when time is over.
-  asio::awaitable<std::string> send(const batch& events, const std::vector<std::size_t>& which,
+  asio::awaitable<delivery_end> send(const batch& events, const std::vector<std::size_t>& which,
                                     clock::time_point deadline) {
     http_request request = settings_.request;
     const std::string body = body_of(events, which, request);
     request.body = body;
+    const delivery_end taken(delivery_end::kind::taken, "");
     std::chrono::nanoseconds pause = first_pause;
     while (true) {
       auto call = [this, &request] { return try_once(request); };
       const attempt tried = co_await pool_.run(std::move(call));
-      if (tried.answer && tried.answer->taken()) co_return std::string();
-      if (tried.answer && !tried.answer->temporary()) co_return tried.failure;
+      if (tried.answer && tried.answer->taken()) co_return taken;
+      const std::string reason = request.shown + ": " + tried.failure;
+      if (tried.answer && !tried.answer->temporary()) co_return delivery_end(delivery_end::kind::refused, reason);
       const clock::time_point next = clock::now() + std::max(pause, asked_for(tried));
       const bool redirected = tried.answer && tried.answer->status < 400;  // that will not change
-      if (redirected || next > deadline) throw std::runtime_error(request.shown + ": " + tried.failure);
+      if (redirected || next > deadline) co_return delivery_end(delivery_end::kind::given_up, reason);
       asio::steady_timer timer(executor_, next);
       co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
       pause = std::min<std::chrono::nanoseconds>(2 * pause, longest_pause);
@@ -264,7 +281,7 @@ class http_sink final : public sink {
 }  // namespace
 
 void add_http_sink(registry& r) {
-  r.add(spec(), registry::make_sink([](const config::value& v, const component_context& context) {
+  r.add(checked_by(spec(), check), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<http_sink>(parse(v, context), context);
         }));
 }

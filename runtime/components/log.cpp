@@ -56,7 +56,7 @@ config::component_spec spec() {
 class log_step final : public step {
  public:
   log_step(const config::value& v, const component_context& context)
-      : name_(context.consumer + (context.step.empty() ? "" : " " + context.step)),
+      : name_(context.label()),
         level_(spdlog::level::from_str(v.at("level").get<std::string>())),
         most_(v.at("most").get<std::int64_t>()) {
     if (v.contains("text")) text_.emplace(v.at("text").get<std::string>(), context.run_context.get());

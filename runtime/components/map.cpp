@@ -43,31 +43,26 @@ std::vector<std::pair<std::string, std::string>> fields_of(const config::value& 
   return fields;
 }
 
-class map_step final : public step {
+class map_step final : public event_step {
  public:
   map_step(const config::value& settings, const std::string* run_context)
       : mapping_(fields_of(settings), run_context) {}
 
-  bool stateless() const override { return true; }
-  void process(batch& events, step_output& out) override {
-    std::string made;
-    std::size_t kept = 0;
-    for (event& e : events.events) {
-      made.clear();
-      lua_outcome<bool> mapped = mapping_.apply(e, made);
-      if (!mapped.failure.empty()) {
-        out.dead(e, std::move(mapped.failure));
-        continue;
-      }
-      e.data = events.keep(made);
-      e.datacontenttype = {};
-      events.events[kept++] = e;
+  bool take(event& e, batch& memory, step_output& out) override {
+    made_.clear();
+    lua_outcome<bool> mapped = mapping_.apply(e, made_);
+    if (!mapped.failure.empty()) {
+      out.dead(e, std::move(mapped.failure));
+      return false;
     }
-    events.events.resize(kept);
+    e.data = memory.keep(made_);
+    e.datacontenttype = {};
+    return true;
   }
 
  private:
   const lua_mapping mapping_;
+  std::string made_;  // the payload under way; its storage is used again
 };
 
 }  // namespace

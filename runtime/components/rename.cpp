@@ -96,7 +96,8 @@ class rename_step final : public step {
 }  // namespace
 
 void add_rename_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
+  r.add(checked_by(spec(), [](const config::value& v) { return rename_step(v); }),
+        registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<rename_step>(settings);
         }));
 }

@@ -55,27 +55,22 @@ config::component_spec spec() {
   };
 }
 
-class route_step final : public step {
+class route_step final : public event_step {
  public:
   route_step(const config::value& settings, const std::string* run_context) : all_(settings.at("all").get<bool>()) {
     for (const auto& [name, condition] : settings.at("to").items())
       ways_.push_back({name, lua_expression(condition.get<std::string>(), run_context)});
   }
 
-  void process(batch& events, step_output& out) override {
-    std::vector<const way*> taken;
-    std::erase_if(events.events, [&](const event& e) {
-      taken.clear();
-      if (std::string failure = choose(e, taken); !failure.empty()) {
-        out.dead(e, std::move(failure));
-        return true;
-      }
-      for (const way* one : taken) out.to_output(e, one->output);
-      return !taken.empty();
-    });
+  bool take(event& e, batch&, step_output& out) override {
+    taken_.clear();
+    if (std::string failure = choose(e); !failure.empty()) {
+      out.dead(e, std::move(failure));
+      return false;
+    }
+    for (const way* one : taken_) out.to_output(e, one->output);
+    return taken_.empty();
   }
-
-  bool stateless() const override { return true; }
 
  private:
   struct way {
@@ -84,12 +79,12 @@ class route_step final : public step {
   };
 
   // All conditions are asked before the event goes anywhere. Returns why one failed.
-  std::string choose(const event& e, std::vector<const way*>& taken) const {
+  std::string choose(const event& e) {
     for (const way& one : ways_) {
       lua_outcome<bool> holds = one.condition.truth(e);
       if (!holds.failure.empty()) return one.output + ": " + holds.failure;
       if (!holds.value) continue;
-      taken.push_back(&one);
+      taken_.push_back(&one);
       if (!all_) break;
     }
     return {};
@@ -97,6 +92,7 @@ class route_step final : public step {
 
   const bool all_;
   std::vector<way> ways_;
+  std::vector<const way*> taken_;  // by the event at hand
 };
 
 }  // namespace

@@ -1,7 +1,9 @@
 // steps: select - keeps only the named fields of a JSON object, in the order named and as they were written.
 //
 // A field that an event does not have is left out. What is no JSON object is a dead letter. Stateless.
+#include <algorithm>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,7 +38,13 @@ config::component_spec spec() {
 class select_step final : public step {
  public:
   explicit select_step(const config::value& settings) {
-    for (const auto& field : settings) paths_.push_back(path_of(field.get<std::string>()));
+    for (const auto& field : settings) {
+      const auto name = field.get<std::string>();
+      auto path = path_of(name);
+      if (std::find(paths_.begin(), paths_.end(), path) != paths_.end())
+        throw std::runtime_error("'" + name + "' is named twice");
+      paths_.push_back(std::move(path));
+    }
   }
 
   void process(batch& events, step_output& out) override {
@@ -60,7 +68,8 @@ class select_step final : public step {
 }  // namespace
 
 void add_select_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
+  r.add(checked_by(spec(), [](const config::value& v) { return select_step(v); }),
+        registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<select_step>(settings);
         }));
 }

@@ -67,7 +67,11 @@ constexpr std::size_t most_bytes = 64 << 20;
 std::vector<std::pair<std::string, std::string>> fields_of(const config::value& settings) {
   std::vector<std::pair<std::string, std::string>> fields;
   const config::value kept = settings.value("keep", config::value::object());
-  for (const auto& [name, expression] : kept.items()) fields.emplace_back(name, expression.get<std::string>());
+  for (const auto& [name, expression] : kept.items()) {
+    if (settings.contains("into") && name == settings.at("into"))
+      throw std::runtime_error("keep: '" + name + "' is the field that the item goes into");
+    fields.emplace_back(name, expression.get<std::string>());
+  }
   return fields;
 }
 
@@ -173,7 +177,7 @@ class split_step final : public step {
 }  // namespace
 
 void add_split_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+  r.add(checked_by(spec(), fields_of), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<split_step>(settings, context.run_context.get());
         }));
 }

@@ -55,7 +55,7 @@ config::component_spec spec() {
                         {.name = "over",
                          .type = field_type::choice,
                          .doc = "batch: the events that are processed together, at most some hundreds, as they happened "
-                                "to come. all: everything until the input ends, for jobs.",
+                                "to come. all: everything until the input ends, for jobs and for flows whose input ends.",
                          .fallback = "batch",
                          .choices = {"batch", "all"}},
                         {.name = "max_events",
@@ -461,10 +461,18 @@ class sql_step final : public step {
   std::int64_t arrived_ = 0;
 };
 
+// Over all: the result leaves at the end of the input.
+sql_step check(const config::value& v, config::usage where) {
+  if (v.at("over") == "all" && !where.input_ends)
+    throw std::runtime_error("over: all waits for the end of the input, which never comes here; put a `window` before it "
+                             "and use over: batch, or use it in a job");
+  return sql_step(v);
+}
+
 }  // namespace
 
 void add_sql_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
+  r.add(checked_by(spec(), check), registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<sql_step>(settings);
         }));
 }

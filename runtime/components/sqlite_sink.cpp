@@ -480,7 +480,7 @@ class sqlite_sink final : public blocking_sink {
 }  // namespace
 
 void add_sqlite_sink(registry& r) {
-  r.add(spec(), registry::make_sink([](const config::value& v, const component_context& context) {
+  r.add(checked_by(spec(), parse), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<sqlite_sink>(parse(v), context);
         }));
 }

@@ -16,17 +16,16 @@
 // - Bounds: windows held, values in one window's list, bytes of keys and kept values. What goes beyond is a dead letter,
 //   but still moves the watermark, so that windows go on closing and make room.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <stdexcept>
 #include <utility>
 
 #include <nlohmann/json.hpp>
-#include <openssl/evp.h>
 #include <simdjson.h>
 
 #include "config/time.hpp"
 #include "runtime/components/all.hpp"
+#include "runtime/components/event_clock.hpp"
 #include "runtime/key_windows.hpp"
 #include "runtime/lua.hpp"
 #include "runtime/watermark.hpp"
@@ -37,19 +36,8 @@ namespace {
 
 constexpr std::int64_t most_spans = 10'000;  // windows that one event may belong to
 constexpr const char* watermark_row = "m";
-// The years 100 to 9900: windows around them can still be written as RFC 3339.
-constexpr std::int64_t earliest_time = -59'011'459'200'000'000, latest_time = 250'246'627'200'000'000;
 
 // ---- the record
-
-config::field duration(std::string name, std::string doc, std::string fallback, std::string example, double minimum) {
-  return {.name = std::move(name),
-          .type = config::field_type::duration,
-          .doc = std::move(doc),
-          .fallback = std::move(fallback),
-          .example = std::move(example),
-          .minimum = minimum};
-}
 
 config::field required(config::field f) {
   f.required = true;
@@ -60,8 +48,6 @@ config::field not_with_count(config::field f) {
   f.excludes = "count";
   return f;
 }
-
-constexpr double shortest_s = 0.001;
 
 config::field aggregate_field() {
   using config::field_type;
@@ -113,23 +99,25 @@ config::field aggregate_field() {
 std::vector<config::field> shape_fields() {
   using config::field_type;
   return {
-      duration("tumbling", "One window after the other, of this length; they begin at multiples of it since 1970 (UTC).",
-               "", "1h", shortest_s),
+      duration_field("tumbling",
+                     "One window after the other, of this length; they begin at multiples of it since 1970 (UTC).", "",
+                     "1h", shortest_s),
       {.name = "sliding",
        .type = field_type::object,
        .doc = "Windows that overlap: of this size, a new one every so often.",
        .example = "{size: 1h, every: 5m}",
-       .children = {required(duration("size", "How long each window is.", "", "1h", shortest_s)),
-                    required(duration("every", "How far their begins lie apart; not more than size.", "", "5m",
-                                      shortest_s))}},
+       .children = {required(duration_field("size", "How long each window is.", "", "1h", shortest_s)),
+                    required(duration_field("every", "How far their begins lie apart; not more than size.", "", "5m",
+                                            shortest_s))}},
       {.name = "session",
        .type = field_type::object,
        .doc = "Events of a key that follow each other by less than gap.",
        .example = "{gap: 10m}",
-       .children = {required(duration("gap", "How long nothing comes before a session has ended.", "", "10m",
-                                      shortest_s)),
-                    duration("longest", "A session that becomes longer ends there, and the next event begins another.",
-                             "24h", "8h", shortest_s)},
+       .children = {required(duration_field("gap", "How long nothing comes before a session has ended.", "", "10m",
+                                            shortest_s)),
+                    duration_field("longest",
+                                   "A session that becomes longer ends there, and the next event begins another.", "24h",
+                                   "8h", shortest_s)},
        .shorthand = "gap"},
       {.name = "count",
        .type = field_type::integer,
@@ -142,26 +130,21 @@ std::vector<config::field> shape_fields() {
 std::vector<config::field> time_fields() {
   using config::field_type;
   return {
-      not_with_count({.name = "time",
-                      .type = field_type::expression,
-                      .doc = "When the event happened: an RFC 3339 text or milliseconds since 1970. Without it, meta.time.",
-                      .example = "event.time"}),
+      not_with_count(time_field()),
       not_with_count({.name = "clock",
                       .type = field_type::choice,
                       .doc = "event: windows follow the events' own times. processing: the wall clock when they are "
                              "processed; delay, lateness, idle and max_ahead then mean nothing.",
                       .fallback = "event",
                       .choices = {"event", "processing"}}),
-      not_with_count(duration("delay", "How far the watermark stays behind the newest time, so that events that are out "
-                                       "of order by less are in time.", "0s", "1m", 0)),
-      not_with_count(duration("lateness",
-                              "How long a closed window is kept. An event that comes for it in this time makes the "
-                              "corrected result leave at once, with the next revision; later ones go to the output late.",
-                              "0s", "6h", 0)),
-      not_with_count(duration("idle", "When no event has come for so long, the watermark moves on with the wall clock.",
-                              "1m", "10s", shortest_s)),
-      not_with_count(duration("max_ahead", "An event whose time is further ahead of the wall clock is a dead letter.",
-                              "1h", "5m", 0)),
+      not_with_count(delay_field()),
+      not_with_count(duration_field(
+          "lateness",
+          "How long a closed window is kept. An event that comes for it in this time makes the corrected result leave at "
+          "once, with the next revision; later ones go to the output late.",
+          "0s", "6h", 0)),
+      not_with_count(idle_field()),
+      not_with_count(max_ahead_field()),
   };
 }
 
@@ -227,8 +210,6 @@ config::component_spec spec() {
 }
 
 // ---- settings
-
-std::int64_t micros_of(const config::value& nanoseconds) { return nanoseconds.get<std::int64_t>() / 1000; }
 
 window_shape shape_of(const config::value& v) {
   window_shape shape;
@@ -308,6 +289,10 @@ settings parse(const config::value& v) {
   if (s.processing_clock && s.time)
     throw std::runtime_error("`time` and `clock: processing` exclude each other; give one of them");
   if (s.processing_clock) s.lateness = 0;
+  const bool counts = s.shape.is == window_shape::kind::count;
+  if (counts && static_cast<std::size_t>(s.shape.count) > s.limits.values_per_window &&
+      aggregate_plan(s.aggregates).has_lists())
+    throw std::runtime_error("a window of `count` events cannot keep all their values: raise max_values");
   return s;
 }
 
@@ -371,53 +356,6 @@ class expressions {
   simdjson::ondemand::parser parser_;
 };
 
-// Of an RFC 3339 text or milliseconds since 1970, as JSON.
-std::optional<std::int64_t> micros_of_time(std::string_view json) {
-  std::optional<std::int64_t> at;
-  if (json.size() >= 2 && json.front() == '"') {
-    if (const auto parsed = parse_time(json.substr(1, json.size() - 2))) at = to_micros(*parsed);
-  } else if (const auto ms = number_of(json)) {
-    if (std::abs(ms->real) > 1e15) return std::nullopt;
-    at = ms->whole ? ms->integer * 1000 : std::llround(ms->real * 1000);
-  }
-  return at;
-}
-
-// A key as an event has it: texts as they are, all else as JSON, null as none.
-std::string key_text(std::string_view json) {
-  if (json == "null") return {};
-  if (json.front() != '"') return std::string(json);
-  if (json.find('\\') == json.npos) return std::string(json.substr(1, json.size() - 2));
-  return nlohmann::json::parse(json).get<std::string>();
-}
-
-// The first half of SHA-256, as 32 hexadecimal digits: enough to never meet another.
-class id_maker {
- public:
-  id_maker() : digest_(EVP_MD_fetch(nullptr, "SHA256", nullptr), EVP_MD_free), context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    if (!digest_ || !context_) throw std::runtime_error("SHA-256 is not available");
-  }
-
-  std::string of(std::string_view text) {
-    unsigned char hash[EVP_MAX_MD_SIZE];
-    const bool done = EVP_DigestInit_ex2(context_.get(), digest_.get(), nullptr) == 1 &&
-                      EVP_DigestUpdate(context_.get(), text.data(), text.size()) == 1 &&
-                      EVP_DigestFinal_ex(context_.get(), hash, nullptr) == 1;
-    if (!done) throw std::runtime_error("SHA-256 failed");
-    constexpr std::string_view digits = "0123456789abcdef";
-    std::string out;
-    for (std::size_t i = 0; i < 16; ++i) {
-      out += digits[hash[i] >> 4];
-      out += digits[hash[i] & 15];
-    }
-    return out;
-  }
-
- private:
-  std::unique_ptr<EVP_MD, decltype(&EVP_MD_free)> digest_;
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-};
-
 // ---------------------------------------------------------------------------------------------------------------
 
 class window_step final : public step {
@@ -429,10 +367,7 @@ class window_step final : public step {
         name_(context.consumer + "/" + context.step),
         watermark_(settings_.delay, settings_.idle),
         windows_(settings_.shape, plan_, settings_.lateness, settings_.limits,
-                 [this](const key_window& w) { add_result(w); }) {
-    if (counts() && plan_.has_lists() && static_cast<std::size_t>(settings_.shape.count) > settings_.limits.values_per_window)
-      throw std::runtime_error("a window of `count` events cannot keep all their values: raise max_values");
-  }
+                 [this](const key_window& w) { add_result(w); }) {}
 
   void process(batch& events, step_output& out) override {
     if (events.empty()) return;
@@ -545,18 +480,7 @@ class window_step final : public step {
       time = clock_;
       return {};
     }
-    if (settings_.time) {
-      const std::optional<std::int64_t> found = micros_of_time(expressions_.time);
-      if (!found)
-        return "time: an RFC 3339 text or milliseconds since 1970 are needed, not " +
-               std::string(expressions_.time.size() > 100 ? "this value" : expressions_.time);
-      time = *found;
-    }
-    if (time < earliest_time || time > latest_time) return "its time is not within the years 100 to 9900";
-    if (time - wall > settings_.max_ahead)
-      return "its time " + format_time(from_micros(time)) + " is more than " +
-             format_duration(std::chrono::microseconds(settings_.max_ahead)) + " ahead of the clock (max_ahead)";
-    return {};
+    return find_event_time(settings_.time ? expressions_.time : std::string_view(), wall, settings_.max_ahead, time);
   }
 
   void add_result(const key_window& w) {
@@ -617,7 +541,7 @@ class window_step final : public step {
 }  // namespace
 
 void add_window_step(registry& r) {
-  r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
+  r.add(checked_by(spec(), parse), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<window_step>(settings, context);
         }));
 }

@@ -17,6 +17,7 @@
 #include "runtime/blocking_pool.hpp"
 #include "runtime/flow_store.hpp"
 #include "runtime/topic.hpp"
+#include "runtime/subscribers.hpp"
 #include "runtime/webhooks.hpp"
 #include "scheduler/store.hpp"
 #include "tests/api/http_client.hpp"
@@ -91,7 +92,8 @@ class daemon_parts {
   runtime::topics topics_{folder_ / "topics", writers_.get_executor()};
   runtime::flow_store flow_store_{folder_ / "flows.db", asio::make_strand(writers_)};
   runtime::webhooks webhooks_;
-  runtime::services services_{topics_, flow_store_, webhooks_, blocking_, {}};
+  runtime::subscribers subscribers_;
+  runtime::services services_{topics_, flow_store_, webhooks_, subscribers_, blocking_, {}};
   runtime::registry components_ = runtime::make_registry();
   scheduler::store store_{folder_ / "state.db", store_thread_.get_executor()};
   scheduler::supervisor supervisor_{{control_.get_executor(), flows_.get_executor(), batch_.get_executor()},

@@ -29,6 +29,7 @@
 #include "runtime/blocking_pool.hpp"
 #include "runtime/command_run.hpp"
 #include "runtime/topic.hpp"
+#include "runtime/subscribers.hpp"
 #include "runtime/webhooks.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -113,8 +114,9 @@ class supervised {
   topics topics_{dir_ / "topics", asio::make_strand(pool_)};
   flow_store flows_{dir_ / "flows.db", asio::make_strand(pool_)};
   webhooks webhooks_;
+  subscribers subscribers_;
   blocking_pool blocking_{2};
-  services services_{topics_, flows_, webhooks_, blocking_, {}};
+  services services_{topics_, flows_, webhooks_, subscribers_, blocking_, {}};
   registry components_;
 };
 

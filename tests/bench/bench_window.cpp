@@ -1,7 +1,7 @@
-// What a window costs for each event: simdjson alone (the floor), then windows by key with 10,000 and 1,000,000 keys, with
-// and without an exact percentile, in memory, in one thread, in the same minute on the same machine. Every event's own
-// state is asked for after each batch, as a flow does. Prints events per second and the ratio to the floor; asserts
-// nothing.
+// What windows and joins cost for each event: simdjson alone (the floor), then windows by key with 10,000 and 1,000,000 keys,
+// with and without an exact percentile, and a join in which each event finds one partner, in memory, in one thread, in the
+// same minute on the same machine. Every event's own state is asked for after each batch, as a flow does. Prints events per
+// second and the ratio to the floor; asserts nothing.
 //
 // Usage: bench_window [events]   (default 2000000)
 #include <algorithm>
@@ -21,6 +21,7 @@
 #include "runtime/flow_store.hpp"
 #include "runtime/registry.hpp"
 #include "runtime/topic.hpp"
+#include "runtime/subscribers.hpp"
 #include "runtime/webhooks.hpp"
 
 namespace {
@@ -88,15 +89,16 @@ struct surroundings {
   runtime::topics topics{"/nowhere", pool.get_executor()};
   flow_store flows{"/nowhere/flows.db", pool.get_executor()};
   webhooks hooks;
-  services offered{topics, flows, hooks, blocking, {}};
+  subscribers streams;
+  services offered{topics, flows, hooks, streams, blocking, {}};
   registry components = make_registry();
 
-  std::unique_ptr<step> window(const std::string& steps) {
+  std::unique_ptr<step> made(const std::string& definition) {
     const auto parsed = config::parse_pipeline(
-        "name: bench\nflows:\n  f:\n    from: {generate: {count: 1}}\n    steps:\n      - window: " + steps +
+        "name: bench\nflows:\n  f:\n    from: {generate: {count: 1}}\n    steps:\n      - " + definition +
             "\n    to: drop\n",
         components.catalog());
-    if (!parsed) throw std::runtime_error("the window's definition is wrong");
+    if (!parsed) throw std::runtime_error("the definition is wrong: " + definition);
     const auto& use = std::get<config::dataflow>(parsed->flows.at("f").does).steps.at(0);
     return components.step_of(use, {offered, "bench", "bench/flow/f", "/", pool.get_executor()});
   }
@@ -118,19 +120,25 @@ int main(int argc, char** argv) {
 
   const std::string cheap = "aggregates: {n: count, top: {max: event.value}, mean: {mean: event.value}}}";
   const std::string exact = "aggregates: {n: count, p95: {percentile: {of: event.value, at: 95}}}}";
+  const auto measure = [&](const std::string& what, int keys, const std::string& definition) {
+    const auto one = around.made(definition);
+    const double found = rate(events, keys, [&](batch& all) {
+      one->process(all, out);
+      kept += static_cast<std::int64_t>(all.size() + one->changes().size());
+    });
+    print((std::to_string(keys) + " keys, " + what).c_str(), found, floor);
+  };
   for (const int keys : {10'000, 1'000'000}) {
     // A million keys come once a window: all of it is windows that begin and end. Ten thousand come six times.
-    const std::string by_key = "{tumbling: " + std::to_string(std::max(keys / 1000, 60)) +
+    const std::string by_key = "window: {tumbling: " + std::to_string(std::max(keys / 1000, 60)) +
                                "s, key: event.sensor, max_keys: 5000000, max_bytes: 8GiB, ";
-    for (const auto& [name, aggregates] : {std::pair("count, max and mean", cheap), std::pair("count and p95", exact)}) {
-      const auto one = around.window(by_key + aggregates);
-      const double found = rate(events, keys, [&](batch& all) {
-        one->process(all, out);
-        kept += static_cast<std::int64_t>(all.size() + one->changes().size());
-      });
-      print((std::to_string(keys) + " keys, " + name).c_str(), found, floor);
-    }
+    measure("count, max and mean", keys, by_key + cheap);
+    measure("count and p95", keys, by_key + exact);
   }
+  // All sensors in turn are of the left side, then of the right, and so on.
+  measure("join of neighbours", 10'000,
+          "join: {left: {where: (meta.position - 1) // 10000 % 2 == 0, key: event.sensor}, right: {key: event.sensor}, "
+          "within: 10s, watermark: newest}");
 
   std::printf("(%lld)\n", static_cast<long long>(kept));
   around.pool.join();

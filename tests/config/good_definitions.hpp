@@ -60,7 +60,7 @@ flows:
     grace: 1m
   bare: {from: generate, to: drop}
   named:
-    from: {topic: {name: full}}
+    from: {topic: {topic: full}}
     steps:
       - {name: only_good, filter: event.ok}
       - script: |

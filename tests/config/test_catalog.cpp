@@ -30,8 +30,8 @@ component_spec topic(component_kind kind) {
           .name = "topic",
           .doc = "A durable topic",
           .settings = {.type = field_type::object,
-                       .children = {{.name = "name", .type = field_type::name, .required = true}},
-                       .shorthand = "name"},
+                       .children = {{.name = "topic", .type = field_type::name, .required = true}},
+                       .shorthand = "topic"},
           .examples = {"topic: orders"}};
 }
 

@@ -51,7 +51,7 @@ TEST_CASE("the example of the design", "[config][pipeline]") {
   CHECK(intake.steps[0].settings == "event.total_price ~= nil");
   CHECK(intake.steps[1].name == "map_2");
   CHECK(intake.steps[1].settings.begin().key() == "order_id");
-  CHECK(intake.to->settings.at("name") == "orders");
+  CHECK(intake.to->settings.at("topic") == "orders");
 
   const job& load = p.jobs.at("load");
   CHECK(load.triggers == std::vector<trigger>{topic_trigger{"orders", "", 500, 5min, 0s, 0s}});

@@ -34,14 +34,14 @@ TEST_CASE("a topic that nothing here declares is warned of", "[config][warnings]
   CHECK(of_job("trigger: [{every: 1m}, {topic: far}]") ==
         texts{"3:53: /jobs/j/trigger/1/topic: no topic 'far' is declared here; another pipeline must declare it"});
   CHECK(of_job("alerts: {on: failure, to: {topic: far}}").size() == 1);
-  CHECK(of_job("alerts: [{on: failure, to: {topic: {name: far}}}]").size() == 1);
+  CHECK(of_job("alerts: [{on: failure, to: {topic: {topic: far}}}]").size() == 1);
   CHECK(of_job("trigger: {topic: orders}, alerts: {on: failure, to: {topic: orders}}").empty());
 }
 
 TEST_CASE("what goes round for ever is warned of", "[config][warnings]") {
   CHECK(of_job("trigger: {topic: orders}, to: {topic: orders}") ==
         texts{"3:60: /jobs/j/to/topic: the job is started by what it puts there, for ever unless a step ends it"});
-  CHECK(warnings_of("name: a\nflows: {f: {from: {topic: t}, to: {topic: {name: t}}}}").size() == 1);
+  CHECK(warnings_of("name: a\nflows: {f: {from: {topic: t}, to: {topic: {topic: t}}}}").size() == 1);
   CHECK(warnings_of("name: a\nflows: {f: {from: {topic: t}, to: {topic: u}}}").empty());
 }
 

@@ -95,12 +95,12 @@ def test_the_mean_of_ten_events(start_daemon):
     assert run["state"] == "succeeded"
 
 
-def test_sql_that_is_no_select_does_no_harm(start_daemon):
-    daemon = start_daemon({"numbers": MEAN.replace("SELECT avg(n) AS mean FROM events", "DROP TABLE events")})
-    daemon.publish("numbers", [{"n": n} for n in range(10)])
-    run, = daemon.wait_for_runs("numbers", "mean", 1)
-    assert run["state"] == "failed"
-    assert "SELECT" in run["reason"]
+def test_sql_that_is_no_select_is_refused(daemon):
+    wrong = MEAN.replace("SELECT avg(n) AS mean FROM events", "DROP TABLE events")
+    answer = daemon.put("numbers", wrong, expect=(422,))
+    problem, = answer.json["errors"]
+    assert problem["pointer"] == "/jobs/mean/steps/0/sql"
+    assert "SELECT" in problem["detail"]
 
 
 PROGRAM = textwrap.dedent("""

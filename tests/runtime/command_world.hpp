@@ -29,6 +29,7 @@
 #include "runtime/command_run.hpp"
 #include "runtime/topic.hpp"
 #include "runtime/wakeup.hpp"
+#include "runtime/subscribers.hpp"
 #include "runtime/webhooks.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -224,11 +225,12 @@ class world {
   asio::thread_pool pool_{2};
   runtime::topics topics_;
   webhooks webhooks_;
+  subscribers subscribers_;
   blocking_pool blocking_{2};
 
  public:
   flow_store flows_;
-  services offered{topics_, flows_, webhooks_, blocking_, {}};
+  services offered{topics_, flows_, webhooks_, subscribers_, blocking_, {}};
 };
 
 inline bool contains(const std::string& text, const std::string& part) {

@@ -18,6 +18,7 @@
 #include "runtime/dataflow_run.hpp"
 #include "runtime/flow_store.hpp"
 #include "runtime/registry.hpp"
+#include "runtime/subscribers.hpp"
 #include "runtime/topic.hpp"
 #include "runtime/webhooks.hpp"
 #include "tests/runtime/wait_for.hpp"
@@ -32,7 +33,8 @@ struct flow_bench {
   runtime::topics topics{dir / "topics", pool.get_executor()};
   runtime::flow_store flows{dir / "flows.db", pool.get_executor()};
   runtime::webhooks hooks;
-  runtime::services offered{topics, flows, hooks, blocking, {}};
+  runtime::subscribers streams;
+  runtime::services offered{topics, flows, hooks, streams, blocking, {}};
   runtime::registry components = runtime::make_registry();
   std::shared_ptr<runtime::dataflow_counters> counters = std::make_shared<runtime::dataflow_counters>();
   std::size_t batch_events = 100;
@@ -138,7 +140,7 @@ inline config::dataflow parse_flow(const runtime::registry& components, const st
   std::string text = "name: test\nflows:\n  f:\n";
   std::istringstream lines(yaml);
   for (std::string line; std::getline(lines, line);) text += "    " + line + "\n";
-  const auto parsed = config::parse_pipeline(text, components.catalog());
+  const auto parsed = config::parse_pipeline(text, components.catalog(), {.stored = true});  // also what is only for jobs
   if (parsed) return std::get<config::dataflow>(parsed->flows.at("f").does);
   std::string all = parsed.error().detail;
   for (const problem& p : parsed.error().problems) all += "\n" + config::describe(p, "test");

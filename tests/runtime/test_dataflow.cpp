@@ -293,7 +293,8 @@ TEST_CASE("an idle flow costs little memory and nothing runs", "[dataflow]") {
   topics all{dir / "topics", io.get_executor()};
   flow_store store{dir / "flows.db", io.get_executor()};
   webhooks hooks;
-  services offered{all, store, hooks, blocking, {}};
+  subscribers streams;
+  services offered{all, store, hooks, streams, blocking, {}};
   const registry components = make_registry();
   all.declare({.name = "in", .retain = {}, .max_bytes = {}, .dedupe = {}});
   all.declare({.name = "out", .retain = {}, .max_bytes = {}, .dedupe = {}});

@@ -247,6 +247,50 @@ TEST_CASE("a file that cannot be followed says so", "[follow]") {
   CHECK_THROWS_WITH(b.open(0, "", true), Contains("for flows"));
 }
 
+TEST_CASE("a flow's file without follow is read to its end, and once", "[follow][files]") {
+  flow_bench b;
+  b.topic("out");
+  const auto start = [&] { return b.run("test/flow/f", "from: {file: {path: in.txt, format: lines}}\nto: {topic: out}"); };
+  const auto ends_with = [&](std::size_t count) {
+    const dataflow_outcome end = start();
+    CHECK(end.reason == "");
+    CHECK(end.end == dataflow_end::input_ended);
+    CHECK(b.content("out").size() == count);
+  };
+  CHECK_THAT(start().reason, Contains("from file: cannot open") && Contains("in.txt: No such file"));
+  b.write_file("in.txt", "1\n2\n");
+  ends_with(2);
+  ends_with(2);  // the daemon's next start
+  b.write_file("in.txt", "1\n2\n3\n");
+  ends_with(3);
+  b.write_file("in.txt", "a\n");  // cut and written anew
+  ends_with(4);
+  ends_with(4);
+  b.write_file("new", "another file, longer than all before\nand its second line\n");
+  std::filesystem::rename(b.dir / "new", b.dir / "in.txt");
+  ends_with(6);
+  std::filesystem::remove(b.dir / "in.txt");
+  ends_with(6);
+  b.write_file("in.txt", "back\n");
+  ends_with(7);
+  CHECK(b.content("out").back() == "back");
+}
+
+TEST_CASE("a file that came and went while nobody read is not read, and its neighbours are", "[follow]") {
+  follow_bench b;
+  b.append("1\n");
+  b.open();
+  const auto first = b.lines(1);
+  b.end();
+  b.rename("app.log", "app.log.2");
+  b.append("lost\n", "app.log.1");
+  std::filesystem::last_write_time(b.flow.dir / "app.log.1",
+                                   std::filesystem::last_write_time(b.flow.dir / "app.log.2") + std::chrono::seconds(1));
+  b.append("2\n");
+  b.open(first[0].position);
+  CHECK(b.read(1) == texts{"2"});
+}
+
 TEST_CASE("several files are one input that stays the same", "[files]") {
   follow_bench b;
   b.append("1\n2", "b.txt");

@@ -346,3 +346,53 @@ TEST_CASE("a tap shows what passes, and loses rather than waits", "[engine][tap]
   CHECK(few->closed());
   CHECK_FALSE(taps->wanted());
 }
+
+TEST_CASE("steps that take an event together do what they do one after the other", "[engine]") {
+  flow_bench b;
+  add_test_steps(b.components);
+  std::string lines;
+  for (int n = 1; n <= 200; ++n) {
+    lines += n % 50 == 0 ? "{broken " + std::to_string(n) + "\n" : "{\"n\":" + std::to_string(n) + ",\"deep\":{\"n\":1}}\n";
+  }
+  b.write_file("in.ndjson", lines);
+  std::vector<std::string> expected, expected_big;
+  for (int n = 1; n <= 200; ++n) {
+    if (n % 50 == 0 || n % 2 == 1 || n % 7 == 0) continue;
+    const std::string payload = "{\"n\":" + std::to_string(n) + ",\"half\":" + std::to_string(n / 2) + "}";
+    if (n / 2 > 80) {
+      expected_big.push_back(payload);
+    } else {
+      expected.push_back(payload);
+    }
+  }
+  // Between two rows of such steps stands one that is not.
+  const std::string steps =
+      "steps:\n  - filter: event.n % 2 == 0\n  - map: {n: event.n, half: event.n // 2, seven: \"event.n % 7 == 0 and {} + 1 or nil\"}\n"
+      "  - select: [n, half]\n  - filter: event.half > 0\n  - route: {big: event.half > 80}\n";
+  for (const char* parallel : {"1", "3"}) {
+    const std::string out = std::string("out") + parallel, big = std::string("big") + parallel;
+    b.topic(out);
+    b.topic(big);
+    b.counters = std::make_shared<dataflow_counters>();
+    const auto ended = b.run("test/flow/" + out, "from: {file: in.ndjson}\n" + steps + "to: {topic: " + out + "}\noutputs: {big: {topic: " +
+                                                     big + "}}\nparallel: " + parallel);
+    REQUIRE(ended.reason == "");
+    CHECK(b.content(out) == expected);
+    CHECK(b.content(big) == expected_big);
+    CHECK(b.balanced());
+    const auto counts = [&](std::size_t step) {
+      const auto& c = *b.counters->steps.at(step);
+      CHECK(c.busy_ns > 0);
+      return std::vector<std::int64_t>{c.received, c.emitted, c.filtered, c.dead};
+    };
+    using v = std::vector<std::int64_t>;
+    CHECK(counts(0) == v{200, 96, 100, 4});  // every fiftieth is broken
+    CHECK(counts(1) == v{96, 82, 0, 14});
+    CHECK(counts(2) == v{82, 82, 0, 0});
+    CHECK(counts(3) == v{82, 82, 0, 0});
+    CHECK(counts(4) == v{82, 82, 0, 0});
+    std::map<std::string, int> dead;
+    for (const auto& letter : b.dead("test/flow/" + out)) ++dead[letter.step];
+    CHECK(dead == std::map<std::string, int>{{"filter_1", 4}, {"map_2", 14}});
+  }
+}

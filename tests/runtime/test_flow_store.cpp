@@ -333,3 +333,40 @@ TEST_CASE("a newer or a corrupt flows.db is refused by name", "[flow_store]") {
   CHECK_THROWS_WITH(b.store->load("p/flow/f"), Contains("flows.db"));
   CHECK_THROWS_WITH(b.save(commit_of("p/flow/f", 2)), Contains("flows.db"));
 }
+
+TEST_CASE("a store of the first format is brought to the present one by whoever comes first", "[flow_store]") {
+  temp_dir dir;
+  asio::thread_pool pool{1};
+  {
+    flow_store store(dir / "flows.db", pool.get_executor());
+    commit c{"p/flow/f", 7, "", {}, {}, {}};
+    dead_letter letter;
+    letter.id = "01A";
+    letter.pipeline = "p";
+    letter.consumer = "p/flow/f";
+    letter.step = "map_1";
+    letter.event_id = "e";
+    c.dead.push_back(letter);
+    wait_for(pool, store.save(c));
+  }
+  const auto take_back = [&] {
+    sqlite::connection db(dir / "flows.db", sqlite::open_mode::read_write_create);
+    db.execute("ALTER TABLE dead_letters DROP COLUMN topic");
+    db.execute("PRAGMA user_version = 1");
+  };
+  take_back();
+  {
+    flow_store store(dir / "flows.db", pool.get_executor());
+    CHECK(store.load("p/flow/f").position == 7);  // reading alone must do
+    REQUIRE(store.find_dead_letter("01A").has_value());
+    CHECK(store.find_dead_letter("01A")->topic.empty());
+  }
+  take_back();
+  {
+    flow_store store(dir / "flows.db", pool.get_executor());
+    wait_for(pool, store.save({"p/flow/f", 8, "", {}, {}, {}}));
+    CHECK(store.load("p/flow/f").position == 8);
+    CHECK(store.count_dead_letters() == 1);
+  }
+  pool.join();
+}

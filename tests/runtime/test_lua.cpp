@@ -886,3 +886,60 @@ TEST_CASE("the pattern matcher stays within its subject", "[lua]") {
     }
   }
 }
+
+TEST_CASE("a held payload is parsed once and never mistaken for another", "[lua]") {
+  batch events;
+  const auto add = [&events](const std::string& payload) {
+    event e;
+    e.data = events.keep(payload);
+    e.type = "event";
+    events.events.push_back(e);
+  };
+  add(R"({"n":1,"a":{"b":"x"}})");
+  add(R"({"n":2,"a":{"b":"y"}})");
+  add("{broken");
+  add("");
+  add("7");
+  const lua_expression n("type(event) == 'table' and event.n or event");
+  const lua_expression b("event.a.b");
+  const lua_mapping both({{"n", "event.n"}, {"c", "event.a.b .. '!'"}});
+  const lua_script script("event.n = event.n + 1");
+  // What comes out without anybody holding anything.
+  const lua_mapping fields(std::vector<std::pair<std::string, std::string>>{{"n", "event.n"}});
+  std::string made_of_nothing, made_of_text;
+  const auto fields_of_nothing = fields.apply(events.events[3], made_of_nothing);
+  event as_text = events.events[0];
+  as_text.datacontenttype = "text/plain";
+  const auto fields_of_text = fields.apply(as_text, made_of_text);
+  const payload_hold held;
+  for (int round = 0; round < 2; ++round) {
+    CHECK(n.text_of(events.events[0]).value == "1");
+    CHECK(b.text_of(events.events[0]).value == "x");
+    CHECK(n.text_of(events.events[1]).value == "2");
+    CHECK(script.run(events.events[0]).value.at(0).find("\"n\":2") != std::string::npos);
+    CHECK(b.text_of(events.events[1]).value == "y");
+    std::string made;
+    CHECK(both.apply(events.events[1], made).value);
+    CHECK(made == R"({"n":2,"c":"y!"})");
+    CHECK_FALSE(b.text_of(events.events[2]).failure.empty());
+    CHECK_FALSE(b.text_of(events.events[2]).failure.empty());
+    CHECK(n.text_of(events.events[3]).value.empty());
+    CHECK(n.text_of(events.events[4]).value == "7");
+    CHECK(n.text_of(events.events[4]).value == "7");
+    CHECK(both.apply(events.events[0], made).value);
+    // Plain fields are read without Lua: of the event at hand, and of no other.
+    CHECK(fields.apply(events.events[0], made).value);
+    made.clear();
+    CHECK(fields.apply(events.events[3], made).value == fields_of_nothing.value);
+    CHECK(made == made_of_nothing);
+    made.clear();
+    CHECK(fields.apply(events.events[0], made).value);
+    event text = events.events[0];
+    text.datacontenttype = "text/plain";
+    made.clear();
+    CHECK(fields.apply(text, made).value == fields_of_text.value);
+    CHECK(made == made_of_text);
+    const payload_hold again;  // they may be nested
+    CHECK(b.text_of(events.events[0]).value == "x");
+  }
+}

@@ -43,7 +43,7 @@ std::string pipeline_with(config::component_kind kind, const std::string& exampl
 // With the outputs that it needs: a definition without them is told which these are.
 std::string definition_of(const config::component_spec& spec, const std::string& example, const registry& components) {
   const std::string text = pipeline_with(spec.kind, example);
-  const auto parsed = config::parse_pipeline(text, components.catalog());
+  const auto parsed = config::parse_pipeline(text, components.catalog(), {.stored = true});
   if (parsed || !spec.outputs) return text;
   std::string outputs;
   for (const problem& p : parsed.error().problems) {
@@ -55,7 +55,8 @@ std::string definition_of(const config::component_spec& spec, const std::string&
 
 std::string problems_of(const config::component_spec& spec, const std::string& example,
                         const registry& components) {
-  const auto parsed = config::parse_pipeline(definition_of(spec, example, components), components.catalog());
+  const auto parsed =
+      config::parse_pipeline(definition_of(spec, example, components), components.catalog(), {.stored = true});
   if (parsed) return {};
   std::string all = parsed.error().detail;
   for (const problem& p : parsed.error().problems) all += "\n" + config::describe(p, spec.name);
@@ -105,9 +106,14 @@ TEST_CASE("every component's examples fit its own record and can be made", "[reg
     for (const std::string& example : spec.examples) {
       INFO(example);
       CHECK(problems_of(spec, example, b.components) == "");
-      const auto parsed = config::parse_pipeline(definition_of(spec, example, b.components), b.components.catalog());
+      const auto parsed = config::parse_pipeline(definition_of(spec, example, b.components), b.components.catalog(),
+                                                 {.stored = true});
       if (!parsed) continue;
       const auto& made = std::get<config::dataflow>(parsed->flows.at("tried").does);
+      const auto& tried = spec.kind == config::component_kind::source ? *made.from
+                          : spec.kind == config::component_kind::sink ? *made.to
+                                                                      : made.steps.at(0);
+      if (spec.check) CHECK_NOTHROW(spec.check(tried.settings, {.in_run = true, .input_ends = true}));
       CHECK(b.components.source_of(*made.from, context));
       for (const auto& step : made.steps) CHECK(b.components.step_of(step, context));
       CHECK(b.components.sink_of(*made.to, context));

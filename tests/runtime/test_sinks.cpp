@@ -543,6 +543,43 @@ TEST_CASE("a failed request is sent again and those before it are not", "[sinks]
   }
 }
 
+TEST_CASE("what was delivered is neither sent again nor buried, and each dead letter has its own reason", "[sinks][http]") {
+  flow_bench b;
+  b.write_file("in.ndjson", "1\n2\n3\n4\n");
+  scripted_server server({"200 OK", "503 Down", "422 No", "429 Slow"});
+  const std::string url = server.url();
+  const std::string to = "to: {http: {url: '" + url + "?token=hidden', retry_for: 0s}}\n";
+  const std::string delivery = "delivery: {attempts: 2, backoff: 1ms, then: dead_letter}";
+  CHECK(b.run("test/flow/f", "from: {file: in.ndjson}\n" + to + delivery).reason == "");
+  texts bodies;
+  for (const std::string& request : server.requests()) bodies.push_back(body_of(request));
+  CHECK(bodies == texts{"1", "2", "2", "3"});
+  std::map<std::string, std::string> reasons;
+  for (const dead_letter& d : b.dead("test/flow/f")) {
+    reasons[d.data] = d.reason;
+    CHECK(d.attempts == 2);
+    CHECK_THAT(d.reason, Contains(url + ": answered") && !Contains("hidden"));
+  }
+  REQUIRE(reasons.size() == 3);
+  CHECK_THAT(reasons["2"], Contains("422"));
+  CHECK_THAT(reasons["3"], Contains("429"));
+  CHECK_THAT(reasons["4"], Contains("429"));
+  CHECK(b.counters->emitted == 1);
+  CHECK(b.balanced());
+}
+
+TEST_CASE("with hold nothing is buried: what is refused for good dies, the rest waits", "[sinks][http]") {
+  flow_bench b;
+  b.write_file("in.ndjson", "1\n2\n3\n");
+  scripted_server server({"200 OK", "422 No", "503 Down"});
+  const std::string yaml = "from: {file: in.ndjson}\nto: {http: {url: '" + server.url() + "', retry_for: 0s}}";
+  CHECK_THAT(b.run("test/flow/f", yaml).reason, Contains(server.url() + ": answered 503"));
+  CHECK(b.dead().empty());
+  CHECK(b.run("test/flow/f", yaml).reason == "");
+  CHECK(server.requests().size() == 6);  // at least once
+  CHECK(b.counters->emitted == 3);
+}
+
 TEST_CASE("a request takes so many events at most", "[sinks][http]") {
   flow_bench b;
   scripted_server server({"200 OK", "422 No", "200 OK"});

@@ -23,6 +23,7 @@ namespace {
 struct seen {
   std::string id, data, type;
   std::int64_t position = 0;
+  std::string fault{};
 };
 
 // Reads a source to its end, `most` at a time, from `position` on.
@@ -33,7 +34,8 @@ std::vector<seen> read_all(flow_bench& b, source& from, std::int64_t position = 
     CHECK_FALSE(events->empty());
     CHECK(events->size() <= most);
     for (const event& e : events->events) {
-      all.push_back({std::string(e.id), std::string(e.data), std::string(e.datacontenttype), e.position});
+      all.push_back({std::string(e.id), std::string(e.data), std::string(e.datacontenttype), e.position,
+                     std::string(e.fault)});
     }
   }
   return all;
@@ -41,8 +43,8 @@ std::vector<seen> read_all(flow_bench& b, source& from, std::int64_t position = 
 
 std::unique_ptr<source> make_source(flow_bench& b, const std::string& from) {
   const config::dataflow definition = b.parse("from: " + from + "\nto: drop");
-  const component_context context{b.offered, "test", "test/flow/f", b.dir.path(),
-                                  asio::make_strand(b.pool.get_executor())};
+  component_context context{b.offered, "test", "test/run/r/main", b.dir.path(), asio::make_strand(b.pool.get_executor())};
+  context.run_context = std::make_shared<const std::string>("{}");  // in a flow a file is followed: test_file_follow.cpp
   return b.components.source_of(*definition.from, context);
 }
 
@@ -113,6 +115,28 @@ TEST_CASE("a quote that is never closed spoils its own record only", "[sources][
   CHECK(all[0].data == R"({"a":"1","b":"2"})");
   CHECK(all[1].data == "\"open,3\n4,5\n");
   CHECK(all[1].type == "text/csv");
+  CHECK(all[0].fault == "");
+  CHECK_THAT(all[1].fault, Contains("never closed"));
+}
+
+TEST_CASE("a record with a fault is a dead letter whatever the steps and sinks are, and nothing comes twice", "[sources][csv]") {
+  flow_bench b;
+  b.topic("out");
+  b.write_file("in.csv", "a,b\n1,2\n3,\"open\n");
+  for (int start = 0; start < 2; ++start) {
+    CHECK(b.run("test/flow/plain", "from: {file: in.csv}\nto: {file: {path: out.txt, format: lines}}").reason == "");
+    CHECK(b.run("test/flow/passing", "from: {file: in.csv}\nsteps: [{filter: \"true\"}]\nto: drop").reason == "");
+  }
+  CHECK(b.file_text("out.txt") == "{\"a\":\"1\",\"b\":\"2\"}\n");
+  const auto dead = b.dead();
+  REQUIRE(dead.size() == 2);
+  for (const dead_letter& d : dead) {
+    CHECK(d.step == "from");
+    CHECK(d.data == "3,\"open\n");
+    CHECK(d.datacontenttype == "text/csv");
+    CHECK_THAT(d.reason, Contains("never closed"));
+  }
+  CHECK(b.balanced());
 }
 
 TEST_CASE("every record's position is where a restart goes on", "[sources]") {

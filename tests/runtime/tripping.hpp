@@ -48,6 +48,8 @@ class tripping_source final : public source {
     co_await inner_->open(position);
     wire_->cross("source open");
   }
+  std::string record() const override { return inner_->record(); }
+  void recall(const std::string& record, std::optional<std::int64_t> committed) override { inner_->recall(record, committed); }
   asio::awaitable<std::optional<batch>> read(std::size_t most) override {
     std::optional<batch> events = co_await inner_->read(most);
     wire_->cross("read");

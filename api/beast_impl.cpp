@@ -1,2 +1,0 @@
-// Beast's own code, compiled once (BOOST_BEAST_SEPARATE_COMPILATION). Asio's is in runtime/asio_impl.cpp.
-#include <boost/beast/src.hpp>
