@@ -129,7 +129,7 @@ struct dataflow_run::state {
   asio::awaitable<void> work_to_the_end();
   asio::awaitable<void> prepare();
   bool name_input(const checkpoint& saved);  // the same as before
-  std::string record_key() const { return source_record + (options.definition.from ? options.definition.from->component : std::string()); }
+  std::string record_key() const;
   asio::awaitable<void> write_record();
   std::optional<tick_time> read_own_state(const checkpoint& saved);
   void make_components();
@@ -275,6 +275,10 @@ std::string dataflow_run::state::whereabouts() const {
   return sinks ? sinks->at() : "to";
 }
 
+std::string dataflow_run::state::record_key() const {
+  return source_record + (options.definition.from ? options.definition.from->component : std::string());
+}
+
 // What the source must have on disk before its batch goes on.
 asio::awaitable<void> dataflow_run::state::write_record() {
   std::string record = from->record();
@@ -298,7 +302,7 @@ bool dataflow_run::state::name_input(const checkpoint& saved) {
   if (before == input) return true;
   own_changes.push_back({engine_state, input_key, input});
   if (before.empty()) return true;
-  spdlog::info("{}: reads {} now, {} before: it begins anew", context.label(), input, before);
+  spdlog::info("{}: reads {} now, {} before", context.label(), input, before);
   position = 0;
   return false;
 }

@@ -1,11 +1,10 @@
 // Live streams of events to whoever is connected: where the sink `subscribers` meets GET /v1/streams/NAME.
 //
 // A stream has one ring of messages in memory: the last `keep` events and what a subscriber has not had yet, at most `size`
-// bytes in all. Each subscriber is
-// a place in it. So publishing costs the same for one as for a thousand and waits for nobody: a subscriber that falls behind
-// the ring is told so and ends; one that comes back in time goes on after the last event it saw. A stream is there while
-// somebody holds it (a flow that is defined to feed it, a sink at work), and may have several feeders. Thread-safe; owned by
-// the daemon; subscribers read on the control thread.
+// bytes in all. Each subscriber is a place in it, so publishing costs the same for one as for a thousand and waits for
+// nobody: a subscriber that falls behind the ring is told so and ends; one that comes back in time goes on after the last
+// event it saw. A stream is there while somebody holds it (a flow that is defined to feed it, a sink at work), and may have
+// several feeders. Thread-safe; owned by the daemon; subscribers read on the control thread.
 #pragma once
 
 #include <chrono>

@@ -3,8 +3,9 @@
 // 2xx: taken. 408, 429, 5xx and network failures: tried again, with growing pauses or when Retry-After says, for
 // `retry_for` in all; then the flow fails and is restarted with backoff, so nothing is lost. Any other 4xx: the events of
 // that request become dead letters. At-least-once: when a later request of a batch fails and the flow is restarted, the
-// events before it are sent again (not so when `delivery` tries again or gives up: only what is left then counts); each request of `batch: single` carries `Idempotency-Key: EVENT ID`, by which a receiver can
-// tell. Pauses hold no thread. Redirects are not followed, and proxy variables of the environment are ignored.
+// events before it are sent again; when `delivery` tries again or gives up, only those count that are left. Each request of
+// `batch: single` carries `Idempotency-Key: EVENT ID`, by which a receiver can tell. Pauses hold no thread. Redirects are
+// not followed, and proxy variables of the environment are ignored.
 #include <algorithm>
 #include <chrono>
 #include <map>

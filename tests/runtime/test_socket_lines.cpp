@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <string>
+#include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <thread>
@@ -429,7 +430,8 @@ TEST_CASE("a peer that has closed is called again before the next events", "[tcp
 TEST_CASE("a connection is ended in order when the flow fails for another reason", "[tcp]") {
   flow_bench b;
   const peer there;
-  const std::string from = "from: {command: {run: [sh, -c, 'echo 1; until [ -e go ]; do sleep 0.01; done; exit 3']}}\n";
+  REQUIRE(::mkfifo((b.dir / "go").c_str(), 0600) == 0);
+  const std::string from = "from: {command: {run: [sh, -c, 'echo 1; read line < go; exit 3']}}\n";
   const auto run = b.make("test/flow/f", b.parse(from + "to: {tcp: '" + there.address() + "'}"));
   auto ended = asio::co_spawn(b.pool, run->run(), asio::use_future);
   const unique_fd connection = there.accept();
