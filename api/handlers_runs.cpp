@@ -34,9 +34,9 @@ std::string fingerprint_of(std::string_view body) {
   return base64url({reinterpret_cast<const char*>(digest.data()), size});
 }
 
-response run_response(int status, context& c, const scheduler::run_record& run) {
+response run_response(int status, const scheduler::run_record& run, const std::vector<scheduler::timeline_entry>& timeline) {
   json document = to_json(run);
-  document["timeline"] = to_json(c.supervisor.timeline(run.id));
+  document["timeline"] = to_json(timeline);
   response r{.status = status, .body = to_text(document) + "\n"};
   if (status == 202) r.headers.emplace_back("Location", "/v1/runs/" + run.id);
   return r;
@@ -52,12 +52,13 @@ asio::awaitable<void> wait_for_end(request& r, context& c, std::string run, std:
 
 // The run that a trigger or retry made, after the `wait` that was asked for: 200 when it has ended within,
 // else 202.
-asio::awaitable<response> made_run(request& r, context& c, std::string id,
+asio::awaitable<response> made_run(request& r, context& c, scheduler::trigger_answer made,
                                    std::optional<std::chrono::nanoseconds> wait) {
-  if (wait) co_await wait_for_end(r, c, id, *wait);
-  const auto run = c.supervisor.run(id);
+  if (wait) co_await wait_for_end(r, c, made.run_id, *wait);
+  const auto run = c.supervisor.run(made.run_id);
   if (!run) co_return problem_response(run.error());
-  co_return run_response(wait && scheduler::is_final(run->state) ? 200 : 202, c, *run);
+  if (wait || made.timeline.empty()) made.timeline = c.supervisor.timeline(made.run_id);
+  co_return run_response(wait && scheduler::is_final(run->state) ? 200 : 202, *run, made.timeline);
 }
 
 result<std::vector<scheduler::run_state>> read_states(const request& r) {
@@ -150,7 +151,7 @@ asio::awaitable<response> trigger_run(request& r, context& c) {
   const auto made =
       co_await c.supervisor.trigger(r.parameter("name"), r.parameter("job"), std::move(*wanted));
   if (!made) co_return problem_response(made.error());
-  co_return co_await made_run(r, c, made->run_id, *wait);
+  co_return co_await made_run(r, c, *made, *wait);
 }
 
 asio::awaitable<response> list_runs(request& r, context& c) {
@@ -176,7 +177,7 @@ asio::awaitable<response> get_run(request& r, context& c) {
     run = c.supervisor.run(id);
   }
   if (!run) co_return problem_response(run.error());
-  co_return run_response(200, c, *run);
+  co_return run_response(200, *run, c.supervisor.timeline(id));
 }
 
 asio::awaitable<response> cancel_run(request& r, context& c) {
@@ -185,7 +186,7 @@ asio::awaitable<response> cancel_run(request& r, context& c) {
   if (!done) co_return problem_response(done.error());
   const auto run = c.supervisor.run(id);
   if (!run) co_return problem_response(run.error());
-  co_return run_response(202, c, *run);
+  co_return run_response(202, *run, c.supervisor.timeline(id));
 }
 
 asio::awaitable<response> retry_run(request& r, context& c) {
@@ -197,7 +198,7 @@ asio::awaitable<response> retry_run(request& r, context& c) {
   }
   const auto made = co_await c.supervisor.retry(r.parameter("id"), from == "start");
   if (!made) co_return problem_response(made.error());
-  co_return co_await made_run(r, c, made->run_id, *wait);
+  co_return co_await made_run(r, c, *made, *wait);
 }
 
 asio::awaitable<response> backfill_job(request& r, context& c) {

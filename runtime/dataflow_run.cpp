@@ -77,6 +77,7 @@ struct dataflow_run::state {
         components(c),
         store(offered.flows),
         options(std::move(o)),
+        bounded(options.input != nullptr),
         context{offered, options.pipeline, options.consumer, options.workdir, strand, options.run_context, {}},
         work(strand),
         tick_due(std::make_shared<wakeup>(strand)),
@@ -96,6 +97,7 @@ struct dataflow_run::state {
   const registry& components;
   flow_store& store;
   dataflow_options options;
+  const bool bounded;  // it is given its input, as a task of a run
   component_context context;
 
   // All below: on the strand.
@@ -115,6 +117,8 @@ struct dataflow_run::state {
   std::string saved_sink{};   // the checkpoint of `to`, likewise
   std::int64_t ticks = 0;     // positions that ticks have taken; sinks see position + ticks
   bool positioned = false;    // the source has positions
+  bool position_unsaved = false;
+  bool has_checkpoint = false;  // the store holds something of the consumer
   std::vector<state_change> own_changes{};  // ours, for the next commit
   std::optional<timestamp> next_tick{};     // what the ticker waits for
   const std::shared_ptr<wakeup> tick_due;   // next_tick has changed, or the run is over
@@ -140,6 +144,7 @@ struct dataflow_run::state {
   static void bury_faulty(passage& p);
   asio::awaitable<void> finish(passage p, commit next);
   asio::awaitable<void> save(commit next);
+  asio::awaitable<void> save_position();
   void count(const passage& p);
   void reject(const std::string& reason);
 
@@ -196,8 +201,10 @@ asio::awaitable<dataflow_outcome> dataflow_run::state::execute(std::shared_ptr<s
   while (self->ticker_lives) co_await self->ticker_ended->wait();
   const gate::pass last = co_await self->work.enter();  // a replay may still be at a sink
   if (outcome.end == dataflow_end::failed) self->reject(outcome.reason);
+  if (outcome.end != dataflow_end::input_ended && self->position_unsaved) co_await self->save_position();
   if (self->steps) co_await self->steps->close();
   if (outcome.end == dataflow_end::failed && self->sinks) co_await self->sinks->abandon();
+  outcome.has_checkpoint = self->has_checkpoint;
   // On the strand, where they lived; whoever waits at them is told now.
   self->from.reset();
   self->steps.reset();
@@ -243,6 +250,7 @@ asio::awaitable<void> dataflow_run::state::prepare() {
   position = saved.position;
   const bool same_input = name_input(saved);
   saved_sink = saved.sink;
+  has_checkpoint = position != 0 || !saved_sink.empty() || !saved.steps.empty();
   const std::optional<tick_time> pending = read_own_state(saved);
   make_components();
   at = source_label();
@@ -390,10 +398,17 @@ asio::awaitable<void> dataflow_run::state::finish(passage p, commit next) {
   count(p);
 }
 
-// Nothing is written when nothing would change: a webhook's events have no position.
+// Nothing is written when nothing would change: a webhook's events have no position. A bounded run (of a job) saves a
+// position that comes alone with the next one only, so that one of a single batch saves none; how far it came counts for
+// its next attempt, and after a kill it repeats one batch more.
 asio::awaitable<void> dataflow_run::state::save(commit next) {
-  const bool new_facts = !next.steps.empty() || !next.dead.empty() || !next.settled.empty();
-  if (next.position == position && next.sink == saved_sink && !new_facts) co_return;
+  const bool new_facts = next.sink != saved_sink || !next.steps.empty() || !next.dead.empty() || !next.settled.empty();
+  if (next.position == position && !new_facts) co_return;
+  if (bounded && !new_facts && !std::exchange(position_unsaved, true)) {
+    position = next.position;
+    co_return;
+  }
+  position_unsaved = false;
 
   at = "checkpoint";
   next.consumer = options.consumer;
@@ -404,9 +419,24 @@ asio::awaitable<void> dataflow_run::state::save(commit next) {
   next.steps.insert(next.steps.begin(), own_changes.begin(), own_changes.end());  // first: they removed what is old
   position = next.position;
   saved_sink = next.sink;
+  has_checkpoint = true;
   co_await store.save(std::move(next));
   own_changes.clear();
   at.clear();
+}
+
+// For the next attempt. When it fails, that one repeats a batch.
+asio::awaitable<void> dataflow_run::state::save_position() {
+  commit reached;
+  reached.consumer = options.consumer;
+  reached.position = position;
+  reached.sink = saved_sink;
+  has_checkpoint = true;
+  try {
+    co_await store.save(std::move(reached));
+  } catch (const std::exception& e) {
+    spdlog::error("{}: how far it came cannot be stored: {}", context.label(), e.what());
+  }
 }
 
 void dataflow_run::state::count(const passage& p) {

@@ -40,6 +40,7 @@ enum class dataflow_end { input_ended, drained, failed };
 struct dataflow_outcome {
   dataflow_end end = dataflow_end::input_ended;
   std::string reason{};  // of a failure: component name and what it said
+  bool has_checkpoint = false;  // the flow store holds something of the consumer, from now or before
 };
 
 struct dataflow_options {

@@ -147,7 +147,9 @@ class file_watch final : public trigger_watch {
       made.files.push_back({runs_->pipeline(), runs_->job(), key_, file.path.string(), file.stamp, made.run.id});
     }
     const auto claims = made.files;
-    co_await runs_->start_claimed(std::move(made), room_.take());
+    std::vector<job_runs::claim> claimed;
+    claimed.push_back({std::move(made), room_.take()});
+    co_await runs_->start_claimed(std::move(claimed));
     for (const auto& claim : claims) taken_.insert_or_assign(claim.path, claim);
   }
 

@@ -10,6 +10,7 @@
 #include "runtime/ulid.hpp"
 #include "scheduler/background.hpp"
 #include "scheduler/run_context.hpp"
+#include "scheduler/store_timeline.hpp"
 
 namespace penstock::scheduler {
 
@@ -214,6 +215,7 @@ asio::awaitable<result<trigger_answer>> job_runs::make(run_record run, std::opti
     stored = created && !created->existed;
     if (created) {
       answer = trigger_answer{created->existed ? created->id : id, created->existed};
+      if (stored) answer->timeline.push_back(rows::made_entry(prepared->made));
     } else {
       answer = created.error();
     }
@@ -266,11 +268,13 @@ bool job_runs::is_stored(const std::string& run) const {
 std::shared_ptr<live_run> job_runs::adopt(run_record record, std::shared_ptr<const pipeline_revision> revision,
                                           std::string room, bool has_room) {
   const std::string id = record.id;
+  const auto self = shared_from_this();
   auto live = std::make_shared<live_run>(
       around_, std::move(record), std::move(revision), retries_,
-      [self = shared_from_this()](const std::shared_ptr<live_run>& run) { self->on_ended(run); });
+      live_run::handlers{.idle = [self](const std::shared_ptr<live_run>& run) { self->give_back_room_of(run); },
+                         .ended = [self](const std::shared_ptr<live_run>& run) { self->on_ended(run); }});
   around_.unfinished[id] = live;
-  held_[id] = {live, std::move(room), has_room};
+  held_[id] = {.run = live, .room = std::move(room), .has_room = has_room};
   return live;
 }
 
@@ -278,6 +282,8 @@ void job_runs::take_over(run_record record, std::shared_ptr<const pipeline_revis
   count(record.overlap_key, 0, 1);
   const std::string room = record.id;
   const auto live = adopt(std::move(record), std::move(revision), room, false);
+  held_.at(room).taken_over = true;
+  live->was_begun_before();
   if (!live->record().retry_at || *live->record().retry_at <= wall_now()) {
     wait_for_room(live);
     return;
@@ -309,8 +315,23 @@ void job_runs::wait_for_room(const std::shared_ptr<live_run>& run) {
     self->count(run->record().overlap_key, 1, -1);
     self->changed_->notify();  // an interval waits until nothing of it waits
     if (run->executing()) return;  // it was cancelled while it waited: on its way out
+    if (self->starts_unstored(found->second)) {
+      const attempt_start start{run->record().attempt + 1, wall_now()};
+      run->start_is_unstored(start);
+      run->started(start.attempt, start.at);
+      self->around_.starts.add(run);
+      self->begin(run);
+      return;
+    }
     in_background(self->around_.where.control, "start of run " + run->record().id, self->start_waiting(run));
   });
+}
+
+// Its start may be stored while it runs: see late_starts. Not where a crash must not forget it (a run that was taken over may
+// have brought the daemon down), where tasks are stored one by one, or where its end could not be stored either.
+bool job_runs::starts_unstored(const held& one) const {
+  const run_record& run = one.run->record();
+  return !stopping_ && !one.taken_over && run.tasks.size() == 1 && !run.input.open && !around_.store.failing();
 }
 
 // It has its room. A store that fails (disk full) is asked again until it works: the run is not forgotten for it. One that
@@ -372,6 +393,12 @@ void job_runs::begin(const std::shared_ptr<live_run>& run) {
   run->start();
 }
 
+// Its end is on its way to the store, but whoever waits for the room need not wait for the disk.
+void job_runs::give_back_room_of(const std::shared_ptr<live_run>& run) {
+  const auto found = held_.find(run->record().id);
+  if (found != held_.end() && found->second.has_room) around_.room.release(found->second.room);
+}
+
 void job_runs::on_ended(const std::shared_ptr<live_run>& run) {
   const auto found = held_.find(run->record().id);
   if (found == held_.end()) return;
@@ -397,29 +424,39 @@ bool job_runs::ask(queue_entry entry, std::function<void()> granted) {
   return false;
 }
 
-asio::awaitable<std::shared_ptr<live_run>> job_runs::start_claimed(new_run made, std::string room) {
+asio::awaitable<std::vector<std::shared_ptr<live_run>>> job_runs::start_claimed(std::vector<claim> claims) {
   const auto self = shared_from_this();
-  auto& run = made.run;
-  run.state = run_state::running;
-  run.attempt = 1;
-  run.started_at = run.created_at;
-  run.deadline_at = deadline_of(definition(), run.created_at, due_time(run));
-  const run_record record = run;
   const auto revision = revision_;
-  count(record.overlap_key, 1, 0);
+  std::vector<run_record> records;
+  std::vector<new_run> rows;
+  for (auto& one : claims) {
+    auto& run = one.made.run;
+    run.state = run_state::running;
+    run.attempt = 1;
+    run.started_at = run.created_at;
+    run.deadline_at = deadline_of(definition(), run.created_at, due_time(run));
+    count(run.overlap_key, 1, 0);
+    records.push_back(run);
+    rows.push_back(std::move(one.made));
+  }
   std::exception_ptr failure;
   try {
-    (void)co_await around_.store.create_run(std::move(made));
+    co_await around_.store.create_runs(std::move(rows));
   } catch (...) {
     failure = std::current_exception();
   }
-  if (failure && !is_stored(record.id)) {
-    count(record.overlap_key, -1, 0);
-    around_.room.release(room);
+  if (failure && !is_stored(records.back().id)) {  // all or none
+    for (std::size_t i = 0; i < claims.size(); ++i) {
+      count(records[i].overlap_key, -1, 0);
+      around_.room.release(claims[i].room);
+    }
     std::rethrow_exception(failure);
   }
-  const auto live = adopt(record, revision, std::move(room), true);
-  begin(live);
+  std::vector<std::shared_ptr<live_run>> live;
+  for (std::size_t i = 0; i < claims.size(); ++i) {
+    live.push_back(adopt(std::move(records[i]), revision, std::move(claims[i].room), true));
+    begin(live.back());
+  }
   co_return live;
 }
 

@@ -2,7 +2,7 @@
 //
 // Control thread; shared by the job's supervisor, its trigger watches and the runs' own callbacks. What always holds:
 // every run in `held_` is also in the surroundings' `unfinished`, and has its place in the dispatcher (waiting or with
-// room) under its `room` name until it has ended; `loads_` counts them by overlap key, together with the runs that are
+// room) under its `room` name until nothing of it runs any more; `loads_` counts them by overlap key, together with the runs that are
 // about to be stored. What is stored as running has its room before; what could not be stored gives it back.
 #pragma once
 
@@ -54,8 +54,12 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   // True: it has the room called `entry.id`. False: `granted` is called when it has.
   bool ask(queue_entry entry, std::function<void()> granted);
   void give_back(const std::string& room) { around_.room.release(room); }
-  // Stores a claim's run as running and starts it, in the room it has. Nothing: it could not be stored (thrown).
-  asio::awaitable<std::shared_ptr<live_run>> start_claimed(new_run made, std::string room);
+  struct claim {
+    new_run made;
+    std::string room;  // it has
+  };
+  // Stores the runs of claims as running, all or none (thrown), and starts each in its room.
+  asio::awaitable<std::vector<std::shared_ptr<live_run>>> start_claimed(std::vector<claim> claims);
   // Somebody must extend or close the input of a run whose claim is open; asked when such a run starts again. False:
   // nobody does.
   std::function<bool(const std::shared_ptr<live_run>&)> watch_open{};
@@ -76,6 +80,7 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
     std::shared_ptr<live_run> run;
     std::string room;  // its name in the dispatcher
     bool has_room = false;
+    bool taken_over = false;  // it was made in an earlier life of the daemon
     std::shared_ptr<runtime::wakeup> pause{};  // while a run that was taken over waits for the time of its next attempt
   };
   struct key_load {
@@ -89,9 +94,11 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
                                   bool has_room);
   void wait_for_room(const std::shared_ptr<live_run>& run);
   asio::awaitable<void> wait_for_retry(std::shared_ptr<live_run> run, std::shared_ptr<runtime::wakeup> pause);
+  bool starts_unstored(const held& one) const;
   asio::awaitable<void> start_waiting(std::shared_ptr<live_run> run);
   asio::awaitable<void> close_orphaned_input(std::shared_ptr<live_run> run);
   void begin(const std::shared_ptr<live_run>& run);
+  void give_back_room_of(const std::shared_ptr<live_run>& run);
   void on_ended(const std::shared_ptr<live_run>& run);
   bool is_stored(const std::string& run) const;
   queue_entry entry_of(const run_record& run) const;

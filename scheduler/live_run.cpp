@@ -48,13 +48,13 @@ asio::awaitable<void> store_attempt(store& state, std::string run, int attempt, 
 }
 
 live_run::live_run(surroundings& around, run_record record, std::shared_ptr<const pipeline_revision> revision,
-                   std::shared_ptr<retry_budget_state> retries, ended_handler ended)
+                   std::shared_ptr<retry_budget_state> retries, handlers tell)
     : around_(around),
       record_(std::move(record)),
       revision_(std::move(revision)),
       job_(revision_->definition->jobs.at(record_.job)),
       retries_(std::move(retries)),
-      ended_(std::move(ended)),
+      tell_(std::move(tell)),
       changed_(std::make_shared<runtime::wakeup>(around.where.control)),
       clock_(std::make_shared<runtime::wakeup>(around.where.control)) {}
 
@@ -141,7 +141,7 @@ asio::awaitable<void> live_run::execute() {
   over_ = true;
   for (const auto& waiting : waiting_for_end_) waiting->notify();
   clock_->notify();
-  ended_(self);
+  tell_.ended(self);
 }
 
 // Nobody decides about them any more. The run keeps its room until they have ended.
@@ -185,6 +185,11 @@ asio::awaitable<bool> live_run::pause_before(int attempt, std::string failure) {
   record_.retry_at = wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(pause);
   record_.waiting_reason = fmt::format("attempt {} of {} at {} after: {}", attempt, job_.retry.attempts,
                                        format_time(*record_.retry_at), failure);
+  const auto store_first_start = [this] {
+    return store_attempt(around_.store, record_.id, unstored_start_->attempt, unstored_start_->at);
+  };
+  if (unstored_start_) co_await persist(store_first_start);
+  start_stored();
   const auto store_pause = [this] {
     return around_.store.set_waiting(record_.id, run_state::retrying, record_.waiting_reason, record_.retry_at);
   };
@@ -379,6 +384,7 @@ asio::awaitable<void> live_run::task_ended(std::size_t index, std::shared_ptr<ta
     --around_.hanging_tasks;
     co_return;
   }
+  leaves_positions_ = leaves_positions_ || work->leaves_positions();
   working_[index].reset();
   --busy_;
   graph_->ended(index, outcome.state);
@@ -402,6 +408,7 @@ void live_run::end_tasks() {
 
 // A sink that hangs: its thread cannot be killed, only left behind.
 void live_run::leave_behind() {
+  leaves_positions_ = true;
   for (std::size_t i = 0; i < working_.size(); ++i) {
     if (!working_[i]) continue;
     working_[i]->abandoned = true;
@@ -488,11 +495,15 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
   end.tasks = ended.tasks;
   for (const auto& d : dependents) end.dependents.push_back(d.made);
   end.alerts = failure_alerts(ended, job_, around_.options.data);
+  end.started = unstored_start_;
   const bool alerts = !end.alerts.empty();
   std::exception_ptr failure;
+  // Whoever gets its room now has to store his own start first, behind this end.
+  tell_.idle(shared_from_this());
   try {
     co_await around_.store.finish_run(std::move(end));
     record_ = ended;
+    start_stored();
   } catch (...) {
     failure = std::current_exception();
   }
@@ -510,7 +521,7 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
   if (alerts) around_.alerts_wait->notify();
   spdlog::info("run {} of {}/{}: {}{}{}", ended.id, ended.pipeline, ended.job, token(ended.state),
                ended.reason.empty() ? "" : ": ", ended.reason);
-  if (keeps_positions(job_)) {
+  if (leaves_positions_) {
     in_background(around_.where.control, "positions of run " + ended.id,
                   around_.offered.flows.forget(ended.pipeline + "/run/" + ended.id));
   }

@@ -29,21 +29,29 @@ asio::awaitable<void> store_attempt(store& state, std::string run, int attempt, 
 
 class live_run : public std::enable_shared_from_this<live_run> {
  public:
-  using ended_handler = std::function<void(const std::shared_ptr<live_run>&)>;
+  using handler = std::function<void(const std::shared_ptr<live_run>&)>;
+  struct handlers {
+    handler idle;   // nothing of it runs and nothing of it will; called in the moment in which its end goes to the store
+    handler ended;  // it is final or interrupted; called once
+  };
 
-  // `revision` has the job. `retries`: the budget that the runs of the job share. `ended` is called once, when the run is
-  // final or interrupted.
+  // `revision` has the job. `retries`: the budget that the runs of the job share.
   live_run(surroundings& around, run_record record, std::shared_ptr<const pipeline_revision> revision,
-           std::shared_ptr<retry_budget_state> retries, ended_handler ended);
+           std::shared_ptr<retry_budget_state> retries, handlers tell);
 
   const run_record& record() const { return record_; }
   const config::job& job() const { return job_; }
   bool executing() const { return executing_; }
   bool over() const { return over_; }
 
+  void was_begun_before() { leaves_positions_ = true; }  // perhaps, in an earlier life of the daemon
   void watch_clock();                 // its deadline and its alerts of lateness count from now on
   void start();                       // the store says running, attempt `record().attempt`
-  void started(int attempt, timestamp at);  // the store has just been told so
+  void started(int attempt, timestamp at);  // the store has just been told so, or will be told later
+  // The start that the store does not know of yet; whoever stores it says so.
+  const std::optional<attempt_start>& unstored_start() const { return unstored_start_; }
+  void start_is_unstored(attempt_start start) { unstored_start_ = start; }
+  void start_stored() { unstored_start_.reset(); }
   void cancel(std::string reason);    // ends it as cancelled, also while it waits
   void let_end();                     // the daemon stops: what runs may end, but no further attempt begins
   void interrupt();                   // the daemon stops: end the tasks, leave the record as it is
@@ -98,7 +106,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   const std::shared_ptr<const pipeline_revision> revision_;
   const config::job& job_;  // in *revision_
   const std::shared_ptr<retry_budget_state> retries_;
-  ended_handler ended_;
+  const handlers tell_;
 
   std::shared_ptr<runtime::topic_claim> claim_;
   std::optional<task_graph> graph_;                            // of this attempt
@@ -115,6 +123,8 @@ class live_run : public std::enable_shared_from_this<live_run> {
   bool interrupted_ = false;
   bool last_attempt_ = false;  // the daemon stops
   std::optional<ending> ending_;
+  std::optional<attempt_start> unstored_start_;
+  bool leaves_positions_ = false;  // some of its tasks' are in the flow store, to be forgotten at its end
 };
 
 }  // namespace penstock::scheduler

@@ -4,6 +4,7 @@
 #include "scheduler/store.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <iterator>
 #include <stdexcept>
@@ -98,10 +99,12 @@ struct store::state {
   std::unique_ptr<store_writer> write;
   std::unique_ptr<store_pruner> prune;
   std::unique_ptr<store_reader> read;   // made at the first look, after the file exists
+  std::atomic<bool> failing{false};     // the last commit
   runtime::commit_queue queue;
 
   state(std::filesystem::path path, asio::any_io_executor executor)
-      : file(std::move(path)), queue(std::move(executor), [this] { return open(); }) {}
+      : file(std::move(path)),
+        queue(std::move(executor), [this] { return open(); }, [this] { failing = false; }, [this] { failing = true; }) {}
 
   sqlite::connection open() {
     close_statements();
@@ -209,6 +212,12 @@ asio::awaitable<void> store::close_input(std::string run) {
 asio::awaitable<void> store::start_attempt(std::string run, int attempt, timestamp at) {
   return state_->commit([run = std::move(run), attempt, at](auto& w) { w.start_attempt(run, attempt, at); });
 }
+
+asio::awaitable<void> store::start_attempts(std::vector<late_start> started) {
+  return state_->commit([started = std::move(started)](auto& w) { w.start_attempts(started); });
+}
+
+bool store::failing() const { return state_->failing; }
 
 asio::awaitable<void> store::add_tasks(std::string run, std::vector<task_record> instances) {
   return state_->commit(

@@ -57,6 +57,11 @@ struct new_run {
   std::vector<file_claim> files{};
 };
 
+struct attempt_start {
+  int attempt = 1;
+  timestamp at{};
+};
+
 // Everything that the end of a run changes.
 struct run_end {
   std::string run;
@@ -66,6 +71,13 @@ struct run_end {
   std::vector<task_record> tasks{};   // only those that differ from what is stored are written
   std::vector<new_run> dependents{};  // runs that this end makes
   std::vector<alert_record> alerts{};
+  std::optional<attempt_start> started{};  // of its last attempt, when the store may not know yet; stored first then
+};
+
+// The start of an attempt that goes on while it is stored.
+struct late_start {
+  std::string run;
+  attempt_start started;
 };
 
 // What was unfinished when the daemon started; tasks included, oldest first.
@@ -134,6 +146,8 @@ class store {
   // The run starts an attempt: state running, attempt number. Tasks and instances that have succeeded stay as
   // they are, all others are queued again.
   asio::awaitable<void> start_attempt(std::string run, int attempt, timestamp at);
+  // The same of many; those that are not queued (they have ended since) stay as they are.
+  asio::awaitable<void> start_attempts(std::vector<late_start> started);
   // A task fans out: its instances, behind the last task, all or none. std::logic_error when the run has ended
   // or has a task of that name.
   asio::awaitable<void> add_tasks(std::string run, std::vector<task_record> instances);
@@ -148,6 +162,8 @@ class store {
   // attempt that was cut off is taken off `attempt` and counted in `interruptions` (failed past the limit); a pause
   // before the next attempt is no interruption and keeps its `retry_at`.
   asio::awaitable<recovery> recover(timestamp now);
+  // The last commit failed (disk full): what is not stored now may not be stored for long. Any thread.
+  bool failing() const;
 
   std::optional<run_record> run(const std::string& id);    // with tasks
   // What happened to a run, oldest first; empty when there is no such run. At most some hundred entries: later

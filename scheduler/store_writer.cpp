@@ -22,6 +22,8 @@ auto progress_of(const task_record& t) {
   return std::tie(t.state, t.attempt, t.exit_code, t.reason, t.output, t.started_at, t.ended_at);
 }
 
+timeline_entry started_entry(const attempt_start& s) { return {s.at, "running", "attempt " + std::to_string(s.attempt)}; }
+
 bool same_progress(const task_record& a, const task_record& b) { return progress_of(a) == progress_of(b); }
 
 }  // namespace
@@ -84,7 +86,8 @@ store_writer::store_writer(sqlite::connection& db)
                            grown_timeline(5) + ") WHERE id = ?1"),
       end_run_(db,
                "UPDATE runs SET state = ?2, reason = ?3, ended_at = ?4, waiting_reason = '', retry_at = NULL,"
-               " input_open = 0, timeline = timeline || ?5 WHERE id = ?1"),
+               " input_open = 0, attempt = coalesce(?6, attempt), started_at = coalesce(started_at, ?7),"
+               " timeline = timeline || ?5 WHERE id = ?1"),
       end_tasks_(db,
                  "UPDATE tasks SET state = iif(state = 'queued', 'skipped', 'cancelled'),"
                  " reason = 'the run ended', ended_at = ?2"
@@ -242,8 +245,7 @@ run_state store_writer::state_of(const std::string& run) {
   return *state;
 }
 
-void store_writer::require_transition(const std::string& run, run_state to) {
-  const run_state from = state_of(run);
+void store_writer::require_transition(const std::string& run, run_state from, run_state to) {
   if (may_become(from, to)) return;
   throw std::logic_error("run " + run + " is " + std::string(token(from)) + " and cannot become " +
                          std::string(token(to)));
@@ -269,10 +271,15 @@ void store_writer::extend_input(const std::string& run, std::int64_t until, std:
 void store_writer::close_input(const std::string& run) { with(close_input_, run).run(); }
 
 void store_writer::start_attempt(const std::string& run, int attempt, timestamp at) {
-  require_transition(run, run_state::running);
-  const std::string line = timeline_line({at, "running", "attempt " + std::to_string(attempt)});
-  with(start_attempt_, run, attempt, at, line).run();
+  require_transition(run, state_of(run), run_state::running);
+  with(start_attempt_, run, attempt, at, timeline_line(started_entry({attempt, at}))).run();
   with(requeue_tasks_, run).run();
+}
+
+void store_writer::start_attempts(const std::vector<late_start>& started) {
+  for (const late_start& s : started) {
+    if (state_of(s.run) == run_state::queued) start_attempt(s.run, s.started.attempt, s.started.at);
+  }
 }
 
 void store_writer::set_waiting(const std::string& run, run_state state, const std::string& why,
@@ -280,7 +287,7 @@ void store_writer::set_waiting(const std::string& run, run_state state, const st
   if (state != run_state::queued && state != run_state::retrying) {
     throw std::logic_error("a run that is " + std::string(token(state)) + " does not wait");
   }
-  if (state_of(run) != state) require_transition(run, state);
+  if (const run_state from = state_of(run); from != state) require_transition(run, from, state);
   const std::string waits = state == run_state::queued && !why.empty() ? "waits: " + why : why;
   const std::string line = timeline_line({at, std::string(token(state)), waits});
   with(set_waiting_, run, state, why, retry_at, line).run();
@@ -339,17 +346,28 @@ bool store_writer::write_changed_tasks(const std::string& run, const std::vector
 
 void store_writer::finish(const run_end& e) {
   if (!is_final(e.state)) throw std::logic_error("run " + e.run + " cannot end as " + std::string(token(e.state)));
-  require_transition(e.run, e.state);
+  const run_state from = state_of(e.run);
+  const bool unstored = e.started && from == run_state::queued;  // it has run, in one go with its start
+  if (!unstored) require_transition(e.run, from, e.state);
   const bool tasks_ended = write_changed_tasks(e.run, e.tasks);
   if (!tasks_ended) with(end_tasks_, e.run, e.at).run();
-  end(e.run, e.state, e.reason, e.at);
+  end(e.run, e.state, e.reason, e.at, unstored ? e.started : std::nullopt);
   create_all(e.dependents);
   for (const alert_record& a : e.alerts) add_alert(a);
 }
 
-void store_writer::end(const std::string& run, run_state state, const std::string& reason, timestamp at) {
-  const std::string line = timeline_line({at, std::string(token(state)), reason});
-  with(end_run_, run, state, reason, at, line).run();
+void store_writer::end(const std::string& run, run_state state, const std::string& reason, timestamp at,
+                       const std::optional<attempt_start>& unstored) {
+  std::string lines;
+  std::optional<int> attempt;
+  std::optional<timestamp> started;
+  if (unstored) {
+    attempt = unstored->attempt;
+    started = unstored->at;
+    lines = timeline_line(started_entry(*unstored));
+  }
+  lines += timeline_line({at, std::string(token(state)), reason});
+  with(end_run_, run, state, reason, at, lines, attempt, started).run();
   if (state == run_state::failed || state == run_state::timed_out) with(insert_dead_, run).run();
 }
 

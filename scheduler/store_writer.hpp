@@ -31,6 +31,7 @@ class store_writer {
   void extend_input(const std::string& run, std::int64_t until, std::int64_t events, const cursor_move& cursor);
   void close_input(const std::string& run);
   void start_attempt(const std::string& run, int attempt, timestamp at);
+  void start_attempts(const std::vector<late_start>& started);
   void add_tasks(const std::string& run, const std::vector<task_record>& instances);
   void update_task(const std::string& run, const task_record& task);
   void set_waiting(const std::string& run, run_state state, const std::string& why,
@@ -54,10 +55,11 @@ class store_writer {
   void take_file(const file_claim& claim, const std::string& run);
   void move_cursor(const cursor_move& move);
   run_state state_of(const std::string& run);
-  void require_transition(const std::string& run, run_state to);
+  static void require_transition(const std::string& run, run_state from, run_state to);
   void write_task(const std::string& run, run_state from, const task_record& task);
   bool write_changed_tasks(const std::string& run, const std::vector<task_record>& tasks);
-  void end(const std::string& run, run_state state, const std::string& reason, timestamp at);
+  void end(const std::string& run, run_state state, const std::string& reason, timestamp at,
+           const std::optional<attempt_start>& unstored = {});
   run_state interrupt(const run_record& r, timestamp now);
 
   sqlite::statement current_revision_, last_revision_, insert_revision_, put_current_, remove_current_,

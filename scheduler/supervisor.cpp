@@ -80,6 +80,7 @@ asio::awaitable<void> supervisor::start() {
   if (!unfinished.empty()) spdlog::info("{} unfinished runs taken up again", unfinished.size());
   in_background(s.around.where.control, "maintenance", s.upkeep.run());
   in_background(s.around.where.control, "alerts", s.alerts.run());
+  in_background(s.around.where.control, "starts", s.around.starts.run());
 }
 
 asio::awaitable<stop_report> supervisor::stop() {
@@ -101,6 +102,7 @@ asio::awaitable<stop_report> supervisor::stop() {
 
   co_await s.let_runs_end(deadline);
   co_await s.cut_off_runs(report.forced);
+  s.around.starts.stop();
   co_await s.alerts.finish(alert_patience);
   if (const int left = s.alerts.on_their_way(); left > 0) {
     report.forced.push_back(std::to_string(left) + " alerts were not taken in time and will be delivered after the next start");

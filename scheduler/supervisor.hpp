@@ -84,6 +84,7 @@ struct trigger_request {
 struct trigger_answer {
   std::string run_id;
   bool existed = false;  // the same Idempotency-Key was seen before
+  std::vector<timeline_entry> timeline{};  // of a run that is new: what has happened to it so far
 };
 
 struct backfill_request {

@@ -13,6 +13,7 @@
 #include "runtime/registry.hpp"
 #include "runtime/wakeup.hpp"
 #include "scheduler/dispatcher.hpp"
+#include "scheduler/late_starts.hpp"
 #include "scheduler/store.hpp"
 #include "scheduler/supervisor.hpp"
 
@@ -36,6 +37,7 @@ struct surroundings {
   dispatcher room;
   std::shared_ptr<runtime::wakeup> alerts_wait;  // notified when an alert was stored
   std::map<std::string, std::shared_ptr<live_run>> unfinished{};  // every run that is not final, by id
+  late_starts starts{where.control, store};
   int hanging_tasks = 0;  // given up on, but a thread still waits in their sink
   // The runs that other jobs' `after` triggers make of a run that ends now.
   std::function<std::vector<prepared_run>(const run_record& ended)> dependents{};

@@ -1,6 +1,5 @@
 #include "scheduler/task_work.hpp"
 
-#include <algorithm>
 #include <boost/asio/strand.hpp>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -50,13 +49,6 @@ run_record without_tasks(const run_record& run) {
 
 }  // namespace
 
-bool keeps_positions(const config::job& job) {
-  return std::any_of(job.tasks.begin(), job.tasks.end(), [](const config::task& task) {
-    const auto* command = std::get_if<config::command>(&task.does);
-    return !command || command->to;
-  });
-}
-
 task_work::task_work(surroundings& around, std::shared_ptr<const pipeline_revision> revision, const run_record& run,
                      const config::job& job, const config::task& definition, const task_record& task)
     : around_(around),
@@ -80,6 +72,7 @@ task_work::task_work(surroundings& around, std::shared_ptr<const pipeline_revisi
 // too: later, a parameter's value could name one.
 void task_work::fill_in(const run_record& run) {
   const auto filled = [this, &run](const std::string& text, const std::function<std::string(const std::string&)>& of_plain) {
+    if (text.find("${") == std::string::npos) return text;  // nearly all, and the context takes time to put together
     auto done = runtime::fill_in(text, task_context(run, text, &task_), of_plain);
     if (!done) throw std::runtime_error(done.error().detail);
     return std::move(*done);
@@ -136,6 +129,7 @@ asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task
   dataflow_ = std::make_shared<runtime::dataflow_run>(strand, around_.components, around_.offered, std::move(options));
   if (cancelled_) dataflow_->request_drain();
   const auto outcome = co_await dataflow_->run();
+  leaves_positions_ = outcome.has_checkpoint;
   switch (outcome.end) {
     case runtime::dataflow_end::input_ended: task_.state = run_state::succeeded; break;
     case runtime::dataflow_end::drained:
@@ -191,6 +185,7 @@ asio::awaitable<void> task_work::run_command(task_input input) {
   options.collects_output = true;
   options.scratch = around_.options.data / "tmp";
   options.cgroups = around_.options.cgroups.get();
+  leaves_positions_ = options.definition.to.has_value();
   command_ = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, std::move(options));
   if (cancelled_) command_->cancel();
   const auto outcome = co_await command_->run();

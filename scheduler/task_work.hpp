@@ -30,6 +30,8 @@ class task_work {
   // Call once, with itself to keep it alive.
   asio::awaitable<task_record> run(std::shared_ptr<task_work> self, task_input input);
   void cancel();
+  // After the end: it has, or may have, left positions that its next attempt would go on from.
+  bool leaves_positions() const { return leaves_positions_; }
 
   bool abandoned = false;
 
@@ -54,9 +56,7 @@ class task_work {
   std::shared_ptr<runtime::dataflow_run> dataflow_;
   std::shared_ptr<runtime::command_run> command_;
   bool cancelled_ = false;
+  bool leaves_positions_ = false;
 };
-
-// True when a task of the job has a sink: its positions are kept while the run may be tried again.
-bool keeps_positions(const config::job& job);
 
 }  // namespace penstock::scheduler

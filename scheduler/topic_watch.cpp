@@ -16,6 +16,8 @@ namespace {
 
 // A cursor that passes over events which start nothing is stored only now and then.
 constexpr std::int64_t passed_over_unstored = 1000;
+// Bounds a transaction, and how long the room that its runs have stands empty until it is stored.
+constexpr std::size_t most_claimed_at_once = 64;
 
 class topic_watch final : public trigger_watch {
  public:
@@ -90,6 +92,13 @@ class topic_watch final : public trigger_watch {
     co_return now;
   }
 
+  // Where no event has to be looked at, full runs behind the first are claimed with it while there is room for them: they
+  // share its commit.
+  std::int64_t next_full(std::int64_t until) const {
+    const bool counts_only = !looks_inside() && trigger_.grace_period.count() == 0;
+    return counts_only && seen_.until - until >= trigger_.max_events ? until + trigger_.max_events : 0;
+  }
+
   bool looks_inside() const { return !trigger_.where.empty() || !runs_->definition().overlap_key.empty(); }
 
   void begin_at(std::int64_t cursor) {
@@ -148,6 +157,23 @@ class topic_watch final : public trigger_watch {
   }
 
   asio::awaitable<void> claim(std::int64_t until, timestamp now) {
+    std::vector<job_runs::claim> claims;
+    claims.push_back(claimed(passed_over_, cursor_, until, events_until(until)));
+    for (auto next = next_full(until); next != 0 && claims.size() < most_claimed_at_once; next = next_full(until)) {
+      if (!room_.ask(seen_.key, now)) break;
+      claims.push_back(claimed(until, until, next, trigger_.max_events));
+      until = next;
+    }
+    const bool opens = claims.front().made.run.input.open;
+    const auto runs = co_await runs_->start_claimed(std::move(claims));
+    begin_at(until);
+    if (!opens) co_return;
+    watch(runs.front());
+    last_event_ = now;
+  }
+
+  // A run of the events in (after, until], of which `events` count, in the room that was granted last.
+  job_runs::claim claimed(std::int64_t after, std::int64_t cursor, std::int64_t until, std::int64_t events) {
     new_run made;
     made.run = runs_->draft(trigger_kind::topic);
     made.run.overlap_key = seen_.key;
@@ -155,17 +181,12 @@ class topic_watch final : public trigger_watch {
     input.type = run_input::kind::topic;
     input.topic = trigger_.topic;
     input.where = trigger_.where;
-    input.after = passed_over_;
+    input.after = after;
     input.until = until;
     input.open = trigger_.grace_period.count() > 0 && !seen_.closed;
-    input.events = events_until(until);
-    made.cursor = cursor_move{runs_->pipeline(), runs_->job(), key_, cursor_, until};
-    const bool opens = input.open;
-    const auto run = co_await runs_->start_claimed(std::move(made), room_.take());
-    begin_at(until);
-    if (!opens) co_return;
-    watch(run);
-    last_event_ = now;
+    input.events = events;
+    made.cursor = cursor_move{runs_->pipeline(), runs_->job(), key_, cursor, until};
+    return {std::move(made), room_.take()};
   }
 
   // When a commit has failed that stored it all the same, it is stored.

@@ -61,6 +61,36 @@ jobs:
     assert (work / "order").read_text().split() == ["0", "1", "2", "3", "4", "5"]
 
 
+def test_the_start_of_a_queued_run_outlives_a_crash(shop):
+    """It is stored while the run goes on: soon after it, and with the number of the attempt that a crash cuts off."""
+    daemon = shop("queue")
+    first, second = start_two(daemon)
+    daemon.cancel(first)
+    wait_until(lambda: [r["id"] for r in daemon.runs("shop", state="running")] == [second], "the store to say running")
+    daemon.kill9()
+    daemon.start()
+    wait_until(lambda: daemon.run(second)["state"] == "running", "the second run to run again")
+    assert daemon.run(second)["interruptions"] == 1
+    told = [entry["what"] for entry in daemon.run(second)["timeline"]]
+    assert told == ["queued", "running", "interrupted", "running"]
+    daemon.cancel(second)
+    assert daemon.wait_for_run(second)["state"] == "cancelled"
+
+
+def test_short_runs_from_the_queue_tell_their_whole_story(start_daemon):
+    daemon = start_daemon({"shop": "name: shop\njobs: {work: {run: [/bin/true]}}\n"})
+    ids = [daemon.trigger("shop", "work").json["id"] for _ in range(30)]
+    runs = [daemon.wait_for_run(run_id) for run_id in ids]
+    for run in runs:
+        assert (run["state"], run["attempt"]) == ("succeeded", 1)
+        assert run["created_at"] <= run["started_at"] <= run["ended_at"]
+        assert [entry["what"] for entry in run["timeline"]][-2:] == ["running", "succeeded"]
+        if run["timeline"][0]["what"] == "queued":
+            assert run["timeline"][1]["detail"] == "attempt 1"
+    for before, after in zip(runs, runs[1:]):
+        assert before["ended_at"] <= after["started_at"], "one at a time, in order"
+
+
 def test_skip(shop):
     daemon = shop("skip")
     first, second = start_two(daemon)
