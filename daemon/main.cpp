@@ -11,6 +11,7 @@
 #include "daemon/application.hpp"
 #include "daemon/logging.hpp"
 #include "daemon/settings.hpp"
+#include "daemon/thread_priority.hpp"
 #include "runtime/process.hpp"
 
 namespace {
@@ -72,6 +73,7 @@ int main(int argc, char** argv) {
 
   daemon::set_up_logging(settings->log_level, settings->log_format);
   ::signal(SIGPIPE, SIG_IGN);
+  daemon::run_when_woken();
   runtime::adopt_orphans();  // what a task's programs leave behind comes to us, not to init
   try {
     daemon::application application(*settings);

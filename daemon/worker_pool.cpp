@@ -3,21 +3,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "daemon/thread_priority.hpp"
 
 namespace penstock::daemon {
 
 namespace {
-
-// Linux keeps niceness and I/O priority by thread (setpriority(2), ioprio_set(2)).
-void lower_priority() {
-  constexpr int ioprio_who_process = 1;
-  constexpr int best_effort_lowest = (2 << 13) | 7;
-  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 10);
-  ::syscall(SYS_ioprio_set, ioprio_who_process, 0, best_effort_lowest);
-}
 
 // Signals belong to the control thread.
 void block_signals() {
@@ -34,7 +25,7 @@ worker_pool::worker_pool(const std::string& name, std::size_t threads, priority 
     threads_.emplace_back([this, name, p] {
       ::pthread_setname_np(::pthread_self(), name.c_str());
       block_signals();
-      if (p == priority::low) lower_priority();
+      p == priority::low ? give_way() : run_when_woken();
       for (;;) {
         try {
           context_.run();

@@ -1,0 +1,60 @@
+"""Live work goes before batch work: by niceness everywhere, by short turns of the processor where the kernel has them."""
+import ctypes
+import os
+import pathlib
+import struct
+
+import pytest
+
+from penstock import processes_with, wait_until
+
+SCHED_GETATTR = 315  # x86-64
+SHORT_TURN = 100_000  # ns
+
+
+def turn_of(tid):
+    """The turns that a thread asks for, in nanoseconds; before Linux 6.12 nobody asks, and it is 0."""
+    attributes = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None, use_errno=True).syscall(SCHED_GETATTR, tid, attributes, 48, 0) == 0
+    return struct.unpack_from("<Q", attributes.raw, 24)[0]
+
+
+def threads(pid):
+    """Name -> thread ids."""
+    found = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        found.setdefault((task / "comm").read_text().strip(), []).append(int(task.name))
+    return found
+
+
+@pytest.fixture
+def daemon(start_daemon):
+    daemon = start_daemon({"shop": """
+name: shop
+flows: {keeper: {run: [sh, -c, "tail -f /dev/null # live"]}}
+jobs: {work: {run: [sh, -c, "tail -f /dev/null # batch"], grace: 1s}}
+"""})
+    daemon.trigger("shop", "work")
+    wait_until(lambda: processes_with("# live") and processes_with("# batch"), "both programs to run")
+    return daemon
+
+
+def test_niceness(daemon):
+    named = threads(daemon.pid)
+    for name in ("penstockd", "store", "topic-writer", "flow"):
+        assert [os.getpriority(os.PRIO_PROCESS, tid) for tid in named[name]] == [0] * len(named[name]), name
+    assert {os.getpriority(os.PRIO_PROCESS, tid) for tid in named["batch"]} == {10}
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in processes_with("# live")} == {0}
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in processes_with("# batch")} == {10}
+
+
+def test_turns(daemon):
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if release < (6, 12) or os.uname().machine != "x86_64":
+        pytest.skip(f"Linux {os.uname().release} has no turns to ask for")
+    named = threads(daemon.pid)
+    for name in ("penstockd", "store", "topic-writer", "flow"):
+        assert {turn_of(tid) for tid in named[name]} == {SHORT_TURN}, name
+    usual = turn_of(os.getpid())
+    others = named["batch"] + processes_with("# live") + processes_with("# batch")
+    assert {turn_of(tid) for tid in others} == {usual}, "only live threads ask for short ones"
