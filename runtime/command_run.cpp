@@ -235,6 +235,7 @@ asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<sta
   }
   if (!trouble.empty()) co_return self->not_run(command_end::not_started, trouble);
   self->shown_pid = self->leader.pid;
+  if (self->options.on_start) self->options.on_start();
   try {
     self->start_pumps();
     co_await self->supervise();

@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -69,6 +70,7 @@ struct command_options {
   std::filesystem::path scratch{};   // the folder for that file; whoever the program runs as must get to it
   std::optional<std::chrono::nanoseconds> timeout{};  // from the spawn
   std::chrono::nanoseconds grace{std::chrono::seconds{10}};
+  std::function<void()> on_start{};  // called once, on the strand: the process is there
 };
 
 class command_run {

@@ -66,7 +66,8 @@ flow_supervisor::flow_supervisor(surroundings& around, std::shared_ptr<const pip
       streams_(hold_streams(definition_, around.offered.subscribers)),
       since_(wall_now()),
       asked_(std::make_shared<runtime::wakeup>(around.where.control)),
-      ended_(std::make_shared<runtime::wakeup>(around.where.control)) {
+      ended_(std::make_shared<runtime::wakeup>(around.where.control)),
+      changed_(std::make_shared<runtime::wakeup>(around.where.control)) {
   if (const auto path = hook_path(definition_); !path.empty()) around_.offered.webhooks.reserve(path);
 }
 
@@ -101,6 +102,26 @@ void flow_supervisor::become(flow_state next, std::string reason) {
   state_ = next;
   reason_ = std::move(reason);
   since_ = wall_now();
+  changed_->notify();
+}
+
+asio::awaitable<std::optional<bool>> flow_supervisor::came_up(steady::time_point deadline) {
+  const auto self = shared_from_this();
+  while (state_ == flow_state::starting) {
+    if (!co_await changed_->wait_until(deadline)) co_return std::nullopt;
+  }
+  co_return state_ != flow_state::backing_off && state_ != flow_state::failed;
+}
+
+// For the strand that the flow runs on.
+std::function<void()> flow_supervisor::running_when_called() {
+  return [control = around_.where.control, self = weak_from_this()] {
+    asio::post(control, [self] {
+      const auto still = self.lock();
+      const bool runs = still && (still->dataflow_ || still->command_);
+      if (runs && still->state_ == flow_state::starting) still->become(flow_state::running);
+    });
+  };
 }
 
 void flow_supervisor::start(std::shared_ptr<flow_supervisor> before) {
@@ -185,12 +206,7 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const con
   options.environment = environment();
   options.log = log_file();
   options.pool = around_.where.flows;
-  options.on_open = [control = around_.where.control, self = weak_from_this()] {
-    asio::post(control, [self] {
-      const auto still = self.lock();
-      if (still && still->dataflow_ && still->state_ == flow_state::starting) still->become(flow_state::running);
-    });
-  };
+  options.on_open = running_when_called();
   dataflow_ = std::make_shared<runtime::dataflow_run>(asio::make_strand(around_.where.flows), around_.components,
                                                       around_.offered, std::move(options));
   const auto running = dataflow_;
@@ -231,7 +247,9 @@ runtime::command_options flow_supervisor::command_options(const config::command&
 
 asio::awaitable<flow_supervisor::ending> flow_supervisor::run_command(const config::command& definition) {
   const asio::any_io_executor strand = asio::make_strand(around_.where.flows);
-  command_ = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, command_options(definition));
+  auto options = command_options(definition);
+  if (!definition_.ready) options.on_start = running_when_called();
+  command_ = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, std::move(options));
   const auto running = command_;
   not_ready_.clear();
   std::shared_ptr<runtime::readiness_check> check;
@@ -241,8 +259,6 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_command(const conf
     check = std::make_shared<runtime::readiness_check>(around_.where.control, *definition_.ready, std::move(around));
     ready_ = check;
     in_background(around_.where.control, "readiness of " + consumer_, await_readiness(running, check));
-  } else {
-    become(flow_state::running);
   }
   const auto outcome = co_await running->run();
   if (check) check->stop();

@@ -7,6 +7,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -41,6 +42,12 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   // the next start, or emitted. False: `limit` passed first; the flow is left to end by itself.
   asio::awaitable<bool> stop(std::chrono::nanoseconds limit, flow_state end_state, unfinished_work what = unfinished_work::keep);
 
+  // Waits until a start has come to something, no later than `deadline`: true when the flow is at work, false when it
+  // failed (reason()); nothing when it is still starting.
+  asio::awaitable<std::optional<bool>> came_up(std::chrono::steady_clock::time_point deadline);
+  bool at_work() const { return state_ == flow_state::running; }
+  const std::string& reason() const { return reason_; }
+
   flow_view view() const;
   // Samples of what passes a point: a step's name, "from" or "to". invalid: it has no such point, or runs a command.
   result<std::shared_ptr<runtime::tap>> listen(runtime::tap_options options) const;
@@ -68,6 +75,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   asio::awaitable<void> await_readiness(std::shared_ptr<runtime::command_run> running,
                                         std::shared_ptr<runtime::readiness_check> check);
   void become(flow_state next, std::string reason = {});
+  std::function<void()> running_when_called();
 
   surroundings& around_;
   const std::shared_ptr<const pipeline_revision> revision_;
@@ -94,6 +102,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   std::string not_ready_;                            // why it is ended for not being ready in time
   std::shared_ptr<runtime::wakeup> asked_;           // wakes a backoff
   std::shared_ptr<runtime::wakeup> ended_;           // wakes stop()
+  std::shared_ptr<runtime::wakeup> changed_;         // wakes came_up()
 };
 
 }  // namespace penstock::scheduler

@@ -14,6 +14,54 @@ void live_pipeline::declare_topics(const config::pipeline& next) {
   for (const auto& [name, topic] : next.topics) around_.offered.topics.declare(topic);
 }
 
+asio::awaitable<std::vector<problem>> live_pipeline::try_changed(std::shared_ptr<const pipeline_revision> next,
+                                                                  std::chrono::nanoseconds limit) {
+  std::vector<problem> failed;
+  const auto changed = config::diff(current_->definition.get(), next->definition.get());
+  if (record_.paused || !changed.flows.removed.empty() || changed.flows.changed.empty()) co_return failed;
+  trial_.emplace();
+  std::vector<std::string> were_at_work;
+  flow_list leaving;
+  for (const auto& name : changed.flows.changed) {
+    const auto& flow = flows_.at(name);
+    if (flow->at_work()) were_at_work.push_back(name);
+    trial_->replaced.emplace(name, flow);
+    leaving.emplace(name_ + "/" + name, flow);
+  }
+  for (const auto& sentence : co_await stop_flows(around_, leaving, limit, flow_state::stopped)) spdlog::warn("{}", sentence);
+  for (const auto& [name, topic] : next->definition->topics) {
+    if (!around_.offered.topics.find(name)) trial_->made_topics.push_back(name);
+  }
+  declare_topics(*next->definition);
+  for (const auto& [name, flow] : trial_->replaced) {
+    flows_[name] = std::make_shared<flow_supervisor>(around_, next, next->definition->flows.at(name));
+    flows_[name]->start(flow);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + start_patience;
+  for (const auto& name : were_at_work) {
+    const auto flow = flows_.at(name);
+    const auto started = co_await flow->came_up(deadline);
+    if (started && !*started) failed.push_back({"/flows/" + name, 0, 0, "does not start: " + flow->reason()});
+  }
+  if (!failed.empty()) co_await put_back(limit);
+  co_return failed;
+}
+
+asio::awaitable<void> live_pipeline::put_back(std::chrono::nanoseconds limit) {
+  if (!trial_) co_return;
+  const trial undone = std::move(*trial_);
+  trial_.reset();
+  flow_list leaving;
+  for (const auto& [name, flow] : undone.replaced) leaving.emplace(name_ + "/" + name, flows_.at(name));
+  for (const auto& sentence : co_await stop_flows(around_, leaving, limit, flow_state::stopped)) spdlog::warn("{}", sentence);
+  declare_topics(*current_->definition);
+  for (const auto& name : undone.made_topics) around_.offered.topics.remove(name);
+  for (const auto& [name, flow] : undone.replaced) {
+    const auto tried = std::exchange(flows_[name], flow);
+    flow->start(tried);
+  }
+}
+
 asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record record,
                                                                 std::shared_ptr<const pipeline_revision> next,
                                                                 std::chrono::nanoseconds limit) {
@@ -22,16 +70,19 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
 
   flow_list removed, leaving;
   for (const auto& name : changed.flows.removed) removed.emplace(name_ + "/" + name, flows_.at(name));
-  for (const auto& name : changed.flows.changed) leaving.emplace(name_ + "/" + name, flows_.at(name));
+  auto to_change = changed.flows.changed;
+  if (trial_) std::erase_if(to_change, [this](const auto& name) { return trial_->replaced.contains(name); });
+  trial_.reset();
+  for (const auto& name : to_change) leaving.emplace(name_ + "/" + name, flows_.at(name));
   auto left_behind = co_await stop_flows(around_, removed, limit, flow_state::stopped, unfinished_work::emit);
   const auto others = co_await stop_flows(around_, leaving, limit, flow_state::stopped);
   left_behind.insert(left_behind.end(), others.begin(), others.end());
   for (const auto& name : changed.flows.removed) flows_.erase(name);
-  for (const auto& name : changed.flows.changed) flows_.erase(name);
+  for (const auto& name : to_change) flows_.erase(name);
 
   declare_topics(*next->definition);
   std::vector<std::string> to_start = changed.flows.added;
-  to_start.insert(to_start.end(), changed.flows.changed.begin(), changed.flows.changed.end());
+  to_start.insert(to_start.end(), to_change.begin(), to_change.end());
   for (const auto& name : to_start) {
     flows_[name] = std::make_shared<flow_supervisor>(around_, next, next->definition->flows.at(name));
     if (record.paused) {

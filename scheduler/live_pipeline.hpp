@@ -6,10 +6,12 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "config/diff.hpp"
+#include "config/error.hpp"
 #include "scheduler/flow_supervisor.hpp"
 #include "scheduler/job_supervisor.hpp"
 #include "scheduler/pipeline_revision.hpp"
@@ -32,6 +34,14 @@ class live_pipeline {
   // Declares the topics of `next` and redefines the changed ones. Before any flow of any pipeline that reads them.
   void declare_topics(const config::pipeline& next);
 
+  // Puts the changed flows of `next` in the place of those that are there, and waits until they are at work. When one does
+  // not start whose predecessor was at work, all are put back, and it is said why: a problem for each. Only where the
+  // revision removes no flow, for a removed one may emit what cannot be taken back. To be followed by become() or
+  // put_back(). Those that take longer than `start_patience` count as started.
+  asio::awaitable<std::vector<problem>> try_changed(std::shared_ptr<const pipeline_revision> next,
+                                                    std::chrono::nanoseconds limit);
+  asio::awaitable<void> put_back(std::chrono::nanoseconds limit);
+
   // From the current revision to `next`: what is gone or changed drains first, then what is new or changed starts. What is
   // the same goes on untouched; new jobs wait for start_jobs(). Returns what had to be left behind, one sentence each.
   asio::awaitable<std::vector<std::string>> become(pipeline_record record, std::shared_ptr<const pipeline_revision> next,
@@ -52,6 +62,13 @@ class live_pipeline {
   pipeline_view view() const;
 
  private:
+  static constexpr std::chrono::seconds start_patience{10};
+
+  // Of changed flows that are on trial: what they have replaced.
+  struct trial {
+    std::map<std::string, std::shared_ptr<flow_supervisor>> replaced;
+    std::vector<std::string> made_topics;
+  };
   void change_jobs(const config::pipeline_diff& changed, const std::shared_ptr<const pipeline_revision>& next);
 
   surroundings& around_;
@@ -59,6 +76,7 @@ class live_pipeline {
   pipeline_record record_;
   std::shared_ptr<const pipeline_revision> current_;  // null: nothing yet
   std::map<std::string, std::shared_ptr<flow_supervisor>> flows_;
+  std::optional<trial> trial_;
   std::map<std::string, std::shared_ptr<job_supervisor>> jobs_;
   std::vector<std::shared_ptr<job_supervisor>> retired_jobs_;
 };

@@ -317,7 +317,24 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   coming_[name] = (*revision)->definition;
   const auto arrived = [this, name](void*) { coming_.erase(name); };
   const std::shared_ptr<void> until_here(nullptr, arrived);
-  const auto stored = co_await around_.store.put_pipeline(record, expected);
+  if (live) {
+    if (auto failed = co_await live->try_changed(*revision, around_.options.drain_timeout); !failed.empty()) {
+      const std::string flow = failed.front().pointer.substr(std::string_view("/flows/").size());
+      std::string detail = "revision " + std::to_string(live->record().revision) + " goes on, because flow " + flow +
+                           " of the new one " + failed.front().detail;
+      spdlog::warn("pipeline {}: {}", name, detail);
+      co_return error{errc::invalid, std::move(detail), std::move(failed)};
+    }
+  }
+  std::exception_ptr broken;
+  result<pipeline_record> stored = error{};
+  try {
+    stored = co_await around_.store.put_pipeline(record, expected);
+  } catch (...) {
+    broken = std::current_exception();
+  }
+  if (live && !stored) co_await live->put_back(around_.options.drain_timeout);
+  if (broken) std::rethrow_exception(broken);
   if (!stored) co_return stored.error();
   record.paused = stored->paused;
   unreadable_.erase(name);

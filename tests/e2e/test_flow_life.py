@@ -194,6 +194,88 @@ def test_what_a_sink_never_takes_becomes_dead_letters_and_can_be_replayed(start_
     wait_until(lambda: not daemon.dead_letters("shop"), "the dead letters to be gone")
 
 
+# ---- a revision that does not start ----
+
+TWO = """
+name: shop
+topics: {orders: {}, seen: {}EXTRA}
+flows:
+  copy:
+    from: {topic: orders}
+    steps: [{map: {n: event.n, mark: "MARK"}}]
+    to: COPY_TO
+  keep:
+    from: {topic: orders}
+    to: {sqlite: {file: FILE, table: orders, mode: append}}
+  tool: {run: [PROGRAM, -f, /dev/null]}
+"""
+
+
+def two(mark="1", copy_to="{topic: seen}", file="orders.db", program="tail", extra=""):
+    return (TWO.replace("MARK", mark).replace("COPY_TO", copy_to).replace("FILE", file)
+            .replace("PROGRAM", program).replace("EXTRA", extra))
+
+
+def refused(daemon, text):
+    answer = daemon.request("PUT", "/v1/pipelines/shop", text.encode())
+    assert answer.status == 422, answer
+    return answer.json
+
+
+def test_a_revision_whose_flow_does_not_start_leaves_the_old_one_running(start_daemon):
+    daemon = start_daemon({"shop": two()})
+    wait_until(lambda: {f["state"] for f in daemon.pipeline("shop")["flows"]} == {"running"}, "the flows to run")
+    answer = refused(daemon, two(mark="2", file="/proc/none/orders.db", extra=", more: {}"))
+    assert "revision 1 goes on" in answer["detail"] and "flow keep" in answer["detail"]
+    assert [error["pointer"] for error in answer["errors"]] == ["/flows/keep"]
+    assert "/proc/none" in answer["errors"][0]["detail"], "it says why"
+    answer = refused(daemon, two(mark="3", program="/nowhere/tail"))
+    assert answer["errors"][0]["pointer"] == "/flows/tool" and "/nowhere/tail" in answer["errors"][0]["detail"]
+
+    assert daemon.pipeline("shop")["revision"] == 1
+    assert daemon.get("/v1/topics/more").status == 404, "what only it declared is gone"
+    wait_until(lambda: {f["state"] for f in daemon.pipeline("shop")["flows"]} == {"running"}, "the old ones to run again")
+    daemon.publish("orders", [{"n": 1}])
+    daemon.wait_for_topic("seen", 1)
+    assert daemon.events("seen")[0]["data"] == {"n": 1, "mark": 1}
+    wait_until(lambda: daemon.rows("shop", "orders.db", "SELECT n FROM orders") == [(1,)], "the row")
+    daemon.kill9()
+    daemon.start()
+    assert daemon.pipeline("shop")["revision"] == 1
+
+
+def test_a_flow_that_did_not_run_anyway_may_be_replaced_by_one_that_does_not_either(start_daemon):
+    daemon = start_daemon({"shop": two(file="/proc/none/a.db")})
+    wait_until(lambda: daemon.flow("shop", "keep")["state"] == "backing_off", "the flow to fail")
+    daemon.put("shop", two(file="/proc/none/b.db"))
+    assert daemon.pipeline("shop")["revision"] == 2
+    daemon.put("shop", two())
+    wait_until(lambda: daemon.flow("shop", "keep")["state"] == "running", "the repaired flow to run")
+
+
+def test_a_paused_pipeline_takes_any_revision(start_daemon):
+    daemon = start_daemon({"shop": two()})
+    daemon.post("/v1/pipelines/shop/pause")
+    daemon.put("shop", two(file="/proc/none/a.db"))
+    assert daemon.pipeline("shop")["revision"] == 2
+    assert daemon.flow("shop", "keep")["state"] == "paused"
+
+
+def test_revisions_that_do_not_start_lose_and_double_nothing_under_load(start_daemon):
+    daemon = start_daemon({"shop": two()})
+    wait_until(lambda: {f["state"] for f in daemon.pipeline("shop")["flows"]} == {"running"}, "the flows to run")
+    for round_number in range(20):
+        daemon.publish("orders", [{"n": 100 * round_number + i} for i in range(100)])
+        answer = refused(daemon, two(mark=str(2 + round_number), file="/proc/none/a.db"))
+        assert answer["errors"][0]["pointer"] == "/flows/keep"
+        wait_until(lambda: daemon.flow("shop", "keep")["state"] == "running", "the old flow to run again")
+    daemon.wait_for_topic("seen", 2000)
+    wait_until(lambda: daemon.rows("shop", "orders.db", "SELECT count(*) FROM orders") == [(2000,)], "all rows")
+    seen = [event["data"]["n"] for event in daemon.events("seen")]
+    assert seen == list(range(2000))
+    assert daemon.rows("shop", "orders.db", "SELECT n FROM orders ORDER BY rowid") == [(n,) for n in range(2000)]
+
+
 # ---- what a new revision does to what steps keep ----
 
 KEEPS = """
