@@ -178,11 +178,13 @@ struct write_result {
 // buried with the rest. For sinks without checkpoints.
 class partly_written : public std::runtime_error {
  public:
-  // `left`: which of the batch are not settled, ascending; `done`: what became of the others.
-  partly_written(const std::string& why, write_result done, std::vector<std::size_t> left)
-      : std::runtime_error(why), settled(std::move(done)), open(std::move(left)) {}
+  // `left`: which of the batch are not settled, ascending; `done`: what became of the others. `blame_first`: it was the first
+  // of those that are left which the sink could not go on with, so none of the others has had an attempt.
+  partly_written(const std::string& why, write_result done, std::vector<std::size_t> left, bool blame_first = false)
+      : std::runtime_error(why), settled(std::move(done)), open(std::move(left)), by_first(blame_first) {}
   write_result settled;
   std::vector<std::size_t> open;
+  bool by_first;
 };
 
 class sink {

@@ -24,7 +24,6 @@ namespace {
 
 // Under engine_state the store keeps, beside the sinks' checkpoints and the source's record:
 constexpr const char* input_key = "input";      // what the consumer reads: see state::name_input
-constexpr const char* unreadable = "from";  // the step of dead letters of what the source could not read
 constexpr const char* ticks_key = "ticks";      // how many ticks had results
 constexpr const char* pending_key = "pending";  // the tick whose results may have left: microseconds, and whether last
 
@@ -370,7 +369,7 @@ asio::awaitable<void> dataflow_run::state::settle(batch events) {
 void dataflow_run::state::bury_faulty(passage& p) {
   std::erase_if(p.events.events, [&p](const event& e) {
     if (e.fault.empty()) return false;
-    p.dead.push_back(letter_of(e, unreadable, std::string(e.fault)));
+    p.dead.push_back(letter_of(e, step_unreadable, std::string(e.fault)));
     ++p.counted.dead;
     return true;
   });
@@ -570,8 +569,8 @@ asio::awaitable<void> dataflow_run::state::settle_again(batch events, std::vecto
     begins[i] = letter ? first_step(*letter) : settled_already;  // replayed or discarded meanwhile
     if (!letter) continue;
     ++p.counted.received;
-    if (letter->step == unreadable) {  // there is no event that could go on
-      p.dead.push_back(letter_of(e, unreadable, letter->reason));
+    if (letter->step == step_unreadable) {  // there is no event that could go on
+      p.dead.push_back(letter_of(e, step_unreadable, letter->reason));
       ++p.counted.dead;
       begins[i] = settled_already;
     }

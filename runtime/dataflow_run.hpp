@@ -35,6 +35,9 @@
 
 namespace penstock::runtime {
 
+// The step of dead letters of what the source could not read (event::fault): there is no event that could be replayed.
+inline constexpr const char* step_unreadable = "from";
+
 enum class dataflow_end { input_ended, drained, failed };
 
 struct dataflow_outcome {

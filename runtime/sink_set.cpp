@@ -51,10 +51,15 @@ struct undelivered {
     index = std::move(places);
   }
 
+  // The first so many of them.
   template <class Delivery>
-  void refuse(const std::string& reason, int attempt, Delivery& done) {
-    for (const std::size_t i : index) done.written.refused.push_back({i, reason});
-    done.attempts.resize(done.written.refused.size(), attempt);
+  void refuse(std::size_t count, const std::string& reason, int attempt, Delivery& done) {
+    write_result now;
+    now.checkpoint = done.written.checkpoint;
+    for (std::size_t i = 0; i < count; ++i) now.refused.push_back({i, reason});
+    std::vector<std::size_t> open(index.size() - count);
+    std::iota(open.begin(), open.end(), count);
+    settle(std::move(now), open, attempt, done);
   }
 };
 
@@ -136,8 +141,10 @@ asio::awaitable<void> sink_set::write_one(one_sink& to, batch left, passage& p, 
 asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_ptr<const batch> events) {
   delivery done;
   undelivered left(std::move(events));
+  std::size_t first = 0;  // of those that are left: the attempts so far were made at it
   for (int attempt = 1;; ++attempt) {
     std::string failure;
+    bool by_first = false;
     try {
       if (!to.does) {
         auto made = components_.sink_of(to.use, to.context);
@@ -149,7 +156,9 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
       co_return done;
     } catch (partly_written& part) {
       failure = part.what();
+      by_first = part.by_first;
       left.settle(std::move(part.settled), part.open, attempt, done);
+      if (by_first && std::exchange(first, left.index.front()) != left.index.front()) attempt = 1;
     } catch (const std::exception& e) {
       failure = *e.what() ? e.what() : "it did not say why";
     }
@@ -158,8 +167,11 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
     if (to.does) co_await to.does->abandon();
     to.does.reset();
     if (last) {
-      left.refuse(failure, attempt, done);
-      co_return done;
+      left.refuse(by_first ? 1 : left.index.size(), failure, attempt, done);
+      if (left.index.empty()) co_return done;
+      first = left.index.front();
+      attempt = 0;
+      continue;
     }
     counters_->redelivered.fetch_add(1, std::memory_order_relaxed);
     spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", to.context.label(), at_, left.events->size(), attempt,

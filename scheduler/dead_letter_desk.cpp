@@ -4,6 +4,7 @@
 #include <map>
 #include <sstream>
 
+#include "runtime/dataflow_run.hpp"
 #include "runtime/json.hpp"
 
 namespace penstock::scheduler {
@@ -130,6 +131,10 @@ asio::awaitable<result<settled>> dead_letter_desk::replay(std::vector<std::strin
   std::vector<std::string> runs;
   for (const auto& id : ids) {
     if (auto letter = around_.offered.flows.find_dead_letter(id)) {
+      if (letter->step == runtime::step_unreadable) {
+        outcome.failed.push_back(id + ": its source could not read it, so there is no event to replay; send it anew, and discard this");
+        continue;
+      }
       by_consumer[letter->consumer].push_back(std::move(*letter));
     } else if (around_.store.run(id)) {
       runs.push_back(id);

@@ -4,8 +4,8 @@
 // refusal, which makes a dead letter of that event. The batch is safe once all are answered. With `ack: none` it is
 // safe once the lines are in the program's pipe: what it has not read when it ends is lost. A program that ends, hangs
 // or answers something else makes the write fail; the delivery policy tries the events that have no answer again with a
-// new program, and after the flow's failure the whole batch comes again, so it may see events twice (`send: cloudevent`
-// gives it their ids). Closed, or when the flow has failed, it gets the end of its input and may finish what it has
+// new program, where only the one that it was at has had an attempt, and after the flow's failure the whole batch comes
+// again, so it may see events twice (`send: cloudevent` gives it their ids). Closed, or when the flow has failed, it gets the end of its input and may finish what it has
 // read; then SIGTERM, then SIGKILL. After a failure that takes a few seconds at most, whatever the grace. No process of
 // its group is left when the sink is destroyed.
 #include <algorithm>
@@ -152,8 +152,10 @@ class command_sink final : public sink {
     std::vector<std::size_t> which;  // events that the lines are of
     const std::vector<std::string> lines = lines_of(*events, written.refused, which);
     const line_program::answers got = co_await program_.ask(lines, options_.in_flight);
+    const std::size_t sent = which.size();
     const std::string failure = settle(got, which, written);
-    if (!which.empty()) throw partly_written(failure, std::move(written), std::move(which));
+    const bool answered_nonsense = sent - which.size() < got.lines.size();
+    if (!which.empty()) throw partly_written(failure, std::move(written), std::move(which), answered_nonsense || got.at_hand);
     const auto earlier = [](const refused_event& a, const refused_event& b) { return a.index < b.index; };
     std::sort(written.refused.begin(), written.refused.end(), earlier);
     co_return written;

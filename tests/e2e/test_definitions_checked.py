@@ -192,6 +192,10 @@ flows:
     wait_until(lambda: (work / "in" / "done" / "rows.csv").exists(), "the file to be put away")
     letter, = daemon.dead_letters("inbox")
     assert letter["step"] == "from" and "never closed" in letter["reason"], letter
+    answer = daemon.post("/v1/dead-letters/replay", {"all": True}).json
+    assert answer["done"] == 0 and letter["id"] in answer["failed"][0] and "could not read" in answer["failed"][0], answer
+    assert [kept["id"] for kept in daemon.dead_letters("inbox")] == [letter["id"]], "it stays as it is"
+    assert daemon.post("/v1/dead-letters/discard", {"all": True}).json["done"] == 1
     assert (work / "out.txt").read_text() == '{"a":"1","b":"2"}\n'
 
 

@@ -381,9 +381,48 @@ for line in sys.stdin:
     }
     run->request_drain();
     CHECK(ended.get().reason == "");
-    CHECK(b.file_text("kept") == before);
-    CHECK(b.dead(consumer).size() == 1 + 21);  // 30 to 50, and 7
+    CHECK(b.file_text("kept") == before + after.substr(3));  // all but 30, which nobody else is buried with
+    const auto dead = b.dead(consumer);
+    REQUIRE(dead.size() == 2);
+    CHECK(dead[0].data == "{\"n\":7}");
+    CHECK(dead[1].data == "{\"n\":30}");
+    CHECK(dead[1].attempts == 1);
   }
+}
+
+TEST_CASE("events that a program hangs or dies at are buried alone, each after its own attempts", "[command]") {
+  for (const std::string how : {"sys.exit(9)", "sys.exit(print('what?'))", "time.sleep(60)"}) {
+    INFO(how);
+    program_bench b;
+    std::vector<std::string> payloads;
+    for (int n = 1; n <= 12; ++n) payloads.push_back(std::to_string(n));
+    b.append("in", payloads);
+    b.program("import sys, time\nfor line in sys.stdin:\n  open('tries', 'a').write(line)\n  if int(line) in (3, 4, 9): " + how +
+              "\n  else: print('ok', flush=True)");
+    at_work flow(b, "from: {topic: in}\n" + b.to(", in_flight: 1, timeout: 150ms, start_timeout: 5s, grace: 10ms") +
+                        "delivery: {attempts: 2, backoff: 1ms..1ms, then: dead_letter}");
+    flow.wait_until([&] { return b.counters->received >= 12; });
+    CHECK(flow.drain().reason == "");
+    std::vector<std::string> buried;
+    for (const auto& letter : b.dead()) {
+      buried.push_back(letter.data);
+      CHECK(letter.attempts == 2);
+    }
+    CHECK(buried == std::vector<std::string>{"3", "4", "9"});
+    CHECK(b.file_text("tries") == "1\n2\n3\n3\n4\n4\n5\n6\n7\n8\n9\n9\n10\n11\n12\n");
+    CHECK(b.balanced());
+  }
+}
+
+TEST_CASE("a sink that nothing is right for still ends", "[command]") {
+  program_bench b;  // it dies before it reads, so no event is more to blame than another
+  b.append("in", {"1", "2", "3"});
+  b.program("import sys\nsys.exit(4)");
+  at_work flow(b, "from: {topic: in}\n" + b.to() + "delivery: {attempts: 3, backoff: 1ms..1ms, then: dead_letter}");
+  flow.wait_until([&] { return b.counters->received >= 3; });
+  CHECK(flow.drain().reason == "");
+  REQUIRE(b.dead().size() == 3);
+  for (const auto& letter : b.dead()) CHECK(letter.attempts == 3);
 }
 
 TEST_CASE("what a flow that fails has given to a program is still read by it", "[command]") {
