@@ -1,5 +1,6 @@
 // Pipelines and their flows: register, read, pause, remove.
 #include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -40,6 +41,13 @@ result<std::string_view> definition_type(const request& r) {
   }
   const std::size_t first = r.body.find_first_not_of(" \t\r\n");
   return first != std::string::npos && r.body[first] == '{' ? json_type : yaml_type;
+}
+
+std::optional<std::int64_t> positive_number(std::string_view text) {
+  std::int64_t number = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool whole = failure == std::errc() && end == text.data() + text.size();
+  return whole && number > 0 ? std::optional(number) : std::nullopt;
 }
 
 // True when the Accept header names YAML with a quality above zero and not below JSON's (RFC 9110
@@ -172,6 +180,59 @@ asio::awaitable<response> get_pipeline(request& r, context& c) {
     reply.body = pipeline->record.text;
   }
   co_return reply;
+}
+
+asio::awaitable<response> list_revisions(request& r, context& c) {
+  const auto wanted = read_page(r, "revisions");
+  if (!wanted) co_return problem_response(wanted.error());
+  const auto all = c.supervisor.revisions(r.parameter("name"));
+  if (!all) co_return problem_response(all.error());
+  const auto below = wanted->after.empty() ? INT64_MAX : std::strtoll(wanted->after.c_str(), nullptr, 10);
+  json items = json::array();
+  std::string next;
+  for (const auto& record : *all) {
+    if (record.revision >= below) continue;
+    if (items.size() == wanted->limit) {
+      next = make_cursor("revisions", std::to_string(items.back()["revision"].get<std::int64_t>()));
+      break;
+    }
+    items.push_back(to_json(record));
+    items.back()["current"] = record.revision == all->front().revision;
+  }
+  co_return response{.body = to_text({{"items", std::move(items)}, {"next_cursor", next.empty() ? json(nullptr) : json(next)}}) + "\n"};
+}
+
+asio::awaitable<response> get_revision(request& r, context& c) {
+  const auto number = positive_number(r.parameter("revision"));
+  if (!number) co_return problem_response(error{errc::not_found, "a revision is a number, from 1"});
+  const auto found = c.supervisor.revision(r.parameter("name"), *number);
+  if (!found) co_return problem_response(found.error());
+  response reply;
+  if (prefers_yaml(r.header_value("accept"))) {
+    reply.content_type = found->media_type == json_type ? json_type : yaml_type;
+    reply.body = found->text;
+  } else {
+    json document = to_json(*found);
+    document["text"] = found->text;
+    reply.body = to_text(document) + "\n";
+  }
+  reply.headers.emplace_back("ETag", found->etag);
+  reply.headers.emplace_back("Vary", "Accept");
+  co_return reply;
+}
+
+asio::awaitable<response> rollback_pipeline(request& r, context& c) {
+  const auto dry_run = read_flag(r, "dry_run");
+  if (!dry_run) co_return problem_response(dry_run.error());
+  const auto revision = read_integer(r, "revision", 1, INT64_MAX);
+  if (!revision) co_return problem_response(revision.error());
+  scheduler::rollback_request wanted{.name = r.parameter("name"),
+                                     .revision = *revision,
+                                     .if_match = std::string(r.header_value("if-match")),
+                                     .dry_run = *dry_run};
+  const auto answer = co_await c.supervisor.rollback(std::move(wanted));
+  if (!answer) co_return problem_response(answer.error());
+  co_return *dry_run ? dry_run_response(*answer) : applied_response(c, *answer);
 }
 
 asio::awaitable<response> delete_pipeline(request& r, context& c) {

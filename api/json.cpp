@@ -247,6 +247,14 @@ json to_json(const scheduler::pipeline_view& pipeline, bool with_definition) {
   return out;
 }
 
+json to_json(const scheduler::pipeline_record& revision) {
+  return {{"revision", revision.revision},
+          {"etag", revision.etag},
+          {"origin", revision.origin},
+          {"media_type", revision.media_type},
+          {"updated_at", format_time(revision.updated_at)}};
+}
+
 json to_json(const scheduler::broken_file& file) {
   json errors = json::array();
   for (const problem& p : file.problems) {

@@ -36,6 +36,8 @@ json to_json(const scheduler::flow_view& flow);
 json to_json(const scheduler::job_view& job);
 json to_json(const scheduler::pipeline_view& pipeline, bool with_definition = true);
 json to_json(const scheduler::broken_file& file);
+// A revision, without its text.
+json to_json(const scheduler::pipeline_record& revision);
 json to_json(const config::pipeline_diff& diff);
 json to_json(const runtime::topic_status& status, const std::vector<scheduler::consumer_view>& consumers);
 

@@ -109,7 +109,7 @@ field delivery() {
           .example = "{attempts: 5, backoff: 1s..30s, then: dead_letter}",
           .children = {{.name = "attempts",
                         .type = integer,
-                        .doc = "How often each batch is tried before 'then'",
+                        .doc = "How often what a sink does not take is tried before 'then': a batch, or the event that it fails at where it says which",
                         .fallback = "1",
                         .minimum = 1,
                         .maximum = 1000},

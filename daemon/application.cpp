@@ -119,7 +119,7 @@ asio::awaitable<void> application::start() {
 
   started_ = true;
   co_await supervisor_->start();
-  if (!settings_.pipelines.empty()) co_await supervisor_->load_folder(settings_.pipelines);
+  if (!settings_.pipelines.empty()) co_await supervisor_->follow_folder(settings_.pipelines);
   api_->set_ready();
   publish_address(bound);
   spdlog::info("penstockd {} is ready, listening on http://{}", PENSTOCK_VERSION, bound);

@@ -60,7 +60,7 @@ int main(int argc, char** argv) {
   app.add_option("--config", given.config, "Settings file (YAML)");
   app.add_option("--data", given.data, "Data folder (default /var/lib/penstock)");
   app.add_option("--listen", given.listen, "HOST:PORT of the REST interface (default 127.0.0.1:8420)");
-  app.add_option("--pipelines", given.pipelines, "Folder of pipeline definitions, loaded at start and on SIGHUP");
+  app.add_option("--pipelines", given.pipelines, "Folder of pipeline definitions: loaded at start, as they are saved, and on SIGHUP");
   app.footer("Exit codes: 0 stopped as asked, 1 could not start or broke, 2 wrong usage.");
   try {
     app.parse(argc, argv);

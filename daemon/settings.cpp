@@ -23,7 +23,8 @@ field make_settings_fields() {
       {.name = "listen", .type = field_type::string, .doc = "HOST:PORT of the REST interface; port 0 chooses a free one.",
        .fallback = "'127.0.0.1:8420'", .example = "'[::1]:8420'"},
       {.name = "pipelines", .type = field_type::string,
-       .doc = "Folder whose *.yaml, *.yml and *.json definitions are loaded at start and on SIGHUP."},
+       .doc = "Folder whose *.yaml, *.yml and *.json definitions are loaded at start, when they are saved, and all of them on "
+              "SIGHUP."},
       {.name = "secrets", .type = field_type::string,
        .doc = "Folder of ${secret:NAME}: one file each. systemd credentials are found as well. Default: DATA/secrets."},
       {.name = "insecure", .type = field_type::boolean,

@@ -1,9 +1,12 @@
 #include "daemon/thread_priority.hpp"
 
+#include <cerrno>
 #include <cstdint>
 #include <sched.h>
+#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <system_error>
 #include <unistd.h>
 
 namespace penstock::daemon {
@@ -24,10 +27,13 @@ struct scheduling {
 
 }  // namespace
 
+// Not for who has decided otherwise: another policy, or a niceness below 0, which the flag would take from what we start.
 void run_when_woken() {
   scheduling wanted;
   wanted.nice = ::getpriority(PRIO_PROCESS, 0);
-  ::syscall(SYS_sched_setattr, 0, &wanted, 0);  // refused: as before
+  if (::sched_getscheduler(0) != SCHED_OTHER || wanted.nice < 0) return;
+  if (::syscall(SYS_sched_setattr, 0, &wanted, 0) != 0)
+    spdlog::debug("short turns of the processor cannot be asked for: {}", std::generic_category().message(errno));
 }
 
 // Linux keeps niceness and I/O priority by thread (setpriority(2), ioprio_set(2)).

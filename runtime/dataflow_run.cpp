@@ -80,6 +80,7 @@ struct dataflow_run::state {
         context{offered, options.pipeline, options.consumer, options.workdir, strand, options.run_context, {}},
         work(strand),
         tick_due(std::make_shared<wakeup>(strand)),
+        let_go(std::make_shared<wakeup>(strand)),
         ticker_ended(std::make_shared<wakeup>(strand)) {
     context.environment = options.environment;
     context.log = options.log;
@@ -103,6 +104,7 @@ struct dataflow_run::state {
   gate work;             // the input's batches, ticks and replays take turns at steps and sinks
   bool at_work = false;  // between prepare() and the end
   bool draining = false;
+  bool held = false;
   bool for_good = false;
   std::string failure{};  // a replay or a tick could not be settled: ends the run
   std::string at{};       // the part at work, for the text of a failure, while it is neither a step nor a sink
@@ -120,7 +122,10 @@ struct dataflow_run::state {
   bool has_checkpoint = false;  // the store holds something of the consumer
   std::vector<state_change> own_changes{};  // ours, for the next commit
   std::optional<timestamp> next_tick{};     // what the ticker waits for
+  commit first{};                           // what opening has changed, to be stored before anything else
+  std::optional<tick_time> pending_tick{};  // was under way when the daemon was killed
   const std::shared_ptr<wakeup> tick_due;   // next_tick has changed, or the run is over
+  const std::shared_ptr<wakeup> let_go;     // no longer held, or draining
   const std::shared_ptr<wakeup> ticker_ended;
   bool ticker_lives = false;
   bool over = false;
@@ -131,6 +136,7 @@ struct dataflow_run::state {
 
   asio::awaitable<void> work_to_the_end();
   asio::awaitable<void> prepare();
+  asio::awaitable<void> begin();
   bool name_input(const checkpoint& saved);  // the same as before
   std::string record_key() const;
   asio::awaitable<void> write_record();
@@ -175,8 +181,16 @@ void dataflow_run::request_drain(bool for_good) {
   asio::post(state_->strand, [self = state_, for_good] {
     self->draining = true;
     self->for_good = self->for_good || for_good;
+    self->let_go->notify();
     if (self->from) self->from->stop_input();
     if (self->sinks) self->sinks->hurry();
+  });
+}
+
+void dataflow_run::release() {
+  asio::post(state_->strand, [self = state_] {
+    self->held = false;
+    self->let_go->notify();
   });
 }
 
@@ -212,9 +226,16 @@ asio::awaitable<dataflow_outcome> dataflow_run::state::execute(std::shared_ptr<s
 }
 
 asio::awaitable<void> dataflow_run::state::work_to_the_end() {
+  held = options.held;
   co_await prepare();
+  if (options.held) {
+    if (options.on_open) options.on_open();
+    while (held && !draining) co_await let_go->wait();
+    if (held) co_return co_await sinks->abandon();
+  }
+  co_await begin();
   at_work = true;
-  if (options.on_open) options.on_open();
+  if (!options.held && options.on_open) options.on_open();
   plan_tick();
   while (true) {
     reading = true;
@@ -250,7 +271,7 @@ asio::awaitable<void> dataflow_run::state::prepare() {
   const bool same_input = name_input(saved);
   saved_sink = saved.sink;
   has_checkpoint = position != 0 || !saved_sink.empty() || !saved.steps.empty();
-  const std::optional<tick_time> pending = read_own_state(saved);
+  pending_tick = read_own_state(saved);
   make_components();
   at = source_label();
   if (const std::string record = own_entry(saved, record_key()); !record.empty())
@@ -265,11 +286,13 @@ asio::awaitable<void> dataflow_run::state::prepare() {
     at = steps->at();
     throw;
   }
-  commit first;
   first.position = position;
   co_await sinks->open(saved.sink, saved.steps, first);
-  if (first.sink != saved.sink || !first.steps.empty()) co_await save(std::move(first));
-  if (pending) co_await tick(*pending, true);
+}
+
+asio::awaitable<void> dataflow_run::state::begin() {
+  if (first.sink != saved_sink || !first.steps.empty()) co_await save(std::move(first));
+  if (pending_tick) co_await tick(*pending_tick, true);
 }
 
 std::string dataflow_run::state::source_label() const {

@@ -58,6 +58,7 @@ struct dataflow_options {
   std::map<std::string, std::string> environment{};  // of programs that steps start
   std::filesystem::path log{};                       // of what these print beside their results; empty: ours
   std::function<void()> on_open{};    // called once, on the strand: source, steps and sinks are at work
+  bool held = false;                  // once all are open, wait for release() before anything is read or stored
   std::size_t batch_events = 1000;
   std::shared_ptr<const std::string> run_context{};  // see component_context
 };
@@ -77,6 +78,8 @@ class dataflow_run {
   // Stop the input, finish what was taken in, then end with `drained`. What steps are still working out is kept for
   // the next start; `for_good`: it is emitted, for there will be none.
   void request_drain(bool for_good = false);
+  // One that is held goes on. One that is drained instead has changed nothing. From any thread.
+  void release();
 
  private:
   struct state;

@@ -16,6 +16,8 @@ namespace {
 using steady = std::chrono::steady_clock;
 
 constexpr const char* checkpoint_key = "sink ";  // with the output's name
+// A sink that goes on with none of so many events in a row is itself to blame, not they.
+constexpr int most_buried_alone = 3;
 
 std::chrono::nanoseconds pause_before(const config::delivery_policy& policy, int attempt) {
   auto pause = policy.backoff_first;
@@ -141,10 +143,15 @@ asio::awaitable<void> sink_set::write_one(one_sink& to, batch left, passage& p, 
 asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_ptr<const batch> events) {
   delivery done;
   undelivered left(std::move(events));
-  std::size_t first = 0;  // of those that are left: the attempts so far were made at it
-  for (int attempt = 1;; ++attempt) {
+  std::size_t first = 0;  // of those that are left: the blame so far was for it
+  int blamed = 0;         // attempts that failed at `first`
+  int general = 0;        // and those that no event is to blame for
+  int buried_in_row = 0;  // for blame, with no event taken in between
+  while (true) {
+    const int attempt = blamed + general + 1;
     std::string failure;
     bool by_first = false;
+    const std::size_t before = left.index.size();
     try {
       if (!to.does) {
         auto made = components_.sink_of(to.use, to.context);
@@ -158,25 +165,28 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
       failure = part.what();
       by_first = part.by_first;
       left.settle(std::move(part.settled), part.open, attempt, done);
-      if (by_first && std::exchange(first, left.index.front()) != left.index.front()) attempt = 1;
+      if (left.index.size() < before) buried_in_row = 0;
+      if (std::exchange(first, left.index.front()) != left.index.front()) blamed = 0;
     } catch (const std::exception& e) {
       failure = *e.what() ? e.what() : "it did not say why";
     }
-    const bool last = attempt >= policy_.attempts || hurry_;
+    const int of_this_kind = by_first ? ++blamed : ++general;
+    const bool last = of_this_kind >= policy_.attempts || hurry_;
     if (last && (hurry_ || policy_.then == config::delivery_policy::last_resort::hold)) throw std::runtime_error(failure);
     if (to.does) co_await to.does->abandon();
     to.does.reset();
     if (last) {
-      left.refuse(by_first ? 1 : left.index.size(), failure, attempt, done);
+      const bool alone = by_first && ++buried_in_row <= most_buried_alone;
+      left.refuse(alone ? 1 : left.index.size(), failure, attempt, done);
       if (left.index.empty()) co_return done;
       first = left.index.front();
-      attempt = 0;
+      blamed = 0;
       continue;
     }
     counters_->redelivered.fetch_add(1, std::memory_order_relaxed);
-    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", to.context.label(), at_, left.events->size(), attempt,
+    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", to.context.label(), at_, left.events->size(), of_this_kind,
                  policy_.attempts, failure);
-    const auto until = steady::now() + std::chrono::duration_cast<steady::duration>(pause_before(policy_, attempt + 1));
+    const auto until = steady::now() + std::chrono::duration_cast<steady::duration>(pause_before(policy_, of_this_kind + 1));
     bool waits = !hurry_;
     while (waits) {
       const bool woken = co_await hurried_->wait_until(until);

@@ -124,10 +124,21 @@ std::function<void()> flow_supervisor::running_when_called() {
   };
 }
 
-void flow_supervisor::start(std::shared_ptr<flow_supervisor> before) {
+std::chrono::nanoseconds flow_supervisor::start_patience() const {
+  constexpr std::chrono::nanoseconds usual = std::chrono::seconds{5};
+  return definition_.ready ? std::max(usual, definition_.ready->timeout + std::chrono::seconds{1}) : usual;
+}
+
+void flow_supervisor::release() {
+  held_ = false;
+  if (dataflow_) dataflow_->release();
+}
+
+void flow_supervisor::start(std::shared_ptr<flow_supervisor> before, bool held) {
   start_again_ = alive_ && stopping_;
   if (alive_) return;
   alive_ = true;
+  held_ = held;
   stopping_ = false;
   asked_ = std::make_shared<runtime::wakeup>(around_.where.control);
   ended_ = std::make_shared<runtime::wakeup>(around_.where.control);
@@ -157,7 +168,16 @@ asio::awaitable<bool> flow_supervisor::stop(std::chrono::nanoseconds limit, flow
 
 asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_supervisor> before) {
   const auto self = shared_from_this();
-  while (before && before->alive_) co_await before->ended_->wait();  // its stop() has given up waiting there
+  if (before && before->alive_) {  // its stop() has given up waiting
+    bool over = false;
+    const auto turn = asked_;
+    before->successors_.push_back(turn);
+    while (!stopping_ && !over) {
+      co_await turn->wait();
+      over = std::find(before->successors_.begin(), before->successors_.end(), turn) == before->successors_.end();
+    }
+    std::erase(before->successors_, turn);
+  }
   before.reset();
   while (!stopping_) {
     if (state_ != flow_state::starting) become(flow_state::starting);
@@ -179,6 +199,7 @@ asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_superviso
   alive_ = false;
   if (stopping_) become(end_state_);  // also when its stop() has given up waiting
   ended_->notify();
+  for (const auto& next : std::exchange(successors_, {})) next->notify();
   if (start_again_) start();
 }
 
@@ -206,6 +227,7 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const con
   options.environment = environment();
   options.log = log_file();
   options.pool = around_.where.flows;
+  options.held = held_;
   options.on_open = running_when_called();
   dataflow_ = std::make_shared<runtime::dataflow_run>(asio::make_strand(around_.where.flows), around_.components,
                                                       around_.offered, std::move(options));

@@ -36,8 +36,10 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   ~flow_supervisor();
 
   // Does nothing when it is alive already; one that still drains starts again when it has ended. `before` is a flow
-  // that this one replaces: it starts when that has ended, so that the two never write beside each other.
-  void start(std::shared_ptr<flow_supervisor> before = nullptr);
+  // that this one replaces: it starts when that has ended, so that the two never write beside each other. `held`: a
+  // dataflow opens all that it needs, and reads and stores nothing before release().
+  void start(std::shared_ptr<flow_supervisor> before = nullptr, bool held = false);
+  void release();
   // Stops the input, lets what is inside finish, and ends in `end_state`. What steps are still working out is kept for
   // the next start, or emitted. False: `limit` passed first; the flow is left to end by itself.
   asio::awaitable<bool> stop(std::chrono::nanoseconds limit, flow_state end_state, unfinished_work what = unfinished_work::keep);
@@ -46,6 +48,9 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   // failed (reason()); nothing when it is still starting.
   asio::awaitable<std::optional<bool>> came_up(std::chrono::steady_clock::time_point deadline);
   bool at_work() const { return state_ == flow_state::running; }
+  bool alive() const { return alive_ && !stopping_; }
+  // How long its start may take: as long as its probe allows, or `start_patience`.
+  std::chrono::nanoseconds start_patience() const;
   const std::string& reason() const { return reason_; }
 
   flow_view view() const;
@@ -93,6 +98,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   restart_state backoff_;
 
   bool alive_ = false;     // keep_alive() is on its way
+  bool held_ = false;
   bool stopping_ = false;
   flow_state end_state_ = flow_state::stopped;  // of the stop that is under way
   bool start_again_ = false;  // start() was called while it drained
@@ -102,6 +108,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   std::string not_ready_;                            // why it is ended for not being ready in time
   std::shared_ptr<runtime::wakeup> asked_;           // wakes a backoff
   std::shared_ptr<runtime::wakeup> ended_;           // wakes stop()
+  std::vector<std::shared_ptr<runtime::wakeup>> successors_;  // and those that wait for its end to start
   std::shared_ptr<runtime::wakeup> changed_;         // wakes came_up()
 };
 

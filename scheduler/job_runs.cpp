@@ -19,6 +19,8 @@ namespace {
 using steady = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds pause_after_failure{1};
+// With so many ends on their way to the store, further starts are stored before anything runs: what a crash repeats stays few.
+constexpr int most_ends_unstored = 16;
 
 struct active_limits {
   std::optional<std::int64_t> of_all, of_a_key;
@@ -328,10 +330,14 @@ void job_runs::wait_for_room(const std::shared_ptr<live_run>& run) {
 }
 
 // Its start may be stored while it runs: see late_starts. Not where a crash must not forget it (a run that was taken over may
-// have brought the daemon down), where tasks are stored one by one, or where its end could not be stored either.
+// have brought the daemon down), where tasks are stored one by one, or where ends are not stored in time either.
 bool job_runs::starts_unstored(const held& one) const {
   const run_record& run = one.run->record();
-  return !stopping_ && !one.taken_over && run.tasks.size() == 1 && !run.input.open && !around_.store.failing();
+  const auto& tasks = one.run->job().tasks;
+  const bool single = tasks.size() == 1 && run.tasks.size() == 1 && tasks.front().for_each_expression.empty() &&
+                      tasks.front().for_each_items.empty();
+  return single && !stopping_ && !one.taken_over && !run.input.open && around_.ends_unstored < most_ends_unstored &&
+         !around_.store.failing();
 }
 
 // It has its room. A store that fails (disk full) is asked again until it works: the run is not forgotten for it. One that
@@ -393,10 +399,12 @@ void job_runs::begin(const std::shared_ptr<live_run>& run) {
   run->start();
 }
 
-// Its end is on its way to the store, but whoever waits for the room need not wait for the disk.
+// Its end is on its way to the store, but whoever waits for the room need not wait for the disk. Where one run follows the
+// other he does: after a crash the earlier one would be repeated behind the later one.
 void job_runs::give_back_room_of(const std::shared_ptr<live_run>& run) {
+  const bool overlap = run->job().on_overlap == config::overlap_rule::allow;
   const auto found = held_.find(run->record().id);
-  if (found != held_.end() && found->second.has_room) around_.room.release(found->second.room);
+  if (overlap && found != held_.end() && found->second.has_room) around_.room.release(found->second.room);
 }
 
 void job_runs::on_ended(const std::shared_ptr<live_run>& run) {

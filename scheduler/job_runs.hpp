@@ -2,7 +2,8 @@
 //
 // Control thread; shared by the job's supervisor, its trigger watches and the runs' own callbacks. What always holds:
 // every run in `held_` is also in the surroundings' `unfinished`, and has its place in the dispatcher (waiting or with
-// room) under its `room` name until nothing of it runs any more; `loads_` counts them by overlap key, together with the runs that are
+// room) under its `room` name until it has ended; where runs of the job may overlap, until nothing of it runs any more:
+// then nobody has to wait until its end is on disk. `loads_` counts them by overlap key, together with the runs that are
 // about to be stored. What is stored as running has its room before; what could not be stored gives it back.
 #pragma once
 

@@ -36,7 +36,7 @@ asio::awaitable<void> late_starts::run() {
   }
 }
 
-// When the store fails, whoever ends stores it; the others are tried again.
+// When the store fails, a run that ends meanwhile stores it; the others are tried again, before those that came later.
 asio::awaitable<void> late_starts::store_due() {
   std::vector<std::shared_ptr<live_run>> due;
   std::vector<late_start> rows;
@@ -54,7 +54,9 @@ asio::awaitable<void> late_starts::store_due() {
   } catch (const std::exception& e) {
     spdlog::error("the starts of {} runs cannot be stored, trying again in 1 s: {}", due.size(), e.what());
   }
-  for (auto& run : due) waiting_.push_back({std::move(run), steady::now() + std::chrono::seconds(1)});
+  const auto again = steady::now() + std::chrono::seconds(1);
+  while (!stopping_ && steady::now() < again) co_await added_->wait_until(again);
+  for (auto run = due.rbegin(); run != due.rend(); ++run) waiting_.push_front({std::move(*run), again});
 }
 
 }  // namespace penstock::scheduler

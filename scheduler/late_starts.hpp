@@ -4,7 +4,7 @@
 // Control thread; owned by the supervisor. A run that ends before its start was stored takes the start along with its end
 // (run_end::started); one that goes on for `patience` gets it stored from here, many in one transaction. What a crash makes
 // of a start that was not stored: the run is still queued, and starts once more without having been counted as interrupted.
-// So only runs come here that nobody could miss that for: see job_runs::start_waiting.
+// So only runs come here that nobody could miss that for: see job_runs::starts_unstored.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>

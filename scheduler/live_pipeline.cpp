@@ -25,22 +25,25 @@ asio::awaitable<std::vector<problem>> live_pipeline::try_changed(std::shared_ptr
   for (const auto& name : changed.flows.changed) {
     const auto& flow = flows_.at(name);
     if (flow->at_work()) were_at_work.push_back(name);
+    if (flow->alive()) trial_->alive.insert(name);
     trial_->replaced.emplace(name, flow);
     leaving.emplace(name_ + "/" + name, flow);
   }
   for (const auto& sentence : co_await stop_flows(around_, leaving, limit, flow_state::stopped)) spdlog::warn("{}", sentence);
+  // Only what is missing: the settings of the others may not be taken back. It stays when the revision is refused, for it
+  // may have taken events meanwhile; the next start of the daemon knows it no more.
   for (const auto& [name, topic] : next->definition->topics) {
-    if (!around_.offered.topics.find(name)) trial_->made_topics.push_back(name);
+    if (!around_.offered.topics.find(name)) around_.offered.topics.declare(topic);
   }
-  declare_topics(*next->definition);
   for (const auto& [name, flow] : trial_->replaced) {
     flows_[name] = std::make_shared<flow_supervisor>(around_, next, next->definition->flows.at(name));
-    flows_[name]->start(flow);
+    flows_[name]->start(flow, true);
   }
-  const auto deadline = std::chrono::steady_clock::now() + start_patience;
+  const auto begun = std::chrono::steady_clock::now();
   for (const auto& name : were_at_work) {
     const auto flow = flows_.at(name);
-    const auto started = co_await flow->came_up(deadline);
+    const auto patience = failed.empty() ? flow->start_patience() : std::chrono::nanoseconds{0};
+    const auto started = co_await flow->came_up(begun + std::chrono::duration_cast<std::chrono::steady_clock::duration>(patience));
     if (started && !*started) failed.push_back({"/flows/" + name, 0, 0, "does not start: " + flow->reason()});
   }
   if (!failed.empty()) co_await put_back(limit);
@@ -54,11 +57,9 @@ asio::awaitable<void> live_pipeline::put_back(std::chrono::nanoseconds limit) {
   flow_list leaving;
   for (const auto& [name, flow] : undone.replaced) leaving.emplace(name_ + "/" + name, flows_.at(name));
   for (const auto& sentence : co_await stop_flows(around_, leaving, limit, flow_state::stopped)) spdlog::warn("{}", sentence);
-  declare_topics(*current_->definition);
-  for (const auto& name : undone.made_topics) around_.offered.topics.remove(name);
   for (const auto& [name, flow] : undone.replaced) {
     const auto tried = std::exchange(flows_[name], flow);
-    flow->start(tried);
+    if (undone.alive.contains(name)) flow->start(tried);
   }
 }
 
@@ -72,7 +73,7 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
   for (const auto& name : changed.flows.removed) removed.emplace(name_ + "/" + name, flows_.at(name));
   auto to_change = changed.flows.changed;
   if (trial_) std::erase_if(to_change, [this](const auto& name) { return trial_->replaced.contains(name); });
-  trial_.reset();
+  const auto tried = std::exchange(trial_, std::nullopt);
   for (const auto& name : to_change) leaving.emplace(name_ + "/" + name, flows_.at(name));
   auto left_behind = co_await stop_flows(around_, removed, limit, flow_state::stopped, unfinished_work::emit);
   const auto others = co_await stop_flows(around_, leaving, limit, flow_state::stopped);
@@ -81,6 +82,9 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
   for (const auto& name : to_change) flows_.erase(name);
 
   declare_topics(*next->definition);
+  if (tried) {
+    for (const auto& [name, replaced] : tried->replaced) flows_.at(name)->release();
+  }
   std::vector<std::string> to_start = changed.flows.added;
   to_start.insert(to_start.end(), to_change.begin(), to_change.end());
   for (const auto& name : to_start) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,10 +35,10 @@ class live_pipeline {
   // Declares the topics of `next` and redefines the changed ones. Before any flow of any pipeline that reads them.
   void declare_topics(const config::pipeline& next);
 
-  // Puts the changed flows of `next` in the place of those that are there, and waits until they are at work. When one does
-  // not start whose predecessor was at work, all are put back, and it is said why: a problem for each. Only where the
-  // revision removes no flow, for a removed one may emit what cannot be taken back. To be followed by become() or
-  // put_back(). Those that take longer than `start_patience` count as started.
+  // Puts the changed flows of `next` in the place of those that are there and waits until they have opened all that they
+  // need; nothing is read or stored by them before become(). When one does not start whose predecessor was at work, all
+  // are put back, and it is said why. Only where the revision removes no flow, for a removed one may emit what cannot be
+  // taken back. To be followed by become() or put_back(). One that takes longer than its patience counts as started.
   asio::awaitable<std::vector<problem>> try_changed(std::shared_ptr<const pipeline_revision> next,
                                                     std::chrono::nanoseconds limit);
   asio::awaitable<void> put_back(std::chrono::nanoseconds limit);
@@ -62,12 +63,10 @@ class live_pipeline {
   pipeline_view view() const;
 
  private:
-  static constexpr std::chrono::seconds start_patience{10};
-
-  // Of changed flows that are on trial: what they have replaced.
+  // Of changed flows that are on trial: what they have replaced, and which of these were alive.
   struct trial {
     std::map<std::string, std::shared_ptr<flow_supervisor>> replaced;
-    std::vector<std::string> made_topics;
+    std::set<std::string> alive;
   };
   void change_jobs(const config::pipeline_diff& changed, const std::shared_ptr<const pipeline_revision>& next);
 

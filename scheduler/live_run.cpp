@@ -185,11 +185,13 @@ asio::awaitable<bool> live_run::pause_before(int attempt, std::string failure) {
   record_.retry_at = wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(pause);
   record_.waiting_reason = fmt::format("attempt {} of {} at {} after: {}", attempt, job_.retry.attempts,
                                        format_time(*record_.retry_at), failure);
-  const auto store_first_start = [this] {
-    return store_attempt(around_.store, record_.id, unstored_start_->attempt, unstored_start_->at);
-  };
-  if (unstored_start_) co_await persist(store_first_start);
-  start_stored();
+  if (unstored_start_) {
+    const auto store_first_start = [this, start = *unstored_start_] {
+      return store_attempt(around_.store, record_.id, start.attempt, start.at);
+    };
+    co_await persist(store_first_start);
+    start_stored();
+  }
   const auto store_pause = [this] {
     return around_.store.set_waiting(record_.id, run_state::retrying, record_.waiting_reason, record_.retry_at);
   };
@@ -498,7 +500,7 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
   end.started = unstored_start_;
   const bool alerts = !end.alerts.empty();
   std::exception_ptr failure;
-  // Whoever gets its room now has to store his own start first, behind this end.
+  ++around_.ends_unstored;
   tell_.idle(shared_from_this());
   try {
     co_await around_.store.finish_run(std::move(end));
@@ -507,6 +509,7 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
   } catch (...) {
     failure = std::current_exception();
   }
+  --around_.ends_unstored;
   for (auto& d : dependents) d.settle(!failure);
   if (failure) {
     try {

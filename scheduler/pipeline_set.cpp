@@ -36,6 +36,11 @@ std::string read_file(const fs::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+// As a broken one is called that no file can be named for.
+std::string stored_name(const pipeline_record& record) {
+  return record.name + " (stored revision " + std::to_string(record.revision) + ")";
+}
+
 error stopping_error() { return {errc::unavailable, "the daemon is stopping", {}, 5}; }
 
 // The paths under /hooks that a definition receives at, and where in it each is: "/flows/intake", "/jobs/build".
@@ -64,10 +69,15 @@ error not_found(const std::string& what, const std::string& name, const std::vec
   return {errc::not_found, "no " + what + " '" + name + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?")};
 }
 
+bool is_definition_file(const fs::path& file) {
+  const auto ending = file.extension();
+  return !file.filename().native().starts_with('.') && (ending == ".yaml" || ending == ".yml" || ending == ".json");
+}
+
 std::string shown_consumer(const std::string& consumer) { return consumer.substr(0, consumer.find('@')); }
 
 pipeline_set::pipeline_set(surroundings& around, std::shared_ptr<runtime::wakeup> activity)
-    : around_(around), activity_(std::move(activity)) {}
+    : around_(around), activity_(std::move(activity)), loading_(around.where.control) {}
 
 runtime::gate& pipeline_set::gate_of(const std::string& name) {
   auto& gate = gates_[name];
@@ -221,7 +231,7 @@ asio::awaitable<void> pipeline_set::load_stored() {
     }
     const error why = revision.error();
     spdlog::error("pipeline {} cannot be loaded: {}", record.name, why.detail);
-    broken_.push_back({record.name + " (stored revision " + std::to_string(record.revision) + ")", why.problems});
+    broken_[stored_name(record)] = why.problems;
     unreadable_.emplace(record.name, std::move(record));
   }
   for (const auto& [record, revision] : stored) {  // all topics first, whoever reads them
@@ -337,7 +347,7 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   if (broken) std::rethrow_exception(broken);
   if (!stored) co_return stored.error();
   record.paused = stored->paused;
-  unreadable_.erase(name);
+  forget_unreadable(name);
   co_await bring_to_life(record, *revision);
   live_.at(name)->start_jobs();
   for (auto& [other, p] : live_) {
@@ -345,6 +355,40 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   }
   spdlog::info("pipeline {}: revision {} is live", name, record.revision);
   co_return answer;
+}
+
+result<pipeline_record> pipeline_set::revision(const std::string& name, std::int64_t revision) const {
+  const auto live = find(name);
+  if (!live) return live.error();
+  if (auto stored = around_.store.revision(name, revision)) return *std::move(stored);
+  return error{errc::not_found, "pipeline '" + name + "' has no revision " + std::to_string(revision) + "; the current one is " +
+                                    std::to_string((*live)->record().revision)};
+}
+
+// The one before the current one, in this life of the pipeline; 0: there is none.
+std::int64_t pipeline_set::revision_before(const pipeline_record& current) const {
+  for (const auto& one : around_.store.revisions(current.name)) {
+    if (one.revision < current.revision && one.created_at == current.created_at) return one.revision;
+  }
+  return 0;
+}
+
+// A file's revision stays the file's: ${dir} keeps its meaning, and whenever the file is loaded again its text counts.
+asio::awaitable<result<apply_answer>> pipeline_set::rollback(rollback_request request) {
+  const auto live = find(request.name);
+  if (!live) co_return live.error();
+  const auto before = request.revision.value_or(revision_before((*live)->record()));
+  if (before == 0) co_return error{errc::conflict, "there is no revision before the current one"};
+  if (!request.revision && request.if_match.empty()) request.if_match = (*live)->record().etag;  // "before" is seen from this one
+  auto wanted = revision(request.name, before);
+  if (!wanted) co_return wanted.error();
+  apply_request again{.name = std::move(request.name),
+                      .text = std::move(wanted->text),
+                      .media_type = std::move(wanted->media_type),
+                      .origin = std::move(wanted->origin),
+                      .if_match = std::move(request.if_match),
+                      .dry_run = request.dry_run};
+  co_return co_await apply(std::move(again));
 }
 
 asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
@@ -381,7 +425,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
   if (closed_) co_return stopping_error();
   if (unreadable_.contains(name)) {
     co_await around_.store.remove_pipeline(name);
-    unreadable_.erase(name);
+    forget_unreadable(name);
     co_return result<void>{};
   }
   auto found = find(name);
@@ -489,23 +533,55 @@ asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
   }
 }
 
+asio::awaitable<void> pipeline_set::load_file(fs::path file) {
+  auto failure = co_await apply_file(file);
+  if (!failure) {
+    broken_.erase(file.string());
+    co_return;
+  }
+  if (failure->problems.empty()) failure->problems.push_back({"", 0, 0, failure->detail});
+  for (const auto& p : failure->problems) spdlog::error("{}", config::describe(p, file.string()));
+  broken_[file.string()] = std::move(failure->problems);
+}
+
 asio::awaitable<void> pipeline_set::load_folder(fs::path folder) {
-  std::vector<fs::path> files;
+  const auto pass = co_await loading_.enter();
+  std::set<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const auto ending = entry.path().extension();
-    if (entry.is_regular_file() && (ending == ".yaml" || ending == ".yml" || ending == ".json")) {
-      files.push_back(fs::absolute(entry.path()).lexically_normal());
+    if (entry.is_regular_file() && is_definition_file(entry.path())) files.insert(fs::absolute(entry.path()).lexically_normal());
+  }
+  const auto inside = fs::absolute(folder).lexically_normal();
+  std::erase_if(broken_, [&](const auto& one) {
+    const fs::path file(one.first);
+    return file.is_absolute() && file.parent_path() == inside && !files.contains(file);
+  });
+  for (const auto& file : files) co_await load_file(file);
+}
+
+asio::awaitable<void> pipeline_set::load_files(std::vector<fs::path> files) {
+  const auto pass = co_await loading_.enter();
+  for (const auto& file : files) {
+    std::error_code unknown;
+    const auto named = fs::absolute(file).lexically_normal();
+    if (fs::is_regular_file(named, unknown)) {
+      co_await load_file(named);
+    } else {
+      broken_.erase(named.string());
     }
   }
-  std::sort(files.begin(), files.end());
-  broken_.clear();
-  for (const auto& file : files) {
-    auto failure = co_await apply_file(file);
-    if (!failure) continue;
-    if (failure->problems.empty()) failure->problems.push_back({"", 0, 0, failure->detail});
-    for (const auto& p : failure->problems) spdlog::error("{}", config::describe(p, file.string()));
-    broken_.push_back({file.string(), failure->problems});
-  }
+}
+
+std::vector<broken_file> pipeline_set::broken_files() const {
+  std::vector<broken_file> all;
+  for (const auto& [file, problems] : broken_) all.push_back({file, problems});
+  return all;
+}
+
+void pipeline_set::forget_unreadable(const std::string& name) {
+  const auto found = unreadable_.find(name);
+  if (found == unreadable_.end()) return;
+  broken_.erase(stored_name(found->second));
+  unreadable_.erase(found);
 }
 
 // ---- runs of an earlier start ----

@@ -34,7 +34,12 @@ class pipeline_set {
   void start_jobs();
 
   asio::awaitable<result<apply_answer>> apply(apply_request request);
+  asio::awaitable<result<apply_answer>> rollback(rollback_request request);
+  result<pipeline_record> revision(const std::string& name, std::int64_t revision) const;
+  // Every definition file of the folder; those that are gone are no longer broken.
   asio::awaitable<void> load_folder(std::filesystem::path folder);
+  // These files, where they exist.
+  asio::awaitable<void> load_files(std::vector<std::filesystem::path> files);
   asio::awaitable<result<void>> remove(std::string name, std::string if_match);
   asio::awaitable<result<void>> pause(std::string name);
   asio::awaitable<result<void>> resume(std::string name);
@@ -47,7 +52,7 @@ class pipeline_set {
   result<std::shared_ptr<live_pipeline>> find(const std::string& name) const;
   result<std::shared_ptr<job_supervisor>> find_job(const std::string& pipeline, const std::string& job) const;
   result<std::shared_ptr<flow_supervisor>> find_flow(const std::string& pipeline, const std::string& flow) const;
-  const std::vector<broken_file>& broken_files() const { return broken_; }
+  std::vector<broken_file> broken_files() const;
   std::vector<std::shared_ptr<job_supervisor>> all_jobs() const;  // retired ones too
 
   // A run found unfinished at start goes back to its job, or to one made for it when its definition is gone.
@@ -66,6 +71,9 @@ class pipeline_set {
   // Topics and hook paths are shared by all: two pipelines may not mean different things by one name.
   result<void> check_shared_names(const config::pipeline& next) const;
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
+  asio::awaitable<void> load_file(std::filesystem::path file);
+  std::int64_t revision_before(const pipeline_record& current) const;
+  void forget_unreadable(const std::string& name);
   asio::awaitable<void> bring_to_life(pipeline_record record, std::shared_ptr<const pipeline_revision> revision);
   void index_followers(const std::string& pipeline, const config::pipeline* before, const config::pipeline* after);
   std::vector<std::string> topics_only_of(const std::string& name) const;
@@ -84,11 +92,15 @@ class pipeline_set {
   // "PIPELINE/JOB" -> (pipeline, job) of those that run after it.
   std::map<std::string, std::set<std::pair<std::string, std::string>>> followers_;
   std::map<std::string, std::shared_ptr<runtime::topic::subscription>> expiring_;  // topics whose appends are activity
-  std::vector<broken_file> broken_;
+  runtime::gate loading_;  // one load of files at a time
+  std::map<std::string, std::vector<problem>> broken_;  // by file, or by a name for a stored revision
   std::map<std::string, pipeline_record> unreadable_;  // stored, but refused by this binary: can be replaced or removed
   std::vector<runtime::gate::pass> held_;              // once closed; ends before gates_
   bool closed_ = false;
 };
+
+// Is it the name of one: *.yaml, *.yml or *.json, and not hidden?
+bool is_definition_file(const std::filesystem::path& file);
 
 // "PIPELINE/flow/FLOW" or "PIPELINE/run/RUN/TASK", without what only tells two lives of a flow apart.
 std::string shown_consumer(const std::string& consumer);

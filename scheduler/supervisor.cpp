@@ -7,6 +7,7 @@
 #include "scheduler/alert_desk.hpp"
 #include "scheduler/background.hpp"
 #include "scheduler/dead_letter_desk.hpp"
+#include "scheduler/definition_watch.hpp"
 #include "scheduler/maintenance.hpp"
 #include "scheduler/pipeline_set.hpp"
 #include "scheduler/run_maker.hpp"
@@ -49,6 +50,7 @@ struct supervisor::impl {
   dead_letter_desk dead_letters;
   alert_desk alerts;
   maintenance upkeep;
+  std::optional<definition_watch> definitions;
   std::optional<runtime::clock_watch> clock;
   bool stopping = false;
 
@@ -89,6 +91,7 @@ asio::awaitable<stop_report> supervisor::stop() {
   const auto deadline = in(s.around.options.drain_timeout);
   stop_report report;
 
+  if (s.definitions) s.definitions->stop();
   co_await s.pipelines.close();
   s.upkeep.stop();
   s.alerts.stop();
@@ -168,6 +171,20 @@ asio::awaitable<result<apply_answer>> supervisor::apply(apply_request request) {
   return impl_->pipelines.apply(std::move(request));
 }
 
+asio::awaitable<result<apply_answer>> supervisor::rollback(rollback_request request) {
+  return impl_->pipelines.rollback(std::move(request));
+}
+
+result<std::vector<pipeline_record>> supervisor::revisions(const std::string& name) {
+  const auto live = impl_->pipelines.find(name);
+  if (!live) return live.error();
+  return impl_->around.store.revisions(name);
+}
+
+result<pipeline_record> supervisor::revision(const std::string& name, std::int64_t revision) {
+  return impl_->pipelines.revision(name, revision);
+}
+
 asio::awaitable<result<void>> supervisor::remove(std::string name, std::string if_match) {
   return impl_->pipelines.remove(std::move(name), std::move(if_match));
 }
@@ -192,6 +209,14 @@ result<pipeline_view> supervisor::pipeline(const std::string& name) {
 
 asio::awaitable<void> supervisor::load_folder(std::filesystem::path folder) {
   return impl_->pipelines.load_folder(std::move(folder));
+}
+
+asio::awaitable<void> supervisor::follow_folder(std::filesystem::path folder) {
+  auto& s = *impl_;
+  s.definitions.emplace(s.around.where.control, s.pipelines, std::filesystem::absolute(folder).lexically_normal());
+  s.definitions->begin();
+  co_await s.pipelines.load_folder(std::move(folder));
+  in_background(s.around.where.control, "definitions", s.definitions->run());
 }
 
 std::vector<broken_file> supervisor::broken_files() const { return impl_->pipelines.broken_files(); }

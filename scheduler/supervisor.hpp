@@ -72,6 +72,13 @@ struct apply_answer {
   std::vector<problem> warnings;  // of the definition, and what steps will lose of what they have kept
 };
 
+struct rollback_request {
+  std::string name;
+  std::optional<std::int64_t> revision{};  // absent: the one before the current one
+  std::string if_match{};
+  bool dry_run = false;
+};
+
 struct trigger_request {
   std::string ndjson{};           // events: ids are filled in already
   std::int64_t events = 0;
@@ -188,6 +195,11 @@ class supervisor {
   // ---- pipelines ----
   // invalid / malformed with problems; conflict: exists, or the name differs from the URL's; precondition_failed: ETag.
   asio::awaitable<result<apply_answer>> apply(apply_request request);
+  // Makes the text of an earlier revision the next one. not_found: pipeline or revision; conflict: it is the first.
+  asio::awaitable<result<apply_answer>> rollback(rollback_request request);
+  // All revisions of a pipeline that exists, newest first, without their texts; and one with its text. not_found.
+  result<std::vector<pipeline_record>> revisions(const std::string& name);
+  result<pipeline_record> revision(const std::string& name, std::int64_t revision);
   asio::awaitable<result<void>> remove(std::string name, std::string if_match);
   asio::awaitable<result<void>> pause(std::string name);
   asio::awaitable<result<void>> resume(std::string name);
@@ -195,6 +207,8 @@ class supervisor {
   result<pipeline_view> pipeline(const std::string& name);  // not_found names the nearest
   // Applies every *.yaml, *.yml and *.json of the folder; a broken file never stops the others.
   asio::awaitable<void> load_folder(std::filesystem::path folder);
+  // The same, and from then on each file as it is saved. Once, after start().
+  asio::awaitable<void> follow_folder(std::filesystem::path folder);
   std::vector<broken_file> broken_files() const;
 
   // ---- flows ----

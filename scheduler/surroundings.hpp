@@ -38,6 +38,7 @@ struct surroundings {
   std::shared_ptr<runtime::wakeup> alerts_wait;  // notified when an alert was stored
   std::map<std::string, std::shared_ptr<live_run>> unfinished{};  // every run that is not final, by id
   late_starts starts{where.control, store};
+  int ends_unstored = 0;  // runs of which nothing runs any more and whose end is on its way to the store
   int hanging_tasks = 0;  // given up on, but a thread still waits in their sink
   // The runs that other jobs' `after` triggers make of a run that ends now.
   std::function<std::vector<prepared_run>(const run_record& ended)> dependents{};

@@ -233,7 +233,6 @@ def test_a_revision_whose_flow_does_not_start_leaves_the_old_one_running(start_d
     assert answer["errors"][0]["pointer"] == "/flows/tool" and "/nowhere/tail" in answer["errors"][0]["detail"]
 
     assert daemon.pipeline("shop")["revision"] == 1
-    assert daemon.get("/v1/topics/more").status == 404, "what only it declared is gone"
     wait_until(lambda: {f["state"] for f in daemon.pipeline("shop")["flows"]} == {"running"}, "the old ones to run again")
     daemon.publish("orders", [{"n": 1}])
     daemon.wait_for_topic("seen", 1)
@@ -242,6 +241,59 @@ def test_a_revision_whose_flow_does_not_start_leaves_the_old_one_running(start_d
     daemon.kill9()
     daemon.start()
     assert daemon.pipeline("shop")["revision"] == 1
+
+
+REFUSED = """
+name: shop
+topics: {a: {}, b: {}, kept: {}, once: {}}
+flows:
+  at_least_once:
+    from: {topic: FROM}
+    to: {command: {run: [sh, -c, 'while read -r line; do echo "$line" >> taken; echo ok; done']}}
+  once:
+    from: {topic: a}
+    steps: [{dedupe: KEY, name: seen}]
+    to: {topic: once}
+  sums:
+    from: {topic: a}
+    steps: [{window: {tumbling: 1h, time: event.t, key: event.k, aggregates: {n: count, total: {sum: event.n}}, lateness: LATE}}]
+    to: {topic: kept}
+  stopped: {from: {topic: a}, to: DROP}
+  breaks: {from: {topic: a}, to: {file: {path: FILE}}}
+"""
+GOOD = {"FROM": "a", "KEY": "event.id", "LATE": "0s", "DROP": "drop", "FILE": "out.ndjson"}
+
+
+def with_changes(**changes):
+    text = REFUSED
+    for word, value in {**GOOD, **changes}.items():
+        text = text.replace(word, value)
+    return text
+
+
+def test_a_refused_revision_has_read_and_stored_nothing(start_daemon):
+    """Its flows were open: they would have read other topics, forgotten what steps keep, and started what was stopped."""
+    daemon = start_daemon({"shop": with_changes()})
+    running = {"at_least_once", "once", "sums", "breaks"}
+    wait_until(lambda: {f["name"] for f in daemon.pipeline("shop")["flows"] if f["state"] == "running"} >= running, "all to run")
+    daemon.post("/v1/pipelines/shop/flows/stopped/stop")
+    daemon.publish("a", [{"id": n, "n": n, "k": "x", "t": "2026-01-01T00:00:00Z"} for n in range(5)])
+    daemon.publish("b", [{"id": 100 + n, "n": n} for n in range(5)])
+    daemon.wait_for_topic("once", 5)
+    taken = daemon.work("shop") / "taken"
+    wait_until(lambda: taken.exists() and len(taken.read_text().splitlines()) == 5, "the program to have all")
+    for _ in range(3):
+        answer = refused(daemon, with_changes(FROM="b", KEY="event.n", LATE="1h", DROP="stdout", FILE="/proc/none/out"))
+        assert [error["pointer"] for error in answer["errors"]] == ["/flows/breaks"]
+        wait_until(lambda: {f["name"] for f in daemon.pipeline("shop")["flows"] if f["state"] == "running"} == running,
+                   "the old ones to run again, and the stopped one to stay so")
+    daemon.publish("a", [{"id": n, "n": n, "k": "x", "t": "2026-01-01T00:00:00Z"} for n in (3, 4, 5)])
+    daemon.publish("a", [{"id": 9, "n": 0, "k": "y", "t": "2026-01-01T05:00:00Z"}])
+    assert [e["data"]["id"] for e in daemon.wait_for_topic("once", 7)] == [0, 1, 2, 3, 4, 5, 9]
+    window, = daemon.wait_for_topic("kept", 1)
+    assert (window["data"]["n"], window["data"]["total"]) == (8, 0 + 1 + 2 + 3 + 4 + 3 + 4 + 5)
+    wait_until(lambda: len(taken.read_text().splitlines()) == 9, "the program to have the new ones")
+    assert [json.loads(line)["id"] for line in taken.read_text().splitlines()] == [0, 1, 2, 3, 4, 3, 4, 5, 9]
 
 
 def test_a_flow_that_did_not_run_anyway_may_be_replaced_by_one_that_does_not_either(start_daemon):

@@ -1,0 +1,140 @@
+"""The folder of definitions: what is saved there is live, what is broken is listed and changes nothing."""
+import os
+
+import pytest
+
+from penstock import wait_until
+
+
+def text(name, n):
+    return f"name: {name}\ndescription: version {n}\ntopics: {{{name}_topic: {{}}}}\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "pipelines"
+    made.mkdir()
+    (made / "one.yaml").write_text(text("one", 1))
+    (made / "two.yml").write_text(text("two", 1))
+    (made / "broken.yaml").write_text("name: broken\nflow: {}\n")
+    return made
+
+
+@pytest.fixture
+def live(start_daemon, folder):
+    return start_daemon(folder)
+
+
+def described(daemon, name):
+    answer = daemon.get("/v1/pipelines/" + name)
+    return answer.json["description"] if answer.status == 200 else None
+
+
+def broken(daemon):
+    return {os.path.basename(file["file"]): file["errors"] for file in daemon.get_json("/v1/pipelines")["broken_files"]}
+
+
+def test_good_files_are_live_at_the_start_beside_a_broken_one(live):
+    assert (described(live, "one"), described(live, "two")) == ("version 1", "version 1")
+    errors = broken(live)["broken.yaml"]
+    assert (errors[0]["line"], errors[0]["column"], errors[0]["pointer"]) == (2, 1, "/flow")
+    assert "did you mean 'flows'" in errors[0]["detail"]
+
+
+def test_what_is_saved_is_live(live, folder):
+    (folder / "one.yaml").write_text(text("one", 2))
+    wait_until(lambda: described(live, "one") == "version 2", "the saved change")
+    (folder / "draft").write_text(text("one", 3))
+    os.replace(folder / "draft", folder / "one.yaml")  # as most editors do
+    wait_until(lambda: described(live, "one") == "version 3", "the file that was renamed into place")
+    (folder / "three.json").write_text('{"name": "three", "description": "version 1"}')
+    wait_until(lambda: described(live, "three") == "version 1", "a new file")
+    assert live.pipeline("two")["revision"] == 1, "the others are untouched"
+
+
+def test_a_broken_change_is_listed_and_leaves_the_last_good_revision(live, folder):
+    (folder / "one.yaml").write_text("name: one\ntopics: {one_topic: {retain: 7}}\n")
+    errors = wait_until(lambda: broken(live).get("one.yaml"), "the errors of the file")
+    assert errors[0]["line"] == 2 and "retain" in errors[0]["pointer"]
+    assert (described(live, "one"), live.pipeline("one")["revision"]) == ("version 1", 1)
+    (folder / "one.yaml").write_text(text("one", 2))
+    wait_until(lambda: described(live, "one") == "version 2", "the repaired file")
+    assert "one.yaml" not in broken(live)
+    (folder / "broken.yaml").unlink()
+    wait_until(lambda: not broken(live), "the deleted file to be no longer listed")
+
+
+def test_a_file_that_is_being_written_waits_until_it_is_closed(live, folder):
+    with open(folder / "one.yaml", "w", encoding="utf-8") as half:
+        half.write("name: one\ndescription: half of it\n")
+        half.flush()
+        (folder / "two.yml").write_text(text("two", 2))
+        wait_until(lambda: described(live, "two") == "version 2", "the other file")
+        assert described(live, "one") == "version 1"
+        half.write("topics: {one_topic: {}}\n")
+    wait_until(lambda: described(live, "one") == "half of it", "the closed file")
+
+
+def test_what_is_no_definition_is_left_alone(live, folder):
+    for name in (".one.yaml.swp", ".hidden.yaml", "one.yaml~", "notes.txt"):
+        (folder / name).write_text(text("stray", 1))
+    (folder / "two.yml").write_text(text("two", 2))
+    wait_until(lambda: described(live, "two") == "version 2", "the definition that came last")
+    assert described(live, "stray") is None
+    assert set(broken(live)) == {"broken.yaml"}
+
+
+def test_a_deleted_file_leaves_its_pipeline(live, folder):
+    (folder / "one.yaml").unlink()
+    (folder / "two.yml").write_text(text("two", 2))
+    wait_until(lambda: described(live, "two") == "version 2", "the other file")
+    assert described(live, "one") == "version 1"
+    (folder / "one.yaml").write_text(text("one", 2))
+    wait_until(lambda: described(live, "one") == "version 2", "the file that is there again")
+
+
+def test_a_folder_that_is_replaced_is_followed(live, folder):
+    os.rename(folder, folder.parent / "old")
+    (folder.parent / "new").mkdir()
+    (folder.parent / "new" / "one.yaml").write_text(text("one", 2))
+    os.rename(folder.parent / "new", folder)
+    wait_until(lambda: described(live, "one") == "version 2", "the file in the new folder")
+    (folder / "two.yml").write_text(text("two", 2))
+    wait_until(lambda: described(live, "two") == "version 2", "a file saved in the new folder")
+    (folder.parent / "old" / "one.yaml").write_text(text("one", 9))
+    (folder / "two.yml").write_text(text("two", 3))
+    wait_until(lambda: described(live, "two") == "version 3", "the new folder's file")
+    assert described(live, "one") == "version 2", "the old folder is nobody's"
+
+
+def test_files_behind_a_link_that_is_switched(start_daemon, tmp_path):
+    """As Kubernetes mounts its config maps: NAME -> ..data/NAME, and ..data -> a folder that is switched."""
+    folder = tmp_path / "pipelines"
+    for n in (1, 2):
+        (folder / f"..v{n}").mkdir(parents=True)
+        (folder / f"..v{n}" / "one.yaml").write_text(text("one", n))
+    (folder / "..data").symlink_to("..v1")
+    (folder / "one.yaml").symlink_to("..data/one.yaml")
+    live = start_daemon(folder)
+    assert described(live, "one") == "version 1"
+    (folder / "..next").symlink_to("..v2")
+    os.replace(folder / "..next", folder / "..data")
+    wait_until(lambda: described(live, "one") == "version 2", "the switched link")
+
+
+def test_many_files_at_once(live, folder):
+    for n in range(200):
+        (folder / f"p{n}.yaml").write_text(text(f"p{n}", 1))
+    wait_until(lambda: len(live.get_json("/v1/pipelines?limit=1000")["items"]) == 202, "all of them")
+    assert set(broken(live)) == {"broken.yaml"}
+
+
+def test_what_is_rolled_back_stays_so_until_its_file_changes(live, folder):
+    (folder / "one.yaml").write_text(text("one", 2))
+    wait_until(lambda: described(live, "one") == "version 2", "the saved change")
+    assert live.post("/v1/pipelines/one/rollback").status == 200
+    (folder / "two.yml").write_text(text("two", 2))
+    wait_until(lambda: described(live, "two") == "version 2", "another file")
+    assert described(live, "one") == "version 1"
+    (folder / "one.yaml").write_text(text("one", 3))
+    wait_until(lambda: described(live, "one") == "version 3", "its own file")
