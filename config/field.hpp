@@ -47,6 +47,12 @@ enum class field_type {
   to,              // a component of kind sink
 };
 
+// Of a child of an object: the sibling, a choice, that it depends on, and the values with which it has a meaning.
+struct field_condition {
+  std::string sibling;
+  std::vector<std::string> values;
+};
+
 struct field {
   std::string name{};
   field_type type = field_type::string;
@@ -65,6 +71,8 @@ struct field {
                                 // when that child is a map and none of its keys is the object's own
   std::string goes_with{};      // only allowed beside the sibling of that name; its default applies only then
   std::vector<std::string> exactly_one{};  // object: of these children exactly one is given
+  // Only allowed, required and filled in where it has a meaning.
+  std::optional<field_condition> only_where{};
   std::string excludes{};     // not allowed beside the sibling of that name
   std::string names_stand_for{};  // map: a name or a list of names stands for a map in which each has this value
 };

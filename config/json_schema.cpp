@@ -1,5 +1,6 @@
 #include "config/json_schema.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include <nlohmann/json.hpp>
@@ -124,11 +125,28 @@ value schema_maker::of(const field& f) const {
   return schema;
 }
 
+// A child that has a meaning only beside some values of a sibling.
+value condition_of(const field& object, const field& child) {
+  const field_condition& where = *child.only_where;
+  value beside{{"properties", {{where.sibling, {{"enum", where.values}}}}}};
+  const field& sibling = *find_child(object, where.sibling);
+  const bool by_default =
+      std::find(where.values.begin(), where.values.end(), sibling.fallback) != where.values.end();
+  if (!by_default) beside["required"] = value::array({where.sibling});
+  value out{{"if", beside}, {"else", {{"properties", {{child.name, false}}}}}};
+  if (child.required) out["then"] = value{{"required", value::array({child.name})}};
+  return out;
+}
+
 value schema_maker::object_of(const field& f) const {
   value object{{"type", "object"}, {"properties", value::object()}, {"additionalProperties", false}};
   for (const field& child : f.children) {
     object["properties"][child.name] = of(child);
-    if (child.required) object["required"].push_back(child.name);
+    if (child.only_where) {
+      object["allOf"].push_back(condition_of(f, child));
+    } else if (child.required) {
+      object["required"].push_back(child.name);
+    }
     if (!child.goes_with.empty()) object["dependentRequired"][child.name] = value::array({child.goes_with});
     if (!child.excludes.empty()) {
       const value both{{"required", value::array({child.name, child.excludes})}};

@@ -175,6 +175,23 @@ std::string bound_text(const field& f, double bound) {
       .dump();
 }
 
+// What the sibling says on which a child depends, written or by default; empty where it says nothing that
+// can be understood.
+std::string chosen_beside(const node& n, const field& object, const field& child) {
+  const field* choice = find_child(object, child.only_where->sibling);
+  if (!choice) throw std::logic_error("'" + child.name + "' depends on a sibling that is not there");
+  const node* written = n.find(choice->name);
+  if (!written) return given_or_meant(n, object, choice->name) ? "" : choice->fallback;
+  const bool known = written->type == node::kind::scalar &&
+                     std::find(choice->choices.begin(), choice->choices.end(), written->text) != choice->choices.end();
+  return known ? written->text : "";
+}
+
+bool has_meaning_beside(const std::string& chosen, const field& child) {
+  const auto& values = child.only_where->values;
+  return std::find(values.begin(), values.end(), chosen) != values.end();
+}
+
 class validator {
  public:
   validator(const catalog& components, problem_list& problems)
@@ -503,6 +520,11 @@ void validator::check_siblings(const place& p, const field& f) {
       problems_.wrong_key(p.child(entry), "'" + entry.key + "' and '" + child->excludes +
                                               "' exclude each other; give one of them");
     }
+    const std::string beside = child && child->only_where ? chosen_beside(n, f, *child) : "";
+    if (!beside.empty() && !has_meaning_beside(beside, *child)) {
+      problems_.wrong_key(p.child(entry), "'" + entry.key + "' means nothing beside '" + child->only_where->sibling + ": " +
+                                              beside + "'; it is for " + joined(child->only_where->values));
+    }
     if (!child || child->goes_with.empty() || given_or_meant(n, f, child->goes_with)) continue;
     const std::string inside = goes_inside(n, f, entry.key);
     problems_.wrong_key(p.child(entry),
@@ -522,6 +544,7 @@ void validator::add_missing(const place& p, const field& f, value& object) {
   for (const field& child : f.children) {
     if (object.contains(child.name)) continue;
     if (!child.goes_with.empty() && !object.contains(child.goes_with)) continue;
+    if (child.only_where && !has_meaning_beside(chosen_beside(p.what(), f, child), child)) continue;
     if (child.required) {
       if (given_or_meant(p.what(), f, child.name)) continue;
       const std::string hint = child.doc.empty() ? "" : " (" + child.doc + ")";
