@@ -17,6 +17,8 @@ asio::awaitable<response> post_hook(request& r, context& c) {
   d.body = std::make_shared<const runtime::buffer>(std::move(r.body));
   const auto done = co_await c.webhooks.deliver("/" + r.parameter("path"), std::move(d));
   if (!done) co_return problem_response(done.error());
+  // A success: a sender that missed the first answer must not try for ever.
+  if (done->duplicate) co_return response{.status = 200, .body = "{\"accepted\":0,\"duplicate\":true}\n"};
   co_return response{.status = 202, .body = "{\"accepted\":" + std::to_string(done->accepted) + "}\n"};
 }
 

@@ -6,7 +6,8 @@
 
 namespace penstock::config {
 
-// Checked values of it have scheme, header, secret (a reference), encoding and prefix.
+// Checked values of it have scheme, secret or secrets (references) and, where the scheme leaves them open, header,
+// encoding and prefix; tolerance where it signs a time.
 const field& signature_field();
 
 }  // namespace penstock::config

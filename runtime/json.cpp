@@ -367,12 +367,23 @@ class intake {
     const auto without =
         std::count_if(made_.events.begin(), made_.events.end(), [](const event& e) { return e.id.empty(); });
     if (without == 0) return;
+    if (!defaults_.id.empty()) return give_ids_after(defaults_.id);
     char* id = made_.allocate(static_cast<std::size_t>(without) * ulid_size);
     for (event& e : made_.events) {
       if (!e.id.empty()) continue;
       make_ulid(defaults_.now, id);
       e.id = {id, ulid_size};
       id += ulid_size;
+    }
+  }
+
+  // The same body gets the same ids again.
+  void give_ids_after(std::string_view id) {
+    std::int64_t n = 0;
+    for (event& e : made_.events) {
+      ++n;
+      if (!e.id.empty()) continue;
+      e.id = made_.keep(made_.size() == 1 ? std::string(id) : std::string(id) + "-" + std::to_string(n));
     }
   }
 

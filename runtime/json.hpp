@@ -17,6 +17,7 @@ struct event_defaults {
   std::string source;  // e.g. "/topics/orders"
   std::string type = "event";
   timestamp now{};  // receive time
+  std::string_view id{};  // of a single event; of several it is followed by -1, -2, ...; empty: a ULID for each
 };
 
 enum class intake_format { json, ndjson, cloudevent, cloudevents_batch };

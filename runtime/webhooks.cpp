@@ -87,4 +87,13 @@ void webhooks::unreserve(const std::string& path) {
   if (found != reserved_.end() && --found->second == 0) reserved_.erase(found);
 }
 
+std::shared_ptr<replay_memory> webhooks::replays(const std::string& path) {
+  const std::lock_guard lock(mutex_);
+  const timestamp now = wall_now();
+  std::erase_if(replays_, [now](const auto& one) { return one.second.use_count() == 1 && one.second->size(now) == 0; });
+  auto& found = replays_[path];
+  if (!found) found = std::make_shared<replay_memory>();
+  return found;
+}
+
 }  // namespace penstock::runtime

@@ -19,6 +19,7 @@
 
 #include "config/error.hpp"
 #include "runtime/event.hpp"
+#include "runtime/replay_memory.hpp"
 #include "runtime/wakeup.hpp"
 
 namespace penstock::runtime {
@@ -33,6 +34,7 @@ struct delivery {
 
 struct delivery_answer {
   std::int64_t accepted = 0;  // events safe downstream
+  bool duplicate = false;     // the delivery was accepted before; nothing was done now
 };
 
 class webhooks {
@@ -55,6 +57,9 @@ class webhooks {
   void reserve(const std::string& path);
   void unreserve(const std::string& path);
 
+  // What was accepted at the path lately, by whatever receives there: it outlives flows and jobs that are replaced.
+  std::shared_ptr<replay_memory> replays(const std::string& path);
+
  private:
   struct token;
   result<std::shared_ptr<receiver>> find(const std::string& path);
@@ -63,6 +68,7 @@ class webhooks {
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<receiver>> receivers_;
   std::map<std::string, int> reserved_;
+  std::map<std::string, std::shared_ptr<replay_memory>> replays_;
   std::set<std::shared_ptr<wakeup>> waiting_;  // deliveries that wait for some receiver
 };
 

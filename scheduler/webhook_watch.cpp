@@ -17,22 +17,36 @@ namespace {
 struct hook {
   std::shared_ptr<job_runs> runs;
   runtime::webhook_intake intake;
+  std::string path;
+  std::shared_ptr<runtime::replay_memory> seen;
   bool quiet = false;
 };
 
-asio::awaitable<result<runtime::delivery_answer>> receive(std::shared_ptr<hook> to, runtime::delivery d) {
-  auto events = to->intake.take(d);
-  if (!events) co_return events.error();
+// A delivery that its sender names makes one run, also after a restart: the name is kept as an idempotency key.
+asio::awaitable<result<runtime::delivery_answer>> make_run(std::shared_ptr<hook> to, runtime::webhook_intake::posted one) {
   if (to->quiet || to->runs->stopping()) {
     co_return error{errc::unavailable, "job " + to->runs->job() + " takes no runs now: its pipeline is paused or leaving", {}, 5};
   }
   auto run = to->runs->draft(trigger_kind::webhook);
   run.input.type = run_input::kind::inline_events;
-  run.input.events = static_cast<std::int64_t>(events->size());
-  for (const auto& e : events->events) runtime::append_ndjson(run.input.ndjson, e);
-  const auto made = co_await to->runs->make(std::move(run), std::nullopt);
+  run.input.events = static_cast<std::int64_t>(one.events.size());
+  for (const auto& e : one.events.events) runtime::append_ndjson(run.input.ndjson, e);
+  std::optional<idempotency> once;
+  if (!one.id.empty()) {
+    const std::string scope = to->runs->pipeline() + "/" + to->runs->job();
+    once = idempotency{"delivery " + one.id + " to /hooks" + to->path, scope, "webhook"};
+  }
+  const auto made = co_await to->runs->make(std::move(run), std::move(once));
   if (!made) co_return made.error();
-  co_return runtime::delivery_answer{static_cast<std::int64_t>(events->size())};
+  if (made->existed) co_return runtime::delivery_answer{.accepted = 0, .duplicate = true};
+  co_return runtime::delivery_answer{static_cast<std::int64_t>(one.events.size())};
+}
+
+asio::awaitable<result<runtime::delivery_answer>> receive(std::shared_ptr<hook> to, runtime::delivery d) {
+  runtime::webhook_intake::onward go_on = [to](runtime::webhook_intake::posted one) {
+    return make_run(to, std::move(one));
+  };
+  co_return co_await to->intake.receive(std::move(d), to->seen, std::move(go_on));
 }
 
 class webhook_watch final : public trigger_watch {
@@ -53,7 +67,8 @@ class webhook_watch final : public trigger_watch {
       if (!value) throw std::runtime_error(value.error().detail);
       return *value;
     };
-    hook_ = std::make_shared<hook>(hook{runs_, runtime::webhook_intake(trigger_.path, trigger_.signature, reveal)});
+    hook_ = std::make_shared<hook>(hook{runs_, runtime::webhook_intake(trigger_.path, trigger_.signature, reveal),
+                                        trigger_.path, around_.offered.webhooks.replays(trigger_.path)});
     auto claimed = around_.offered.webhooks.claim(trigger_.path, [to = hook_](runtime::delivery d) {
       return receive(to, std::move(d));
     });

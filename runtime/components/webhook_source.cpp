@@ -1,7 +1,7 @@
 // from: webhook - events posted to /hooks/PATH; the sender gets its answer when they are safe downstream.
 //
 // Two threads meet here. The receiver runs on the control thread: it checks and reads what was posted
-// (webhook_intake) and waits in the delivery_queue; the source runs on its flow's strand and takes all that
+// (webhook_intake, which also knows replays) and waits in the delivery_queue; the source runs on its flow's strand and takes all that
 // waits as one batch, so many senders share one commit. Every delivery that enters the queue is answered:
 // accepted, or `unavailable` when the flow failed, stopped or was destroyed first. Events have no positions:
 // after `unavailable` the sender tries again.
@@ -55,8 +55,9 @@ config::component_spec spec() {
       .examples = {"webhook: /orders",
                    "webhook: {path: /orders, signature: {header: X-Webhook-Signature, secret: "
                    "\"${env:WEBHOOK_SECRET}\"}}",
-                   "webhook: {path: /github, signature: {header: X-Hub-Signature-256, secret: "
-                   "\"${secret:github}\", prefix: sha256=}}"},
+                   "webhook: {path: /github, signature: {scheme: github, secret: \"${secret:github}\"}}",
+                   "webhook: {path: /billing, signature: {scheme: standard, secrets: [\"${secret:billing}\", "
+                   "\"${secret:billing_old}\"]}}"},
       .bounded = false,
       .live = true,
   };
@@ -66,6 +67,7 @@ struct settings {
   webhook_intake intake;
   std::string path;
   std::size_t queue;
+  std::shared_ptr<replay_memory> seen;
 };
 
 settings parse(const config::value& v, const component_context& context) {
@@ -73,7 +75,7 @@ settings parse(const config::value& v, const component_context& context) {
   const auto signature = v.find("signature");
   const auto reveal = [&context](const std::string& text) { return context.reveal(text); };
   return {webhook_intake(path, signature == v.end() ? config::value() : *signature, reveal), path,
-          v.value("queue", std::size_t{10'000})};
+          v.value("queue", std::size_t{10'000}), context.services.webhooks.replays(path)};
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -191,9 +193,10 @@ asio::awaitable<result<delivery_answer>> until_settled(std::shared_ptr<delivery_
 
 asio::awaitable<result<delivery_answer>> receive(std::shared_ptr<const settings> s,
                                                  std::shared_ptr<delivery_queue> queue, delivery d) {
-  result<batch> events = s->intake.take(d);
-  if (!events) co_return events.error();
-  co_return co_await until_settled(std::move(queue), std::move(*events));
+  webhook_intake::onward go_on = [queue](webhook_intake::posted one) {
+    return until_settled(queue, std::move(one.events));
+  };
+  co_return co_await s->intake.receive(std::move(d), s->seen, std::move(go_on));
 }
 
 class webhook_source final : public source {

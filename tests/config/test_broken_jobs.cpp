@@ -181,6 +181,56 @@ TEST_CASE("broken triggers", "[config][broken]") {
       {"signature without a header",
        "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, @signature: {secret: \"${env:A}\"}}}}}\n",
        "/jobs/j/trigger/webhook/signature", "the key 'header' is missing"},
+      {"unknown scheme",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: @strip, secret: \"${env:A}\"}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/scheme", "did you mean 'stripe'?"},
+      {"misspelt key of a scheme",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {@shceme: stripe, secret: \"${env:A}\", "
+       "tolerance: 1m}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/shceme", "did you mean 'scheme'?"},
+      {"no secret", "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, @signature: {scheme: github}}}}}\n",
+       "/jobs/j/trigger/webhook/signature", "one of these is missing: secret, secrets"},
+      {"secret and secrets",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: github, secret: \"${env:A}\", "
+       "@secrets: [\"${env:B}\"]}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/secrets", "exclude each other"},
+      {"no secrets",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: github, @secrets: []}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/secrets", "from 1 to 10"},
+      {"a secret of several in the clear",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: github, secrets: [\"${env:A}\", "
+       "@whsec_x]}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/secrets/1", "by reference only"},
+      {"stripe with an encoding",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: stripe, secret: \"${env:A}\", "
+       "@encoding: hex}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/encoding",
+       "'encoding' means nothing beside 'scheme: stripe'; it is for hmac-sha256, hmac-sha1, hmac-sha512"},
+      {"github with a header",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: github, secret: \"${env:A}\", "
+       "@header: X}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/header", "'scheme: github'"},
+      {"standard with a prefix",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: standard, secret: \"${env:A}\", "
+       "@prefix: v1}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/prefix", "'scheme: standard'"},
+      {"tolerance of what has no time",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {header: X, secret: \"${env:A}\", "
+       "@tolerance: 5m}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/tolerance",
+       "'tolerance' means nothing beside 'scheme: hmac-sha256'; it is for stripe, standard"},
+      {"no tolerance at all",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: stripe, secret: \"${env:A}\", "
+       "tolerance: @0s}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/tolerance", "from 1s to 1d"},
+      {"window without end",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: github, secret: \"${env:A}\", "
+       "replay_window: @31d}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/replay_window", "at most 30d"},
+      {"nothing remembered",
+       "name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {scheme: github, secret: \"${env:A}\", "
+       "replay_limit: @0}}}}}\n",
+       "/jobs/j/trigger/webhook/signature/replay_limit", "from 1 to 10000000"},
       {"misspelt trigger", "name: a\njobs: {j: {run: [x], trigger: {@webhok: /d}}}\n", "/jobs/j/trigger/webhok",
        "did you mean 'webhook'?"},
   });

@@ -74,6 +74,20 @@ TEST_CASE("every kind of trigger", "[config][jobs]") {
             .jobs.size() == 1);
 }
 
+TEST_CASE("a signature has what its scheme leaves open", "[config][jobs]") {
+  const auto signature_of = [](const std::string& text) {
+    const auto p = parsed("name: a\njobs: {j: {run: [x], trigger: {webhook: {path: /d, signature: {" + text + "}}}}}");
+    return std::get<webhook_trigger>(p.jobs.at("j").triggers.at(0)).signature.dump();
+  };
+  CHECK(signature_of("scheme: github, secret: '${env:A}'") == R"({"scheme":"github","secret":"${env:A}"})");
+  CHECK(signature_of("scheme: stripe, secrets: ['${env:A}', '${file:/b}'], tolerance: 1m") ==
+        R"({"scheme":"stripe","secrets":["${env:A}","${file:/b}"],"tolerance":60000000000})");
+  CHECK(signature_of("scheme: standard, secret: '${env:A}', replay_window: 1h, replay_limit: 5") ==
+        R"({"scheme":"standard","secret":"${env:A}","replay_window":3600000000000,"replay_limit":5,"tolerance":300000000000})");
+  CHECK(signature_of("header: X, secret: '${env:A}', replay_window: 0s") ==
+        R"({"header":"X","secret":"${env:A}","replay_window":0,"scheme":"hmac-sha256","encoding":"hex","prefix":""})");
+}
+
 TEST_CASE("tasks with conditions and lists", "[config][jobs]") {
   const job graph = parsed(testing::jobs_yaml).jobs.at("graph");
   REQUIRE(graph.tasks.size() == 5);

@@ -88,4 +88,39 @@ TEST_CASE("secrets are marked and take references only", "[config][schema]") {
   FAIL("no webhook in the schema");
 }
 
+namespace {
+
+// The first schema of an object, however deep, that has such a property; or null.
+const value* with_property(const value& schema, const std::string& name) {
+  if (!schema.is_structured()) return nullptr;
+  if (schema.is_object() && schema.contains("properties") && schema.at("properties").contains(name)) return &schema;
+  for (const value& child : schema) {
+    if (const value* found = with_property(child, name)) return found;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("what depends on a choice is allowed and required beside it only", "[config][schema]") {
+  const value schema = pipeline_json_schema(testing::small_catalog());
+  const value* signature = with_property(schema, "tolerance");
+  REQUIRE(signature);
+  CHECK_FALSE(signature->contains("required"));
+  const auto condition_of = [&](const std::string& name) {
+    for (const value& one : signature->at("allOf")) {
+      if (one.contains("else") && one.at("else").at("properties").contains(name)) return one;
+    }
+    return value();
+  };
+  // Without a scheme it is hmac-sha256, so that the condition holds, too.
+  CHECK(condition_of("header") ==
+        value::parse(R"({"if": {"properties": {"scheme": {"enum": ["hmac-sha256", "hmac-sha1", "hmac-sha512"]}}},
+                         "else": {"properties": {"header": false}}, "then": {"required": ["header"]}})"));
+  CHECK(condition_of("tolerance") ==
+        value::parse(R"({"if": {"properties": {"scheme": {"enum": ["stripe", "standard"]}}, "required": ["scheme"]},
+                         "else": {"properties": {"tolerance": false}}})"));
+  CHECK(condition_of("secret").is_null());
+}
+
 }  // namespace penstock::config

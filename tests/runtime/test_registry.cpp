@@ -95,6 +95,8 @@ TEST_CASE("every component's examples fit its own record and can be made", "[reg
   ::setenv("WEBHOOK_SECRET", "s", 1);
   ::setenv("ALERTS_TOKEN", "t", 1);
   b.write_file("github", "s\n");
+  b.write_file("billing", "whsec_bmV3\n");
+  b.write_file("billing_old", "whsec_b2xk\n");
   b.offered.secrets.secrets_dir = b.dir.path();
   const component_context context{b.offered, "example", "example/flow/tried", b.dir.path(),
                                   b.pool.get_executor()};

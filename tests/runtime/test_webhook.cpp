@@ -275,6 +275,74 @@ TEST_CASE("schemes, encodings and prefixes of known senders", "[webhook][signatu
   CHECK_FALSE(accepted(", encoding: base64", swapped));
 }
 
+namespace {
+
+delivery github_post(const std::string& body, const std::string& id) {
+  return post(body, {{"x-hub-signature-256", "sha256=" + hex_mac(EVP_sha256(), "key of the hook", body)},
+                     {"x-github-delivery", id}});
+}
+
+std::string github_flow(const std::string& to) {
+  ::setenv("HOOK_SECRET", "key of the hook", 1);
+  return "from: {webhook: {path: /orders, signature: {scheme: github, secret: '${env:HOOK_SECRET}'}}}\nto: " + to;
+}
+
+}  // namespace
+
+TEST_CASE("of replays at once one is taken, and none while it is on its way", "[webhook][replay]") {
+  hook_bench b;
+  const registry real = b.components;
+  const auto control = std::make_shared<gate_control>();
+  b.components = testing::with_sink(
+      real, "drop", registry::make_sink([&](const config::value&, const component_context& c) {
+        return std::make_unique<gated_sink>(control, c);
+      }));
+  b.start(github_flow("drop"));
+  auto first = b.send(github_post("{}", "d-1"));
+  control->first_batch.get_future().wait();
+  for (int i = 0; i < 10; ++i) {
+    const answer meanwhile = b.deliver(github_post("{}", "d-1"));
+    REQUIRE_FALSE(meanwhile.has_value());
+    CHECK(meanwhile.error().code == errc::unavailable);
+    CHECK(meanwhile.error().retry_after_s == 1);
+  }
+  control->open->notify();
+  CHECK(b.wait(std::move(first))->accepted == 1);
+  for (int i = 0; i < 10; ++i) CHECK(b.deliver(github_post("{}", "d-1"))->duplicate);
+  CHECK(b.drain().reason == "");
+  CHECK(b.counters->received == 1);
+}
+
+TEST_CASE("a flow that fails has accepted nothing; one that is replaced forgets nothing", "[webhook][replay]") {
+  hook_bench b;
+  b.topic("out");
+  const registry real = b.components;
+  const auto control = std::make_shared<gate_control>();
+  b.components = testing::with_sink(
+      real, "drop", registry::make_sink([&](const config::value&, const component_context& c) {
+        return std::make_unique<gated_sink>(control, c);
+      }));
+  b.start(github_flow("drop"));
+  auto lost = b.send(github_post("{}", "d-1"));
+  control->first_batch.get_future().wait();
+  control->broken = true;
+  control->open->notify();
+  CHECK(b.wait(std::move(lost)).error().code == errc::unavailable);
+  b.ended.get();
+  b.run.reset();
+
+  b.start(github_flow("{topic: out}"));
+  CHECK(b.deliver(github_post("{}", "d-1"))->accepted == 1);
+  CHECK(b.drain().reason == "");
+  b.run.reset();
+  b.start(github_flow("{topic: out}"));
+  CHECK(b.deliver(github_post("{}", "d-1"))->duplicate);
+  CHECK(b.drain().reason == "");
+  const batch all = b.topic("out")->read(0, 10);
+  REQUIRE(all.size() == 1);
+  CHECK(all.events[0].id == "d-1");
+}
+
 TEST_CASE("an empty secret is no secret", "[webhook][signature]") {
   flow_bench b;
   b.topic("out");

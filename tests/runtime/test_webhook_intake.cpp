@@ -1,8 +1,12 @@
 // What is posted to a hook, without a flow: signatures, forms of bodies, and CloudEvents in headers.
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/use_future.hpp>
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 #include <openssl/evp.h>
@@ -68,11 +72,12 @@ headers cloudevent(const headers& more = {}) {
 TEST_CASE("intake: the record of a signature is what the intake reads", "[webhook_intake]") {
   std::vector<std::string> names;
   for (const auto& child : config::signature_field().children) names.push_back(child.name);
-  for (const char* name : {"scheme", "header", "secret", "encoding", "prefix"}) {
+  for (const char* name : {"scheme", "header", "secret", "secrets", "encoding", "prefix", "tolerance", "replay_window", "replay_limit"}) {
     CHECK(std::count(names.begin(), names.end(), name) == 1);
   }
   for (const auto& child : config::signature_field().children) {
     if (child.name == "secret") CHECK(child.secret);
+    if (child.name == "secrets") CHECK(child.children.at(0).secret);
   }
 }
 
@@ -120,6 +125,120 @@ TEST_CASE("intake: it may be copied and outlive what it was made of", "[webhook_
   first.reset();
   CHECK(second.take(post("{}", {{"x-hub-signature-256", sha256_hex("{}")}})).has_value());
   CHECK(second.take(post("{}")).error().code == errc::unauthorized);
+}
+
+namespace {
+
+// A hook and what is behind it, without threads: each delivery is received to its end, or to where what is behind waits.
+struct received_hook {
+  webhook_intake intake;
+  std::shared_ptr<replay_memory> seen = std::make_shared<replay_memory>();
+  boost::asio::io_context control{};
+  std::vector<std::string> ids{};      // of the events that came through
+  std::vector<std::string> named{};    // as whose delivery
+  std::optional<error> failure{};      // what is behind says
+
+  explicit received_hook(const std::string& more) : intake("/orders", signature(more), as_written) {}
+
+  result<delivery_answer> post_at(timestamp now, const delivery& d) {
+    webhook_intake::onward go_on = [this](webhook_intake::posted one) { return take(std::move(one)); };
+    auto answer = boost::asio::co_spawn(control, intake.receive(d, seen, std::move(go_on), now), boost::asio::use_future);
+    control.restart();
+    control.run();
+    return answer.get();
+  }
+  boost::asio::awaitable<result<delivery_answer>> take(webhook_intake::posted one) {
+    if (failure) co_return *failure;
+    for (const event& e : one.events.events) ids.emplace_back(e.id);
+    named.push_back(one.id);
+    co_return delivery_answer{.accepted = static_cast<std::int64_t>(one.events.size())};
+  }
+};
+
+delivery github_post(const std::string& body, const std::string& id) {
+  return post(body, {{"x-hub-signature-256", "sha256=" + sha256_hex(body)}, {"x-github-delivery", id}});
+}
+
+const std::string as_github = R"({"scheme": "github"})";
+const timestamp noon = from_micros(1'700'000'000'000'000);
+
+}  // namespace
+
+TEST_CASE("intake: a delivery that was accepted is answered as one, and not taken again", "[webhook_intake][replay]") {
+  received_hook hook(as_github);
+  const delivery first = github_post(R"({"n":1})", "d-1");
+  CHECK(hook.post_at(noon, first)->accepted == 1);
+  const auto again = hook.post_at(noon + std::chrono::minutes{59}, first);
+  REQUIRE(again.has_value());
+  CHECK(again->duplicate);
+  CHECK(again->accepted == 0);
+  // Who repeats it can change the id, which nobody signs; or has the id, but other bytes.
+  CHECK(hook.post_at(noon, github_post(R"({"n":1})", "d-2"))->duplicate);
+  CHECK(hook.post_at(noon, github_post(R"({"n":2})", "d-1"))->duplicate);
+  CHECK_FALSE(hook.post_at(noon, github_post(R"({"n":2})", "d-2"))->duplicate);
+  CHECK(hook.ids == std::vector<std::string>{"d-1", "d-2"});
+  CHECK(hook.named == hook.ids);
+  CHECK_FALSE(hook.post_at(noon + std::chrono::hours{2}, first)->duplicate);
+}
+
+TEST_CASE("intake: what was refused, or failed behind it, may come again", "[webhook_intake][replay]") {
+  received_hook hook(as_github);
+  const delivery d = github_post(R"({"n":1})", "d-1");
+  hook.failure = error{errc::unavailable, "not now"};
+  CHECK(hook.post_at(noon, d).error().code == errc::unavailable);
+  hook.failure.reset();
+  CHECK(hook.post_at(noon, github_post("not json", "d-1")).error().code == errc::malformed);
+  CHECK(hook.post_at(noon, post(R"({"n":1})", {{"x-github-delivery", "d-1"}})).error().code == errc::unauthorized);
+  CHECK_FALSE(hook.post_at(noon, d)->duplicate);
+  CHECK(hook.post_at(noon, d)->duplicate);
+  // A forged one learns nothing of what was seen.
+  CHECK(hook.post_at(noon, post(R"({"n":1})", {{"x-github-delivery", "d-1"}})).error().code == errc::unauthorized);
+}
+
+TEST_CASE("intake: no window, no memory", "[webhook_intake][replay]") {
+  for (const char* more : {R"({})", R"({"replay_window": 0})"}) {
+    received_hook hook(more);
+    const delivery d = post("{}", {{"x-hub-signature-256", sha256_hex("{}")}});
+    CHECK_FALSE(hook.post_at(noon, d)->duplicate);
+    CHECK_FALSE(hook.post_at(noon, d)->duplicate);
+    CHECK(hook.named == std::vector<std::string>{"", ""});
+  }
+  received_hook off(R"({"scheme": "github", "replay_window": 0})");
+  CHECK_FALSE(off.post_at(noon, github_post("{}", "d-1"))->duplicate);
+  CHECK_FALSE(off.post_at(noon, github_post("{}", "d-1"))->duplicate);
+  CHECK(off.ids == std::vector<std::string>{"d-1", "d-1"});  // a topic can still tell
+  CHECK(off.named == std::vector<std::string>{"", ""});
+}
+
+TEST_CASE("intake: the delivery's id is its events'", "[webhook_intake][replay]") {
+  received_hook hook(as_github);
+  hook.post_at(noon, github_post("[1,2]", "d-1"));
+  CHECK(hook.ids == std::vector<std::string>{"d-1-1", "d-1-2"});
+  hook.ids.clear();
+  delivery own = github_post(R"({"specversion":"1.0","id":"own","source":"/s","type":"t","data":1})", "d-2");
+  own.headers["content-type"] = "application/cloudevents+json";
+  hook.post_at(noon, own);
+  CHECK(hook.ids == std::vector<std::string>{"own"});
+  for (const std::string& odd : {std::string("a b"), std::string("\xff"), std::string(257, 'x'), std::string()}) {
+    hook.ids.clear();
+    CHECK(hook.post_at(noon, github_post("{\"odd\":" + std::to_string(odd.size()) + "}", odd))->accepted == 1);
+    REQUIRE(hook.ids.size() == 1);
+    CHECK(hook.ids[0].size() == 26);
+    CHECK(hook.named.back().empty());
+  }
+}
+
+TEST_CASE("intake: several secrets, and a hook that remembers all it may", "[webhook_intake][replay]") {
+  config::value rule{{"scheme", "github"}, {"secrets", {"${env:OTHER}", "${env:KEY}"}}, {"replay_limit", 1}};
+  const auto reveal = [](const std::string& text) { return text == "${env:KEY}" ? key : "the new one"; };
+  received_hook hook(as_github);
+  hook.intake = webhook_intake("/orders", rule, reveal);
+  CHECK(hook.post_at(noon, github_post("1", "d-1"))->accepted == 1);
+  const auto full = hook.post_at(noon, github_post("2", "d-2"));
+  REQUIRE_FALSE(full.has_value());
+  CHECK(full.error().code == errc::overloaded);
+  CHECK(hook.post_at(noon, github_post("1", "d-1"))->duplicate);
+  CHECK(hook.post_at(noon + std::chrono::minutes{61}, github_post("2", "d-2"))->accepted == 1);
 }
 
 TEST_CASE("intake: bodies by their type", "[webhook_intake]") {
