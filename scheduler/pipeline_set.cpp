@@ -8,6 +8,7 @@
 #include "config/kept_state.hpp"
 #include "runtime/flow_store.hpp"
 #include "scheduler/alert_text.hpp"
+#include "scheduler/hook_secrets.hpp"
 
 namespace penstock::scheduler {
 
@@ -307,6 +308,10 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
     }
     answer.unchanged = live->record().text == request.text && live->record().origin == request.origin;
     if (answer.unchanged) co_return answer;
+  }
+  if (auto faults = hook_secret_faults(*parsed, around_.offered.secrets); !faults.empty()) {
+    const std::string detail = faults.front().detail;
+    co_return error{errc::invalid, detail, std::move(faults)};
   }
   auto& record = answer.record;
   const auto unreadable = unreadable_.find(name);
