@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include "config/in_quotes.hpp"
+#include "runtime/base_environment.hpp"
 #include "runtime/topics_read.hpp"
 #include "runtime/webhooks.hpp"
 #include "scheduler/background.hpp"
@@ -243,7 +244,7 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const con
 }
 
 std::map<std::string, std::string> flow_supervisor::environment() const {
-  auto all = base_environment(around_.options.instance, revision_->name);
+  auto all = runtime::base_environment(around_.options.instance, revision_->name);
   all["PENSTOCK_FLOW"] = definition_.name;
   return all;
 }

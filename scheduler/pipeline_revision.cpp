@@ -1,45 +1,25 @@
 #include "scheduler/pipeline_revision.hpp"
 
-#include <cstdlib>
 #include <nlohmann/json.hpp>
+
+#include "config/fill_dir.hpp"
 
 namespace penstock::scheduler {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string with_dir(std::string text, const std::string& dir) {
-  static constexpr std::string_view reference = "${dir}";
-  for (auto at = text.find(reference); at != std::string::npos; at = text.find(reference, at + dir.size())) {
-    text.replace(at, reference.size(), dir);
-  }
-  return text;
-}
-
-void fill_dir(config::value& v, const std::string& dir) {
-  if (v.is_string()) {
-    v = with_dir(v.get<std::string>(), dir);
-  } else if (v.is_structured()) {
-    for (auto& child : v) fill_dir(child, dir);
-  }
-}
-
-void fill_dir(std::optional<config::component_use>& use, const std::string& dir) {
-  if (use) fill_dir(use->settings, dir);
-}
+using config::fill_dir;
+using config::with_dir;
 
 void fill_dir(config::work& work, const std::string& dir) {
   if (auto* flow = std::get_if<config::dataflow>(&work)) {
-    fill_dir(flow->from, dir);
-    for (auto& step : flow->steps) fill_dir(step.settings, dir);
-    fill_dir(flow->to, dir);
-    for (auto& output : flow->outputs) fill_dir(output.settings, dir);
+    config::fill_dir(*flow, dir);
   } else if (auto* command = std::get_if<config::command>(&work)) {
     for (auto& argument : command->run) argument = with_dir(argument, dir);
     for (auto& [name, text] : command->environment) text = with_dir(text, dir);
     command->process.workdir = with_dir(command->process.workdir, dir);
-    fill_dir(command->to, dir);
+    if (command->to) fill_dir(command->to->settings, dir);
   }
 }
 
@@ -89,15 +69,6 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
   auto parsed = config::parse_pipeline(record.text, components, {.file = record.origin == "rest" ? "" : record.origin, .stored = true});
   if (!parsed) return parsed.error();
   return make_revision(record, std::move(*parsed), data);
-}
-
-std::map<std::string, std::string> base_environment(const std::string& instance, const std::string& pipeline) {
-  std::map<std::string, std::string> environment{{"PENSTOCK_INSTANCE", instance}, {"PENSTOCK_PIPELINE", pipeline}};
-  for (const char* name : {"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"}) {
-    if (const char* value = std::getenv(name)) environment.emplace(name, value);  // NOLINT(concurrency-mt-unsafe)
-  }
-  environment.try_emplace("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-  return environment;
 }
 
 }  // namespace penstock::scheduler

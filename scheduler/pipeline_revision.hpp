@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
 
@@ -30,8 +29,5 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
 // The same for a definition that has just been parsed. errc::invalid: its workdir cannot be made.
 result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record, config::pipeline definition,
                                                        const std::filesystem::path& data);
-
-// What a program gets as its environment: a few harmless variables of the daemon's own, and who it works for.
-std::map<std::string, std::string> base_environment(const std::string& instance, const std::string& pipeline);
 
 }  // namespace penstock::scheduler

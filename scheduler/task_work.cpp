@@ -6,6 +6,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "config/parameters.hpp"
+#include "runtime/base_environment.hpp"
 #include "runtime/run_expression.hpp"
 #include "scheduler/file_input.hpp"
 #include "scheduler/run_context.hpp"
@@ -144,7 +145,7 @@ asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task
 }
 
 std::map<std::string, std::string> task_work::environment() const {
-  auto all = base_environment(around_.options.instance, run_.pipeline);
+  auto all = runtime::base_environment(around_.options.instance, run_.pipeline);
   all["PENSTOCK_JOB"] = run_.job;
   all["PENSTOCK_RUN_ID"] = run_.id;
   all["PENSTOCK_TASK"] = task_.name;
