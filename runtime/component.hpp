@@ -61,6 +61,8 @@ struct component_context {
   // the file that what they write to stderr goes to (empty: the daemon's log).
   std::map<std::string, std::string> environment{};
   std::filesystem::path log{};
+  // The wall clock for what steps make of time. In a test of a pipeline it stands still.
+  std::function<timestamp()> now = wall_now;
 
   // A setting's text with secrets filled in; throws std::runtime_error naming the reference that has no
   // value.

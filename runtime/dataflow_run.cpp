@@ -84,6 +84,7 @@ struct dataflow_run::state {
         ticker_ended(std::make_shared<wakeup>(strand)) {
     context.environment = options.environment;
     context.log = options.log;
+    context.now = options.now;
     if (!options.counters) options.counters = std::make_shared<dataflow_counters>();
     if (!options.pool) options.definition.parallel = 1;
     auto& of_steps = options.counters->steps;
@@ -257,7 +258,7 @@ asio::awaitable<void> dataflow_run::state::work_to_the_end() {
 
 asio::awaitable<void> dataflow_run::state::end_input() {
   if (!draining || for_good) {
-    const tick_time last{wall_now(), true};
+    const tick_time last{context.now(), true};
     co_await tick(last, false);
   }
   at.clear();
@@ -502,7 +503,7 @@ asio::awaitable<void> dataflow_run::state::keep_ticking(std::shared_ptr<state> s
       co_await self->tick_due->wait();
       continue;
     }
-    const auto left = *self->next_tick - wall_now();
+    const auto left = *self->next_tick - self->context.now();
     if (left.count() > 0) {
       // Not longer than a minute at a time: the wall clock may be set.
       const auto pause = std::min<std::chrono::steady_clock::duration>(left, std::chrono::minutes(1));
@@ -512,7 +513,7 @@ asio::awaitable<void> dataflow_run::state::keep_ticking(std::shared_ptr<state> s
     const gate::pass mine = co_await self->work.enter();
     if (self->over || !self->at_work || !self->failure.empty()) break;
     try {
-      const tick_time now{wall_now(), false};
+      const tick_time now{self->context.now(), false};
       co_await self->tick(now, false);
       self->next_tick = self->steps->wake_at();
     } catch (const std::exception& e) {

@@ -60,6 +60,7 @@ struct dataflow_options {
   std::function<void()> on_open{};    // called once, on the strand: source, steps and sinks are at work
   bool held = false;                  // once all are open, wait for release() before anything is read or stored
   std::size_t batch_events = 1000;
+  std::function<timestamp()> now = wall_now;  // see component_context
   std::shared_ptr<const std::string> run_context{};  // see component_context
 };
 

@@ -113,12 +113,13 @@ class seen_keys {
 
 class dedupe_step final : public step {
  public:
-  dedupe_step(const config::value& settings, const std::string* run_context)
-      : key_(settings.at("key").get<std::string>(), run_context),
+  dedupe_step(const config::value& settings, const component_context& context)
+      : now_(context.now),
+        key_(settings.at("key").get<std::string>(), context.run_context.get()),
         seen_(settings.at("within").get<std::int64_t>() / 1000, settings.at("max_keys").get<std::size_t>()) {}
 
   void process(batch& events, step_output& out) override {
-    const std::int64_t now = to_micros(wall_now());
+    const std::int64_t now = to_micros(now_());
     seen_.forget_older(now);
     std::erase_if(events.events, [&](const event& e) {
       lua_outcome<std::string> key = key_.text_of(e);
@@ -136,6 +137,7 @@ class dedupe_step final : public step {
   std::vector<state_change> changes() override { return seen_.take_changes(); }
 
  private:
+  const std::function<timestamp()> now_;
   const lua_expression key_;
   seen_keys seen_;
 };
@@ -144,7 +146,7 @@ class dedupe_step final : public step {
 
 void add_dedupe_step(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
-          return std::make_unique<dedupe_step>(settings, context.run_context.get());
+          return std::make_unique<dedupe_step>(settings, context);
         }));
 }
 

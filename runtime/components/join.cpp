@@ -240,6 +240,7 @@ class join_step final : public step {
       : settings_(parse(v)),
         sides_{side_reader(settings_.sides[0], settings_.time, context.run_context.get()),
                side_reader(settings_.sides[1], settings_.time, context.run_context.get())},
+        now_(context.now),
         name_(context.consumer + "/" + context.step),
         watermark_(settings_.delay, settings_.idle, settings_.by_side),
         held_(settings_.rules, settings_.limits, [this](std::string_view key, const held_event* left,
@@ -247,7 +248,7 @@ class join_step final : public step {
 
   void process(batch& events, step_output& out) override {
     if (events.empty()) return;
-    const std::int64_t wall = to_micros(wall_now());
+    const std::int64_t wall = to_micros(now_());
     results_.clear();
     batch_ = &events;
     for (const event& e : events.events) take(e, wall, out);
@@ -392,6 +393,7 @@ class join_step final : public step {
 
   const settings settings_;
   std::array<side_reader, 2> sides_;
+  const std::function<timestamp()> now_;
   const std::string name_;
   side_watermarks watermark_;
   join_buffer held_;

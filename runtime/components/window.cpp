@@ -364,6 +364,7 @@ class window_step final : public step {
       : settings_(parse(v)),
         plan_(settings_.aggregates),
         expressions_(settings_, plan_, context.run_context.get()),
+        now_(context.now),
         name_(context.consumer + "/" + context.step),
         watermark_(settings_.delay, settings_.idle),
         windows_(settings_.shape, plan_, settings_.lateness, settings_.limits,
@@ -371,7 +372,7 @@ class window_step final : public step {
 
   void process(batch& events, step_output& out) override {
     if (events.empty()) return;
-    const std::int64_t wall = to_micros(wall_now());
+    const std::int64_t wall = to_micros(now_());
     clock_ = std::max(clock_, wall);
     watermark_.heard(wall);
     results_.clear();
@@ -523,6 +524,7 @@ class window_step final : public step {
   const settings settings_;
   const aggregate_plan plan_;
   expressions expressions_;
+  const std::function<timestamp()> now_;
   const std::string name_;
   watermark watermark_;
   std::int64_t clock_ = 0;  // with `clock: processing`: how far it has come; it never goes back
