@@ -253,6 +253,33 @@ struct job {
   bool operator==(const job&) const = default;
 };
 
+// An event as a test gives or expects it. As expected, attributes that are not named may be anything.
+struct test_event {
+  std::map<std::string, std::string, std::less<>> attributes;  // of id, source, type, subject, time, key, topic, datacontenttype
+  value data;
+};
+
+struct test_death {
+  std::string step;           // empty: any
+  std::string reason;         // stands somewhere in the reason
+  std::optional<value> data;  // of the event, as it was where it died; absent: any
+};
+
+// Given events, and what one dataflow of the pipeline must make of them. The daemon has no use for tests.
+struct pipeline_test {
+  std::string name;
+  mark at;                      // where it is written
+  std::string flow, job, task;  // `flow`, or `job` with the name of its task, which is "main" where it has but one work
+  std::string step;             // only this one; empty: all of them
+  std::vector<test_event> given;
+  std::optional<timestamp> now;  // where the clock stands; absent: at the time of the test
+  value params;                  // of a job: complete, as a run has them
+  std::optional<std::vector<test_event>> expect;  // what reaches `to`, in order; absent: not looked at
+  std::map<std::string, std::vector<test_event>, std::less<>> outputs;  // those that are looked at
+  std::vector<test_death> dead;  // in the order of the events; no other may die
+  bool emit_at_end = true;       // what windows still hold then
+};
+
 struct pipeline {
   std::string name;
   std::string description;
@@ -262,6 +289,7 @@ struct pipeline {
   std::map<std::string, topic, std::less<>> topics;
   std::map<std::string, flow, std::less<>> flows;
   std::map<std::string, job, std::less<>> jobs;
+  std::vector<pipeline_test> tests;  // in the order written
   // The whole definition with defaults filled in, as REST shows it: durations and sizes with their units,
   // secrets as references. Parsing it again gives an equal pipeline.
   value document;

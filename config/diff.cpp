@@ -1,5 +1,7 @@
 #include "config/diff.hpp"
 
+#include <nlohmann/json.hpp>
+
 namespace penstock::config {
 namespace {
 
@@ -21,6 +23,8 @@ changes changes_between(const std::map<std::string, T, std::less<>>& from,
   return out;
 }
 
+value tests_of(const pipeline& p) { return p.document.is_object() ? p.document.value("tests", value()) : value(); }
+
 }  // namespace
 
 pipeline_diff diff(const pipeline* from, const pipeline* to) {
@@ -32,7 +36,8 @@ pipeline_diff diff(const pipeline* from, const pipeline* to) {
           .flows = changes_between(before.flows, after.flows, moved),
           .jobs = changes_between(before.jobs, after.jobs, moved),
           .settings_changed = moved || before.description != after.description ||
-                              before.max_active != after.max_active || before.pools != after.pools};
+                              before.max_active != after.max_active || before.pools != after.pools ||
+                              tests_of(before) != tests_of(after)};
 }
 
 }  // namespace penstock::config

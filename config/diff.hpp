@@ -16,7 +16,7 @@ struct changes {
 
 struct pipeline_diff {
   changes topics, flows, jobs;
-  bool settings_changed = false;  // description, workdir, max_active, pools
+  bool settings_changed = false;  // description, workdir, max_active, pools, tests
   bool empty() const { return topics.empty() && flows.empty() && jobs.empty() && !settings_changed; }
 };
 

@@ -6,6 +6,7 @@
 #include "config/check_outputs.hpp"
 #include "config/check_pipeline.hpp"
 #include "config/check_settings.hpp"
+#include "config/check_tests.hpp"
 #include "config/checked_value.hpp"
 #include "config/definition.hpp"
 #include "config/place.hpp"
@@ -52,7 +53,7 @@ void add_jobs(pipeline& out, value& jobs, const node& written) {
   }
 }
 
-pipeline pipeline_of(value v, const node& written, const catalog& components) {
+pipeline pipeline_of(value v, const node& written, const catalog& components, problem_list& problems) {
   pipeline out;
   out.name = v.at("name").get<std::string>();
   out.description = text_or_empty(v, "description");
@@ -68,6 +69,7 @@ pipeline pipeline_of(value v, const node& written, const catalog& components) {
     for (const auto& [name, one] : flows->items()) out.flows.emplace(name, flow_of(name, one));
   }
   if (const node* jobs = written.find("jobs")) add_jobs(out, v.at("jobs"), *jobs);
+  add_tests(place(written), v, out, problems);
   out.document = as_written(v, pipeline_fields(), components);
   return out;
 }
@@ -102,12 +104,14 @@ result<pipeline> parse_pipeline(std::string_view text, const catalog& components
   }
   value checked = validate(document, pipeline_fields(), components, problems);
   check_pipeline(document, components, problems);
+  check_tests(document, problems);
   if (problems.empty()) check_outputs(document, checked, components, problems);
   if (!options.stored) check_settings(document, checked, components, problems);
   if (!problems.empty()) return invalid(problems.take_sorted(), options.file);
   problem_list doubts;
   if (!options.stored) find_doubts(document, checked, components, doubts);
-  pipeline out = pipeline_of(std::move(checked), read->root, components);
+  pipeline out = pipeline_of(std::move(checked), read->root, components, problems);
+  if (!problems.empty()) return invalid(problems.take_sorted(), options.file);
   for (problem& p : find_warnings(document)) doubts.add(std::move(p));
   out.warnings = doubts.take_sorted();
   return out;

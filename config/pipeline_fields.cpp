@@ -121,7 +121,7 @@ const field& pipeline_fields() {
       .name = "pipeline",
       .type = object,
       .doc = "Topics, flows and jobs that belong together",
-      .children = with(with(first, admission_fields()), {topics(), flows(), jobs_field()}),
+      .children = with(with(first, admission_fields()), {topics(), flows(), jobs_field(), tests_field()}),
   };
   return all;
 }

@@ -21,6 +21,9 @@ field trigger_field();
 // `jobs` of a pipeline.
 field jobs_field();
 
+// `tests` of a pipeline.
+field tests_field();
+
 std::vector<field> with(std::vector<field> fields, std::vector<field> more);
 
 }  // namespace penstock::config
