@@ -12,19 +12,20 @@
 #include <nlohmann/json.hpp>
 
 #include "daemon/cli_commands.hpp"
+#include "daemon/cli_test.hpp"
 
 namespace penstock::cli {
 namespace {
 
-constexpr const char* about = "Operates a Penstock daemon, and checks definitions without one.";
+constexpr const char* about = "Operates a Penstock daemon, and checks and tests definitions without one.";
 constexpr const char* footer =
     "Environment:\n"
     "  PENSTOCK_URL  where the daemon is (default http://127.0.0.1:8420)\n"
     "\n"
     "Exit codes:\n"
     "  0  done\n"
-    "  1  done, and the answer is no: the run did not succeed, the file is not valid\n"
-    "  2  wrong usage, or a file cannot be read\n"
+    "  1  done, and the answer is no: the run did not succeed, the file is not valid, a test failed\n"
+    "  2  wrong usage, or a file cannot be read (or tested, because it is not valid)\n"
     "  3  the daemon cannot be reached\n"
     "  4  the daemon refused; it says why\n";
 
@@ -34,6 +35,7 @@ struct arguments {
   std::string url;
   std::vector<std::string> files;
   bool dry_run = false;
+  test_options test;
   trigger_options trigger;
   runs_options runs;
   backfill_options backfill;
@@ -58,6 +60,16 @@ void add_definition_commands(CLI::App& app, arguments& given) {
   validate_command->add_option("FILE", given.files, "YAML or JSON; - is stdin")->required();
   runs_as(validate_command, given,
           [&given](const surroundings& with) { return validate(given.files, with.out, with.err, with.json); });
+
+  CLI::App* test_command = app.add_subcommand("test", "Run the tests of definition files, offline");
+  test_command->add_option("FILE", given.test.files, "YAML or JSON, or a folder of such; - is stdin")->required();
+  test_command->add_option("-k,--name", given.test.names, "Only tests whose name holds this; repeatable")
+      ->allow_extra_args(false)
+      ->take_all();
+  runs_as(test_command, given, [&given](const surroundings& with) {
+    given.test.json = with.json;
+    return test(given.test, with.out);
+  });
 
   CLI::App* apply_command = app.add_subcommand("apply", "Register or replace the pipelines of these files");
   apply_command->add_option("FILE", given.files, "YAML or JSON")->required();

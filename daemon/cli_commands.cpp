@@ -22,15 +22,6 @@ struct refusal {
   answer said;
 };
 
-std::string read_all(const std::string& file) {
-  if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  std::ifstream in(file, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(in), {}};
-  // A folder opens, too, and only reading it fails.
-  if (!in || in.bad()) throw usage_error("cannot read " + file);
-  return text;
-}
-
 document parse_answer(const answer& said) {
   document body = document::parse(said.body, nullptr, false);
   if (body.is_discarded())
@@ -83,7 +74,7 @@ document parse_params(const std::vector<std::string>& pairs) {
 
 // A JSON array, or NDJSON.
 document parse_events(const std::string& file) {
-  const std::string text = read_all(file);
+  const std::string text = read_file(file);
   document whole = document::parse(text, nullptr, false);
   if (whole.is_array()) return whole;
   document events = document::array();
@@ -170,7 +161,7 @@ result<std::string> name_in(const std::string& text) {
 }
 
 int apply_one(const surroundings& with, const std::string& file, bool dry_run) {
-  const std::string text = read_all(file);
+  const std::string text = read_file(file);
   const result<std::string> name = name_in(text);
   if (!name) {
     for (const problem& one : name.error().problems) with.err << config::describe(one, file) << '\n';
@@ -200,6 +191,15 @@ document selection(const std::vector<std::string>& ids, const std::string& pipel
 
 }  // namespace
 
+std::string read_file(const std::string& file) {
+  if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+  std::ifstream in(file, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(in), {}};
+  // A folder opens, too, and only reading it fails.
+  if (!in || in.bad()) throw usage_error("cannot read " + file);
+  return text;
+}
+
 int validate(const std::vector<std::string>& files, std::ostream& out, std::ostream& err, bool json) {
   const runtime::registry components = runtime::make_registry();
   document list = document::array();
@@ -207,7 +207,7 @@ int validate(const std::vector<std::string>& files, std::ostream& out, std::ostr
   for (const std::string& file : files) {
     const std::string shown = file == "-" ? "stdin" : file;
     const checked_file checked{shown,
-                               config::parse_pipeline(read_all(file), components.catalog(), {.file = shown})};
+                               config::parse_pipeline(read_file(file), components.catalog(), {.file = shown})};
     all_valid = all_valid && checked.outcome.has_value();
     if (json) {
       list.push_back(checked_as_json(checked));
@@ -337,7 +337,7 @@ int topics(const surroundings& with, const std::string& name) {
 }
 
 int publish(const surroundings& with, const std::string& topic, const std::string& file) {
-  const std::string text = read_all(file);
+  const std::string text = read_file(file);
   const char* type =
       looks_like_array(file, text) ? "Content-Type: application/json" : "Content-Type: application/x-ndjson";
   return guarded(with, [&] {

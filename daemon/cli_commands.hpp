@@ -26,6 +26,9 @@ class usage_error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The whole text; - is stdin. Throws usage_error.
+std::string read_file(const std::string& file);
+
 struct surroundings {
   client& daemon;
   std::ostream& out;
