@@ -27,6 +27,7 @@
 #include "runtime/blocking_pool.hpp"
 #include "runtime/dataflow_run.hpp"
 #include "runtime/flow_store.hpp"
+#include "runtime/json.hpp"
 #include "runtime/subscribers.hpp"
 #include "runtime/topic.hpp"
 #include "runtime/ulid.hpp"
@@ -64,23 +65,28 @@ class scratch_folder {
 
 // ---- the ends of the dataflow ----
 
+// Bytes as text that can be shown; what is not UTF-8 in them becomes U+FFFD.
+std::string text_of(std::string_view bytes) {
+  std::string quoted;
+  append_json_string(quoted, bytes);
+  return config::value::parse(quoted).get<std::string>();
+}
+
 // A payload as JSON; a text where it is none.
 config::value payload_of(const event& e) {
-  if (!e.is_json()) return std::string(e.data);
-  auto parsed = config::value::parse(e.data, nullptr, false);
-  return parsed.is_discarded() ? config::value(std::string(e.data)) : parsed;
+  auto parsed = e.is_json() ? config::value::parse(e.data, nullptr, false) : config::value(config::value::value_t::discarded);
+  return parsed.is_discarded() ? config::value(text_of(e.data)) : parsed;
 }
 
 config::test_event seen_of(const event& e) {
-  const auto text = [](std::string_view v) { return std::string(v); };
-  return {.attributes = {{"id", text(e.id)},
-                         {"source", text(e.source)},
-                         {"type", text(e.type)},
-                         {"subject", text(e.subject)},
+  return {.attributes = {{"id", text_of(e.id)},
+                         {"source", text_of(e.source)},
+                         {"type", text_of(e.type)},
+                         {"subject", text_of(e.subject)},
                          {"time", format_time(e.time)},
-                         {"key", text(e.key)},
-                         {"topic", text(e.topic)},
-                         {"datacontenttype", text(e.datacontenttype)}},
+                         {"key", text_of(e.key)},
+                         {"topic", text_of(e.topic)},
+                         {"datacontenttype", text_of(e.datacontenttype)}},
           .data = payload_of(e)};
 }
 
@@ -232,7 +238,7 @@ std::vector<config::test_death> deaths_in(flow_store& store, const std::string& 
     event e;
     e.data = letter.data;
     e.datacontenttype = letter.datacontenttype;
-    out.push_back({.step = letter.step, .reason = letter.reason, .data = payload_of(e)});
+    out.push_back({.step = letter.step, .reason = text_of(letter.reason), .data = payload_of(e)});
   }
   return out;
 }
@@ -294,7 +300,7 @@ class test_world {
 }  // namespace
 
 test_outcome run_pipeline_test(const registry& components, const config::pipeline& pipeline, const config::pipeline_test& test,
-                               const fs::path& folder) {
+                               const fs::path& folder) try {
   config::test_seen seen;
   const registry with_ours = with_memory(components, seen);
   test_world world;
@@ -313,15 +319,13 @@ test_outcome run_pipeline_test(const registry& components, const config::pipelin
   given_defaults defaults{.source = "/tests/" + test.name, .topic = topic_read_by(options.definition), .time = now};
   if (!defaults.topic.empty()) defaults.source = "/topics/" + defaults.topic;
   auto given = std::make_unique<given_source>(test.given, std::move(defaults), strand);
-  try {
-    options.workdir = world.workdir(pipeline, folder);
-    const dataflow_outcome outcome = world.run(with_ours, std::move(options), std::move(given), strand, test.emit_at_end);
-    if (outcome.end == dataflow_end::failed) return {.failure = outcome.reason, .unmet = {}};
-    seen.dead = deaths_in(world.flows(), consumer);
-  } catch (const std::exception& e) {
-    return {.failure = e.what(), .unmet = {}};
-  }
+  options.workdir = world.workdir(pipeline, folder);
+  const dataflow_outcome outcome = world.run(with_ours, std::move(options), std::move(given), strand, test.emit_at_end);
+  if (outcome.end == dataflow_end::failed) return {.failure = text_of(outcome.reason), .unmet = {}};
+  seen.dead = deaths_in(world.flows(), consumer);
   return {.failure = {}, .unmet = compare(test, seen)};
+} catch (const std::exception& e) {
+  return {.failure = text_of(e.what()), .unmet = {}};
 }
 
 }  // namespace penstock::runtime

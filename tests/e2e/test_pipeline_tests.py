@@ -341,6 +341,70 @@ def test_a_workdir_that_is_not_there_is_not_made(run, tmp_path):
     assert not away.exists()
 
 
+def test_what_is_no_text_is_shown_all_the_same(run, tmp_path):
+    (tmp_path / "bytes.py").write_text("import sys\nfor line in sys.stdin: sys.stdout.buffer.write(b'\\xff\\n'), sys.stdout.flush()\n")
+    finished = run(flow("[{exec: [python3, '${dir}/bytes.py']}]", "t: {flow: f, given: [{n: 1}], expect: [{n: 1}]}"), "--json")
+    assert finished.returncode == NO, finished
+    assert json.loads(finished.stdout)["failed"] == 1
+
+
+def test_without_a_folder_to_work_in_the_test_fails_in_words(temp):
+    file = temp.parent / "shop.yaml"
+    file.write_text(LARGE)
+    finished = penstock("test", file, env={"TMPDIR": str(temp / "nowhere")})
+    assert finished.returncode == NO
+    assert finished.stdout.count("it cannot be run: ") == 2 and finished.stdout.splitlines()[-1] == "0 passed, 2 failed"
+
+
+def test_two_topics_joined(run):
+    finished = run("""name: shop
+topics: {orders: {}, payments: {}}
+flows:
+  pay:
+    from: {topics: [orders, payments]}
+    steps:
+      - join:
+          left: {where: meta.topic == 'orders', key: event.id, as: order}
+          right: {where: meta.topic == 'payments', key: event.order, as: payment}
+          within: 10m
+          time: event.at
+          unmatched: left
+    to: drop
+tests:
+  paid_or_not:
+    flow: pay
+    given:
+      - {event: {topic: orders}, data: {id: a, at: "2018-02-07T12:00:00Z"}}
+      - {event: {topic: orders}, data: {id: b, at: "2018-02-07T12:01:00Z"}}
+      - {event: {topic: payments}, data: {order: a, at: "2018-02-07T12:04:00Z"}}
+    expect:
+      - {key: a, order: {id: a, at: "2018-02-07T12:00:00Z"}, payment: {order: a, at: "2018-02-07T12:04:00Z"}}
+      - {key: b, order: {id: b, at: "2018-02-07T12:01:00Z"}, payment: null}
+  not_yet: {flow: pay, at_end: keep, given: {event: {topic: orders}, data: {id: a, at: "2018-02-07T12:00:00Z"}}, expect: []}
+""")
+    assert finished.returncode == OK, finished.stdout
+
+
+def test_a_table_beside_the_definition_and_several_parts_at_once(run, tmp_path):
+    (tmp_path / "rates.csv").write_text("code,rate\nEUR,1\nUSD,0.9\n")
+    steps = "[{enrich: {from: {csv: rates.csv}, key: event.code, into: found, miss: dead_letter}}, {map: {rate: event.found.rate}}]"
+    finished = run(flow(steps, """
+known: {flow: f, given: [{code: EUR}, {code: USD}], expect: [{rate: "1"}, {rate: "0.9"}]}
+unknown: {flow: f, given: [{code: ZZZ}], expect: [], dead: [{step: enrich_1}]}
+""", more="parallel: 4").replace("topics:", 'workdir: "${dir}"\ntopics:', 1))
+    assert finished.returncode == OK, finished.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rates.csv", "shop.yaml", "temp"]
+
+
+def test_texts_that_are_no_json_and_numbers_as_they_are(run):
+    finished = run(flow("[{filter: 'true'}]", r'''
+raw: {flow: f, given: {event: {datacontenttype: text/plain}, data: "a, b\n"}, expect: {event: {datacontenttype: text/plain}, data: "a, b\n"}}
+json_texts: {flow: f, given: ["a\nb", null, true, [1, [2]], "ünï"], expect: ["a\nb", null, true, [1, [2]], "ünï"]}
+numbers: {flow: f, given: [9007199254740993, 0.1, 1.0, -0.0], expect: [9007199254740993, 0.1, 1, 0]}
+'''))
+    assert finished.returncode == OK, finished.stdout
+
+
 def test_ten_thousand_events(run):
     given = ", ".join(f"{{n: {n}}}" for n in range(10_000))
     expect = ", ".join(f"{{n: {n}}}" for n in range(0, 10_000, 2))
