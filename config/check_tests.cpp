@@ -246,7 +246,7 @@ void check_tests(const place& document, problem_list& problems) {
 
 void add_tests(const place& document, const value& checked, pipeline& to, problem_list& problems) {
   look_at(document, "tests", [&](const place& tests) {
-    auto next = checked.at("tests").begin();  // in the order written, as keys are unique
+    auto next = checked.begin();  // in the order written, as keys are unique
     for_each_entry(tests, [&](const std::string& name, const place& written) {
       const value& v = *next++;
       pipeline_test test = test_of(name, v, written.at());

@@ -10,7 +10,7 @@ namespace penstock::config {
 // Reads the document itself, as check_pipeline does.
 void check_tests(const place& document, problem_list& problems);
 
-// Puts the tests of a checked document into the pipeline made of it. Only here are the parameters of jobs known, so only
+// Puts the tests (`checked`: what validate() made of them) into the pipeline made of the document. Only here are the parameters of jobs known, so only
 // here are those of tests checked.
 void add_tests(const place& document, const value& checked, pipeline& to, problem_list& problems);
 

@@ -53,7 +53,7 @@ void add_jobs(pipeline& out, value& jobs, const node& written) {
   }
 }
 
-pipeline pipeline_of(value v, const node& written, const catalog& components, problem_list& problems) {
+pipeline pipeline_of(value v, const node& written, const catalog& components) {
   pipeline out;
   out.name = v.at("name").get<std::string>();
   out.description = text_or_empty(v, "description");
@@ -69,7 +69,6 @@ pipeline pipeline_of(value v, const node& written, const catalog& components, pr
     for (const auto& [name, one] : flows->items()) out.flows.emplace(name, flow_of(name, one));
   }
   if (const node* jobs = written.find("jobs")) add_jobs(out, v.at("jobs"), *jobs);
-  add_tests(place(written), v, out, problems);
   out.document = as_written(v, pipeline_fields(), components);
   return out;
 }
@@ -104,13 +103,15 @@ result<pipeline> parse_pipeline(std::string_view text, const catalog& components
   }
   value checked = validate(document, pipeline_fields(), components, problems);
   check_pipeline(document, components, problems);
-  check_tests(document, problems);
+  if (!options.stored) check_tests(document, problems);
   if (problems.empty()) check_outputs(document, checked, components, problems);
   if (!options.stored) check_settings(document, checked, components, problems);
   if (!problems.empty()) return invalid(problems.take_sorted(), options.file);
   problem_list doubts;
   if (!options.stored) find_doubts(document, checked, components, doubts);
-  pipeline out = pipeline_of(std::move(checked), read->root, components, problems);
+  const value tests = checked.value("tests", value::object());
+  pipeline out = pipeline_of(std::move(checked), read->root, components);
+  if (!options.stored) add_tests(document, tests, out, problems);  // whoever goes on with a stored one does not test it
   if (!problems.empty()) return invalid(problems.take_sorted(), options.file);
   for (problem& p : find_warnings(document)) doubts.add(std::move(p));
   out.warnings = doubts.take_sorted();

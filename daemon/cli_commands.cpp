@@ -121,17 +121,7 @@ void print_checked(std::ostream& out, std::ostream& err, const checked_file& che
         << made.flows.size() << " flows, " << made.jobs.size() << " jobs\n";
     return;
   }
-  const error& wrong = checked.outcome.error();
-  if (wrong.problems.empty()) out << checked.file << ": " << wrong.detail << '\n';
-  for (const problem& one : wrong.problems) out << config::describe(one, checked.file) << '\n';
-}
-
-document as_json(const std::vector<problem>& problems) {
-  document list = document::array();
-  for (const problem& one : problems) {
-    list.push_back({{"pointer", one.pointer}, {"line", one.line}, {"column", one.column}, {"detail", one.detail}});
-  }
-  return list;
+  show_error(out, checked.outcome.error(), checked.file);
 }
 
 document checked_as_json(const checked_file& checked) {
@@ -141,9 +131,7 @@ document checked_as_json(const checked_file& checked) {
     entry["warnings"] = as_json(checked.outcome->warnings);
     return entry;
   }
-  const error& wrong = checked.outcome.error();
-  entry["errors"] = as_json(wrong.problems);
-  if (wrong.problems.empty()) entry["errors"].push_back({{"pointer", ""}, {"detail", wrong.detail}});
+  entry["errors"] = as_json(checked.outcome.error());
   return entry;
 }
 

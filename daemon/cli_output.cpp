@@ -231,4 +231,23 @@ void show_problem(std::ostream& out, const answer& refusal, const std::string& f
   }
 }
 
+void show_error(std::ostream& out, const error& wrong, const std::string& file) {
+  if (wrong.problems.empty()) out << file << ": " << wrong.detail << '\n';
+  for (const problem& one : wrong.problems) out << config::describe(one, file) << '\n';
+}
+
+document as_json(const std::vector<problem>& problems) {
+  document list = document::array();
+  for (const problem& one : problems) {
+    list.push_back({{"pointer", one.pointer}, {"line", one.line}, {"column", one.column}, {"detail", one.detail}});
+  }
+  return list;
+}
+
+document as_json(const error& wrong) {
+  document list = as_json(wrong.problems);
+  if (wrong.problems.empty()) list.push_back({{"pointer", ""}, {"detail", wrong.detail}});
+  return list;
+}
+
 }  // namespace penstock::cli

@@ -4,9 +4,11 @@
 
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "config/error.hpp"
 #include "daemon/cli_client.hpp"
 
 namespace penstock::cli {
@@ -24,6 +26,12 @@ void show_applied(std::ostream& out, const document& applied, bool created, bool
 // A refusal (problem+json, RFC 9457): its detail, or one line for each error with its position. `file`:
 // where the positions point to; empty: the request's body.
 void show_problem(std::ostream& out, const answer& refusal, const std::string& file);
+
+// What is wrong with a definition: a line for each problem, with its position.
+void show_error(std::ostream& out, const error& wrong, const std::string& file);
+// The same for scripts: [{pointer, line, column, detail}].
+document as_json(const std::vector<problem>& problems);
+document as_json(const error& wrong);
 
 // A member as one word: strings as they are, numbers and booleans in JSON, "-" when it is missing, null or
 // empty.

@@ -108,11 +108,6 @@ void show_tested(std::ostream& out, const std::string& file, const tested& one) 
   out.flush();  // the next test may take its time
 }
 
-void show_broken(std::ostream& out, const std::string& file, const error& wrong) {
-  if (wrong.problems.empty()) out << file << ": " << wrong.detail << '\n';
-  for (const problem& one : wrong.problems) out << config::describe(one, file) << '\n';
-}
-
 // ---- as JSON ----
 
 document as_json(const config::unmet_expectation& unmet) {
@@ -139,15 +134,6 @@ document as_json(const tested& one) {
   return entry;
 }
 
-document as_json(const error& wrong) {
-  document list = document::array();
-  for (const problem& one : wrong.problems) {
-    list.push_back({{"pointer", one.pointer}, {"line", one.line}, {"column", one.column}, {"detail", one.detail}});
-  }
-  if (wrong.problems.empty()) list.push_back({{"pointer", ""}, {"detail", wrong.detail}});
-  return list;
-}
-
 // ---- all of it ----
 
 class session {
@@ -169,8 +155,8 @@ class session {
     if (!parsed) {
       ++broken_;
       entry["valid"] = false;
-      entry["errors"] = as_json(parsed.error());
-      if (!options_.json) show_broken(out_, shown, parsed.error());
+      entry["errors"] = cli::as_json(parsed.error());
+      if (!options_.json) show_error(out_, parsed.error(), shown);
     } else {
       if (parsed->tests.empty() && !options_.json) out_ << "ok      " << shown << ": has no tests\n";
       const fs::path folder = file == "-" ? fs::current_path() : fs::absolute(file).lexically_normal().parent_path();

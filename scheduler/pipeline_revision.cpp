@@ -60,6 +60,7 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
     for (auto& trigger : job.triggers) fill_dir(trigger, dir);
     for (auto& alert : job.alerts) fill_dir(alert.to.settings, dir);
   }
+  definition.tests = {};  // only `penstock test` has a use for them; `document` keeps them
   made->definition = std::make_shared<const config::pipeline>(std::move(definition));
   return std::shared_ptr<const pipeline_revision>(std::move(made));
 }
