@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <string_view>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -32,6 +33,26 @@ bool same_value(const value& one, const value& other) {
 
 namespace {
 
+constexpr std::size_t long_text = 60;  // bytes; of longer ones only the part that differs is told
+
+bool within_character(std::string_view text, std::size_t at) {
+  return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80;
+}
+
+// What follows `begin`, in quotes.
+std::string excerpt(std::string_view text, std::size_t begin) {
+  std::size_t end = std::min(begin + long_text / 2, text.size());
+  while (within_character(text, end)) --end;
+  return value(std::string(text.substr(begin, end - begin))).dump() + (end < text.size() ? "…" : "");
+}
+
+std::string difference_of_texts(const std::string& expected, const std::string& got) {
+  const auto [one, other] = std::mismatch(expected.begin(), expected.end(), got.begin(), got.end());
+  auto at = static_cast<std::size_t>(one - expected.begin());
+  while (at > 0 && (within_character(expected, at) || within_character(got, at))) --at;
+  return "from byte " + std::to_string(at + 1) + " on " + excerpt(expected, at) + " expected, " + excerpt(got, at) + " came";
+}
+
 // Where two values differ first, and how. They do differ.
 std::string difference(const value& expected, const value& got, const std::string& at = {}) {
   if (expected.is_object() && got.is_object()) {
@@ -51,7 +72,12 @@ std::string difference(const value& expected, const value& got, const std::strin
     }
     return at + ": " + std::to_string(expected.size()) + " items expected, " + std::to_string(got.size()) + " came";
   }
-  return (at.empty() ? "" : at + ": ") + expected.dump() + " expected, " + got.dump() + " came";
+  const std::string where = at.empty() ? "" : at + ": ";
+  const bool texts = expected.is_string() && got.is_string();
+  if (texts && std::max(expected.get_ref<const std::string&>().size(), got.get_ref<const std::string&>().size()) > long_text) {
+    return where + difference_of_texts(expected.get<std::string>(), got.get<std::string>());
+  }
+  return where + expected.dump() + " expected, " + got.dump() + " came";
 }
 
 // As a person writes it; of the attributes only those that `like` names.

@@ -86,7 +86,7 @@ std::string in_milliseconds(double ms) {
 
 void show_mismatch(std::ostream& out, const std::string& noun, const config::mismatch& one) {
   const char* how = !one.got ? " is missing" : !one.expected ? " is one too many" : " differs";
-  out << "          " << noun << ' ' << one.index + 1 << how << (one.detail.empty() ? "" : ": ") << one.detail << '\n';
+  out << "          " << noun << ' ' << one.index + 1 << how << (one.detail.empty() ? "" : ": ") << shortened(one.detail) << '\n';
   if (one.expected) out << "            expected  " << shortened(one.expected->dump()) << '\n';
   if (one.got) out << "            got       " << shortened(one.got->dump()) << '\n';
 }

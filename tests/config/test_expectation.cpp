@@ -95,6 +95,11 @@ TEST_CASE("where two events differ is told", "[config][expectation]") {
   CHECK(detail(R"({"a":1})", R"({"a":1,"b":2})") == "/b: not expected");
   CHECK(detail(R"({"a/b":1})", R"({"a/b":"1"})") == R"(/a~1b: 1 expected, "1" came)");
   CHECK(detail("1", "{}") == "1 expected, {} came");
+  const auto text = [](const std::string& s) { return value(s).dump(); };
+  const std::string same(100, 'x');
+  CHECK(detail(text(same + "a").c_str(), text(same).c_str()) == R"(from byte 101 on "a" expected, "" came)");
+  CHECK(detail(text(same + "ä" + same).c_str(), text(same + "ö").c_str()) ==
+        "from byte 101 on \"ä" + std::string(28, 'x') + "\"… expected, \"ö\" came");
 }
 
 TEST_CASE("of attributes only those that are named are compared", "[config][expectation]") {

@@ -38,13 +38,13 @@ def test_help_names_the_exit_codes():
     finished = penstock("--help")
     assert finished.returncode == OK
     assert "Exit codes" in finished.stdout and "PENSTOCK_URL" in finished.stdout
-    for command in ("validate", "apply", "trigger", "runs", "cancel", "logs", "topics", "publish", "dead-letters"):
+    for command in ("validate", "test", "apply", "trigger", "runs", "cancel", "logs", "topics", "publish", "dead-letters"):
         assert command in finished.stdout
         assert penstock(command, "--help").returncode == OK
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["validate"], ["trigger", "shop"], ["logs"], ["runs", "--limit", "x"],
-                                       ["validate", "/no/such/file.yaml"], ["dead-letters"], ["dead-letters", "replay"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["validate"], ["test"], ["trigger", "shop"], ["logs"], ["runs", "--limit", "x"],
+                                       ["validate", "/no/such/file.yaml"], ["test", "/no/such/file.yaml"], ["dead-letters"], ["dead-letters", "replay"]])
 def test_wrong_usage(arguments):
     finished = penstock(*arguments)
     assert finished.returncode == USAGE, finished
