@@ -34,9 +34,11 @@ name: shop
 flows: {keeper: {run: [sh, -c, "tail -f /dev/null # live"]}}
 jobs: {work: {run: [sh, -c, "tail -f /dev/null # batch"], grace: 1s}}
 """})
-    daemon.trigger("shop", "work")
+    run = daemon.trigger("shop", "work").json["id"]
     wait_until(lambda: processes_with("# live") and processes_with("# batch"), "both programs to run")
-    return daemon
+    yield daemon
+    daemon.cancel(run)
+    daemon.wait_for_run(run)
 
 
 def test_niceness(daemon):
