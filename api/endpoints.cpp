@@ -160,6 +160,11 @@ const endpoint for_events[] = {
 };
 
 const endpoint for_operation[] = {
+    {{.method = get,
+      .path = "/v1/changes",
+      .summary = "changes of state of runs, flows and pipelines, as server-sent events; after or Last-Event-ID goes on",
+      .query = {"after", "pipeline", "kind"}},
+     get_changes},
     {{.method = get, .path = "/v1/schema/pipeline", .summary = "JSON Schema of definitions", .always = true},
      get_schema},
     {{.method = get, .path = "/healthz", .summary = "the process is up", .always = true}, get_health},

@@ -61,6 +61,7 @@ asio::awaitable<response> discard_dead_letters(request& r, context& c);
 asio::awaitable<response> get_health(request& r, context& c);
 asio::awaitable<response> get_readiness(request& r, context& c);
 asio::awaitable<response> get_metrics(request& r, context& c);
+asio::awaitable<response> get_changes(request& r, context& c);
 asio::awaitable<response> get_schema(request& r, context& c);
 asio::awaitable<response> not_ready(request& r, context& c);
 // The index of what there is, made from the rules of all endpoints.

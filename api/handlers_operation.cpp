@@ -1,14 +1,18 @@
 // What operators and their tools ask: alive, ready, metrics, the definitions' schema, the index.
+#include <algorithm>
 #include <utility>
 
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <nlohmann/json.hpp>
 
+#include "api/change_stream.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
 #include "api/metrics.hpp"
 #include "api/problem.hpp"
+#include "config/field.hpp"
+#include "config/in_quotes.hpp"
 #include "config/json_schema.hpp"
 #include "runtime/blocking_pool.hpp"
 
@@ -53,6 +57,24 @@ asio::awaitable<response> get_readiness(request&, context& c) {
 }
 
 asio::awaitable<response> not_ready(request&, context& c) { co_return not_now(c.now); }
+
+asio::awaitable<response> get_changes(request& r, context& c) {
+  change_stream::options wanted{.after = std::string(r.header_value("last-event-id")),
+                                .pipeline = std::string(r.query_value("pipeline").value_or("")),
+                                .kind = std::string(r.query_value("kind").value_or(""))};
+  if (wanted.after.empty()) wanted.after = r.query_value("after").value_or("");  // a browser cannot set the header
+  if (!wanted.after.empty() && !is_change_id(wanted.after)) {
+    co_return problem_response(error{errc::malformed, config::in_quotes(wanted.after) + " is no id of a change"});
+  }
+  const std::vector<std::string> kinds{"run", "flow", "pipeline"};
+  if (!wanted.kind.empty() && std::find(kinds.begin(), kinds.end(), wanted.kind) == kinds.end()) {
+    co_return problem_response(error{errc::malformed, "query parameter kind: " + config::suggestion(wanted.kind, kinds)});
+  }
+  response reply{.content_type = "text/event-stream"};
+  reply.headers.emplace_back("Cache-Control", "no-store");
+  reply.stream = std::make_unique<change_stream>(c, wanted, r.interrupted);
+  co_return reply;
+}
 
 asio::awaitable<response> get_metrics(request&, context& c) {
   figures all;

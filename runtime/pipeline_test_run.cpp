@@ -30,6 +30,7 @@
 #include "runtime/json.hpp"
 #include "runtime/subscribers.hpp"
 #include "runtime/topic.hpp"
+#include "runtime/process.hpp"
 #include "runtime/ulid.hpp"
 #include "runtime/webhooks.hpp"
 
@@ -214,8 +215,8 @@ std::shared_ptr<const std::string> run_context_of(const config::pipeline& pipeli
 
 // Of programs that steps start: what they would have in the daemon.
 std::map<std::string, std::string> environment_of(const config::pipeline& pipeline, const config::pipeline_test& test,
-                                                  const std::string& run) {
-  auto all = base_environment("test", pipeline.name);
+                                                  const std::string& run, const std::string& instance) {
+  auto all = base_environment(instance, pipeline.name);
   if (!test.flow.empty()) {
     all["PENSTOCK_FLOW"] = test.flow;
     return all;
@@ -249,6 +250,7 @@ class test_world {
   test_world() {
     ended_by_signal_.async_wait([this](const boost::system::error_code& none, int signal) {
       if (none) return;
+      kill_orphans(instance_);  // the programs that steps have started
       scratch_.remove();
       ::_exit(128 + signal);
     });
@@ -284,8 +286,10 @@ class test_world {
 
   asio::any_io_executor new_strand() { return asio::make_strand(pool_.get_executor()); }
   flow_store& flows() { return flows_; }
+  const std::string& instance() const { return instance_; }
 
  private:
+  const std::string instance_ = "test-" + make_ulid();  // marks the programs of this test
   scratch_folder scratch_;
   asio::thread_pool pool_{2};
   asio::signal_set ended_by_signal_{pool_, SIGINT, SIGTERM, SIGHUP};
@@ -314,7 +318,7 @@ test_outcome run_pipeline_test(const registry& components, const config::pipelin
   const std::string consumer = options.consumer;
   options.definition = subject_of(pipeline, test, folder);
   options.run_context = run_context_of(pipeline, test, run, now);
-  options.environment = environment_of(pipeline, test, run);
+  options.environment = environment_of(pipeline, test, run, world.instance());
   options.now = [now] { return now; };
   given_defaults defaults{.source = "/tests/" + test.name, .topic = topic_read_by(options.definition), .time = now};
   if (!defaults.topic.empty()) defaults.source = "/topics/" + defaults.topic;

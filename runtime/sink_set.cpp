@@ -177,7 +177,9 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
     to.does.reset();
     if (last) {
       const bool alone = by_first && ++buried_in_row <= most_buried_alone;
-      left.refuse(alone ? 1 : left.index.size(), failure, attempt, done);
+      left.refuse(by_first ? 1 : left.index.size(), failure, attempt, done);
+      if (!alone) left.refuse(left.index.size(), "not tried: nothing was taken behind " + std::to_string(most_buried_alone) +
+                                                     " others at which it failed, the last time: " + failure, 0, done);
       if (left.index.empty()) co_return done;
       first = left.index.front();
       blamed = 0;

@@ -1,5 +1,7 @@
 #include "runtime/webhook_intake.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <cctype>
 #include <stdexcept>
@@ -87,7 +89,10 @@ asio::awaitable<result<delivery_answer>> webhook_intake::receive(delivery d, std
   if (!verified->keys.empty()) {
     auto begun = seen->begin(verified->keys, now, signature_->replay_limit);
     if (!begun) co_return begun.error();
-    if (!*begun) co_return delivery_answer{.accepted = 0, .duplicate = true};
+    if (!*begun) {
+      spdlog::info("{}: a delivery like one that was accepted came again{}", source_, verified->id.empty() ? "" : ", id " + verified->id);
+      co_return delivery_answer{.accepted = 0, .duplicate = true};
+    }
     claim = std::move(*begun);
   }
   result<batch> events = read(d, verified->id, now);

@@ -50,11 +50,12 @@ void definition_watch::follow() {
 void definition_watch::told(std::uint32_t mask, std::string_view name) {
   if (mask & IN_IGNORED) return;  // path_ tells of it
   std::error_code unknown;
-  const bool leads_on = (mask & IN_ISDIR) || (!name.empty() && fs::is_symlink(folder_ / name, unknown));
-  if ((mask & IN_Q_OVERFLOW) || leads_on) {
+  if (mask & IN_Q_OVERFLOW) {
     all_ = true;
-  } else if (mask & IN_CREATE) {
-    return;  // somebody begins to write it
+  } else if (!name.empty() && fs::is_symlink(folder_ / name, unknown)) {
+    links_ = true;
+  } else if (mask & (IN_CREATE | IN_ISDIR)) {
+    return;  // somebody begins to write it, or it is nothing that is loaded
   } else if (is_definition_file(fs::path(name))) {
     names_.emplace(name);
   } else {
@@ -65,7 +66,7 @@ void definition_watch::told(std::uint32_t mask, std::string_view name) {
 
 asio::awaitable<void> definition_watch::run() {
   while (!stopping_) {
-    if (names_.empty() && !all_ && !lost_) {
+    if (names_.empty() && !links_ && !all_ && !lost_) {
       co_await changed_->wait();
       continue;
     }
@@ -78,6 +79,12 @@ asio::awaitable<void> definition_watch::run() {
   }
 }
 
+void definition_watch::add_links(std::vector<fs::path>& files) const {
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    if (entry.is_symlink() && is_definition_file(entry.path())) files.push_back(entry.path());
+  }
+}
+
 asio::awaitable<void> definition_watch::apply() {
   if (lost_) {
     follow();
@@ -85,10 +92,12 @@ asio::awaitable<void> definition_watch::apply() {
   }
   const auto names = std::exchange(names_, {});
   const bool all = std::exchange(all_, false);
+  const bool links = std::exchange(links_, false);
   std::string failure;
   try {
     std::vector<fs::path> files;
     for (const auto& name : names) files.push_back(folder_ / name);
+    if (links && !all) add_links(files);
     if (all) {
       co_await pipelines_.load_folder(folder_);
     } else {

@@ -100,6 +100,11 @@ void flow_supervisor::become(flow_state next, std::string reason) {
   } else {
     spdlog::info("flow {}: {}: {}", name, token(next), reason);
   }
+  around_.changes.add({.kind = "flow",
+                       .pipeline = revision_->name,
+                       .name = definition_.name,
+                       .state = std::string(token(next)),
+                       .reason = reason});
   state_ = next;
   reason_ = std::move(reason);
   since_ = wall_now();
@@ -123,11 +128,6 @@ std::function<void()> flow_supervisor::running_when_called() {
       if (runs && still->state_ == flow_state::starting) still->become(flow_state::running);
     });
   };
-}
-
-std::chrono::nanoseconds flow_supervisor::start_patience() const {
-  constexpr std::chrono::nanoseconds usual = std::chrono::seconds{5};
-  return definition_.ready ? std::max(usual, definition_.ready->timeout + std::chrono::seconds{1}) : usual;
 }
 
 void flow_supervisor::release() {
@@ -173,11 +173,10 @@ asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_superviso
     bool over = false;
     const auto turn = asked_;
     before->successors_.push_back(turn);
-    while (!stopping_ && !over) {
+    while (!over) {  // also when this one is stopped meanwhile: it must not seem gone while that one still writes
       co_await turn->wait();
       over = std::find(before->successors_.begin(), before->successors_.end(), turn) == before->successors_.end();
     }
-    std::erase(before->successors_, turn);
   }
   before.reset();
   while (!stopping_) {

@@ -49,8 +49,6 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   asio::awaitable<std::optional<bool>> came_up(std::chrono::steady_clock::time_point deadline);
   bool at_work() const { return state_ == flow_state::running; }
   bool alive() const { return alive_ && !stopping_; }
-  // How long its start may take: as long as its probe allows, or `start_patience`.
-  std::chrono::nanoseconds start_patience() const;
   const std::string& reason() const { return reason_; }
 
   flow_view view() const;

@@ -230,6 +230,7 @@ asio::awaitable<result<trigger_answer>> job_runs::make(run_record run, std::opti
     answer = trigger_answer{id, false};
   }
   prepared->settle(stored);
+  if (stored) around_.tell_if_over(prepared->made.run);
   if (failure) std::rethrow_exception(failure);
   co_return answer;
 }
@@ -253,7 +254,10 @@ asio::awaitable<void> job_runs::make_all(std::vector<run_record> runs, std::opti
     failure = std::current_exception();
   }
   if (failure && is_stored(last)) failure = nullptr;  // all or none
-  for (auto& one : prepared) one.settle(!failure);
+  for (auto& one : prepared) {
+    one.settle(!failure);
+    if (!failure) around_.tell_if_over(one.made.run);
+  }
   if (failure) std::rethrow_exception(failure);
 }
 
@@ -277,6 +281,7 @@ std::shared_ptr<live_run> job_runs::adopt(run_record record, std::shared_ptr<con
                          .ended = [self](const std::shared_ptr<live_run>& run) { self->on_ended(run); }});
   around_.unfinished[id] = live;
   held_[id] = {.run = live, .room = std::move(room), .has_room = has_room};
+  around_.changes.add(change_of(live->record()));
   return live;
 }
 

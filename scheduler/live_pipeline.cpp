@@ -42,8 +42,7 @@ asio::awaitable<std::vector<problem>> live_pipeline::try_changed(std::shared_ptr
   const auto begun = std::chrono::steady_clock::now();
   for (const auto& name : were_at_work) {
     const auto flow = flows_.at(name);
-    const auto patience = failed.empty() ? flow->start_patience() : std::chrono::nanoseconds{0};
-    const auto started = co_await flow->came_up(begun + std::chrono::duration_cast<std::chrono::steady_clock::duration>(patience));
+    const auto started = co_await flow->came_up(failed.empty() ? begun + start_patience : begun);
     if (started && !*started) failed.push_back({"/flows/" + name, 0, 0, "does not start: " + flow->reason()});
   }
   if (!failed.empty()) co_await put_back(limit);

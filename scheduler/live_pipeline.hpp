@@ -38,7 +38,7 @@ class live_pipeline {
   // Puts the changed flows of `next` in the place of those that are there and waits until they have opened all that they
   // need; nothing is read or stored by them before become(). When one does not start whose predecessor was at work, all
   // are put back, and it is said why. Only where the revision removes no flow, for a removed one may emit what cannot be
-  // taken back. To be followed by become() or put_back(). One that takes longer than its patience counts as started.
+  // taken back. To be followed by become() or put_back(). One that takes longer than `start_patience` counts as started.
   asio::awaitable<std::vector<problem>> try_changed(std::shared_ptr<const pipeline_revision> next,
                                                     std::chrono::nanoseconds limit);
   asio::awaitable<void> put_back(std::chrono::nanoseconds limit);
@@ -63,6 +63,8 @@ class live_pipeline {
   pipeline_view view() const;
 
  private:
+  static constexpr std::chrono::seconds start_patience{5};  // the others of the pipeline are held as long
+
   // Of changed flows that are on trial: what they have replaced, and which of these were alive.
   struct trial {
     std::map<std::string, std::shared_ptr<flow_supervisor>> replaced;

@@ -74,6 +74,7 @@ void live_run::started(int attempt, timestamp at) {
     task.exit_code.reset();
     task.ended_at.reset();
   }
+  around_.changes.add(change_of(record_));
 }
 
 void live_run::start() {
@@ -196,6 +197,7 @@ asio::awaitable<bool> live_run::pause_before(int attempt, std::string failure) {
     return around_.store.set_waiting(record_.id, run_state::retrying, record_.waiting_reason, record_.retry_at);
   };
   co_await persist(store_pause);
+  around_.changes.add(change_of(record_));
   if (last_attempt_) interrupt();
   const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(pause);
   while (!wanted_to_end()) {
@@ -506,11 +508,15 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
     co_await around_.store.finish_run(std::move(end));
     record_ = ended;
     start_stored();
+    around_.changes.add(change_of(record_));
   } catch (...) {
     failure = std::current_exception();
   }
   --around_.ends_unstored;
-  for (auto& d : dependents) d.settle(!failure);
+  for (auto& d : dependents) {
+    d.settle(!failure);
+    if (!failure) around_.tell_if_over(d.made.run);
+  }
   if (failure) {
     try {
       std::rethrow_exception(failure);

@@ -289,6 +289,7 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   if (request.name && *request.name != name) {
     co_return error{errc::conflict, "the definition's name is '" + name + "', the URL's is '" + *request.name + "'"};
   }
+  if (closed_) co_return stopping_error();  // close() keeps the gates
   const auto pass = co_await gate_of(name).enter();
   if (closed_) co_return stopping_error();
   const auto found = live_.find(name);
@@ -358,6 +359,7 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   for (auto& [other, p] : live_) {
     for (auto& [job_name, job] : p->jobs()) job->topics_declared();
   }
+  tell(name, answer.created ? "registered" : "replaced");
   spdlog::info("pipeline {}: revision {} is live", name, record.revision);
   co_return answer;
 }
@@ -426,6 +428,7 @@ void pipeline_set::share_pools() {
 }
 
 asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string if_match) {
+  if (closed_) co_return stopping_error();  // close() keeps the gates
   const auto pass = co_await gate_of(name).enter();
   if (closed_) co_return stopping_error();
   if (unreadable_.contains(name)) {
@@ -455,6 +458,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
     expiring_.erase(topic);
     around_.offered.topics.remove(topic);
   }
+  tell(name, "removed");
   spdlog::info("pipeline {} is removed", name);
   co_return result<void>{};
 }
@@ -483,26 +487,31 @@ std::vector<std::string> pipeline_set::topics_only_of(const std::string& name) c
 }
 
 asio::awaitable<result<void>> pipeline_set::pause(std::string name) {
+  if (closed_) co_return stopping_error();  // close() keeps the gates
   const auto pass = co_await gate_of(name).enter();
   if (closed_) co_return stopping_error();
   const auto live = find(name);
   if (!live) co_return live.error();
   co_await around_.store.set_paused(name, true);
   co_await (*live)->pause(around_.options.drain_timeout);
+  tell(name, "paused");
   co_return result<void>{};
 }
 
 asio::awaitable<result<void>> pipeline_set::resume(std::string name) {
+  if (closed_) co_return stopping_error();  // close() keeps the gates
   const auto pass = co_await gate_of(name).enter();
   if (closed_) co_return stopping_error();
   const auto live = find(name);
   if (!live) co_return live.error();
   co_await around_.store.set_paused(name, false);
   (*live)->resume();
+  tell(name, "resumed");
   co_return result<void>{};
 }
 
 asio::awaitable<result<void>> pipeline_set::start_flow(std::string pipeline, std::string flow) {
+  if (closed_) co_return stopping_error();  // close() keeps the gates
   const auto pass = co_await gate_of(pipeline).enter();
   if (closed_) co_return stopping_error();
   const auto found = find_flow(pipeline, flow);
@@ -513,6 +522,7 @@ asio::awaitable<result<void>> pipeline_set::start_flow(std::string pipeline, std
 }
 
 asio::awaitable<result<void>> pipeline_set::stop_flow(std::string pipeline, std::string flow, unfinished_work what) {
+  if (closed_) co_return stopping_error();  // close() keeps the gates
   const auto pass = co_await gate_of(pipeline).enter();
   if (closed_) co_return stopping_error();
   const auto found = find_flow(pipeline, flow);
@@ -560,12 +570,13 @@ asio::awaitable<void> pipeline_set::load_folder(fs::path folder) {
     const fs::path file(one.first);
     return file.is_absolute() && file.parent_path() == inside && !files.contains(file);
   });
-  for (const auto& file : files) co_await load_file(file);
+  for (auto file = files.begin(); file != files.end() && !closed_; ++file) co_await load_file(*file);
 }
 
 asio::awaitable<void> pipeline_set::load_files(std::vector<fs::path> files) {
   const auto pass = co_await loading_.enter();
   for (const auto& file : files) {
+    if (closed_) break;
     std::error_code unknown;
     const auto named = fs::absolute(file).lexically_normal();
     if (fs::is_regular_file(named, unknown)) {
@@ -580,6 +591,10 @@ std::vector<broken_file> pipeline_set::broken_files() const {
   std::vector<broken_file> all;
   for (const auto& [file, problems] : broken_) all.push_back({file, problems});
   return all;
+}
+
+void pipeline_set::tell(const std::string& name, const char* what) {
+  around_.changes.add({.kind = "pipeline", .pipeline = name, .state = what});
 }
 
 void pipeline_set::forget_unreadable(const std::string& name) {

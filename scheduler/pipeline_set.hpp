@@ -73,6 +73,7 @@ class pipeline_set {
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
   asio::awaitable<void> load_file(std::filesystem::path file);
   std::int64_t revision_before(const pipeline_record& current) const;
+  void tell(const std::string& name, const char* what);
   void forget_unreadable(const std::string& name);
   asio::awaitable<void> bring_to_life(pipeline_record record, std::shared_ptr<const pipeline_revision> revision);
   void index_followers(const std::string& pipeline, const config::pipeline* before, const config::pipeline* after);

@@ -221,6 +221,8 @@ asio::awaitable<void> supervisor::follow_folder(std::filesystem::path folder) {
 
 std::vector<broken_file> supervisor::broken_files() const { return impl_->pipelines.broken_files(); }
 
+change_log& supervisor::changes() { return impl_->around.changes; }
+
 result<flow_view> supervisor::flow(const std::string& pipeline, const std::string& name) {
   const auto found = impl_->pipelines.find_flow(pipeline, name);
   if (!found) return found.error();

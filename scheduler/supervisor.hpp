@@ -21,6 +21,7 @@
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
 #include "runtime/tap.hpp"
+#include "scheduler/change_log.hpp"
 #include "scheduler/model.hpp"
 #include "scheduler/store.hpp"
 
@@ -210,6 +211,8 @@ class supervisor {
   // The same, and from then on each file as it is saved. Once, after start().
   asio::awaitable<void> follow_folder(std::filesystem::path folder);
   std::vector<broken_file> broken_files() const;
+
+  change_log& changes();
 
   // ---- flows ----
   result<flow_view> flow(const std::string& pipeline, const std::string& name);

@@ -11,7 +11,9 @@
 
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
+#include "runtime/ulid.hpp"
 #include "runtime/wakeup.hpp"
+#include "scheduler/change_log.hpp"
 #include "scheduler/dispatcher.hpp"
 #include "scheduler/late_starts.hpp"
 #include "scheduler/store.hpp"
@@ -38,8 +40,13 @@ struct surroundings {
   std::shared_ptr<runtime::wakeup> alerts_wait;  // notified when an alert was stored
   std::map<std::string, std::shared_ptr<live_run>> unfinished{};  // every run that is not final, by id
   late_starts starts{where.control, store};
+  change_log changes{runtime::make_ulid()};
   int ends_unstored = 0;  // runs of which nothing runs any more and whose end is on its way to the store
   int hanging_tasks = 0;  // given up on, but a thread still waits in their sink
+  // Of a run that was skipped when it was made nobody else tells.
+  void tell_if_over(const run_record& made) {
+    if (is_final(made.state)) changes.add(change_of(made));
+  }
   // The runs that other jobs' `after` triggers make of a run that ends now.
   std::function<std::vector<prepared_run>(const run_record& ended)> dependents{};
 };

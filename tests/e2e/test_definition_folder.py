@@ -122,6 +122,28 @@ def test_files_behind_a_link_that_is_switched(start_daemon, tmp_path):
     wait_until(lambda: described(live, "one") == "version 2", "the switched link")
 
 
+def test_a_folder_inside_changes_nothing(live, folder):
+    with open(folder / "one.yaml", "w", encoding="utf-8") as half:
+        half.write("name: one\ndescription: half of it\n")
+        half.flush()
+        (folder / "inside").mkdir()
+        (folder / "inside" / "three.yaml").write_text(text("three", 1))
+        (folder / "two.yml").write_text(text("two", 2))
+        wait_until(lambda: described(live, "two") == "version 2", "the file beside it")
+        assert (described(live, "one"), described(live, "three")) == ("version 1", None)
+
+
+def test_a_stop_in_the_middle_of_a_load(live, folder):
+    """The order of the files is not that of the pipelines' names, by which a stop lets changes finish."""
+    for n in range(40):
+        (folder / f"{n:02}.yaml").write_text(text(f"p{99 - n}", 1))
+    wait_until(lambda: live.get_json("/v1/pipelines?limit=1000")["items"][-1]["name"].startswith("two"), "any of them")
+    for n in range(40):
+        (folder / f"{n:02}.yaml").write_text(text(f"p{99 - n}", 2))
+    wait_until(lambda: described(live, "p99") == "version 2", "the first")
+    assert live.stop() == 0
+
+
 def test_many_files_at_once(live, folder):
     for n in range(200):
         (folder / f"p{n}.yaml").write_text(text(f"p{n}", 1))

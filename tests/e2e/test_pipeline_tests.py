@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from penstock import BIN, EXAMPLES, ROOT, penstock, wait_until
+from penstock import BIN, EXAMPLES, ROOT, penstock, processes_with, wait_until
 
 OK, NO, BROKEN = 0, 1, 2
 MINUTE = 60
@@ -422,7 +422,8 @@ def test_what_the_step_log_shows_goes_to_stderr(run):
 
 def test_interrupted_it_leaves_nothing(tmp_path, temp):
     file = tmp_path / "slow.yaml"
-    file.write_text(flow("[{exec: {run: [sh, -c, 'echo started >&2; cat > /dev/null'], timeout: 5m}}]",
+    mark = f"left-by-{os.getpid()}"
+    file.write_text(flow(f"[{{exec: {{run: [sh, -c, 'echo started >&2; tail -f /dev/null # {mark}'], timeout: 5m}}}}]",
                          "t: {flow: f, given: [{n: 1}], expect: []}"))
     errors = tmp_path / "errors"
     with open(errors, "w") as stderr:
@@ -432,6 +433,7 @@ def test_interrupted_it_leaves_nothing(tmp_path, temp):
     assert list(temp.iterdir()) != []
     process.send_signal(signal.SIGINT)
     assert process.wait(MINUTE) == 128 + signal.SIGINT
+    assert not processes_with(mark)
 
 
 def test_the_daemon_stores_tests_and_restarts_nothing_for_them(start_daemon):
