@@ -118,7 +118,7 @@ asio::awaitable<void> application::start() {
   const std::string bound = (v6 ? "[" + wanted.host + "]" : wanted.host) + ":" + std::to_string(port);
 
   started_ = true;
-  co_await supervisor_->start();
+  co_await supervisor_->start(settings_.pipelines);
   if (!settings_.pipelines.empty()) co_await supervisor_->follow_folder(settings_.pipelines);
   api_->set_ready();
   publish_address(bound);

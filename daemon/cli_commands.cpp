@@ -1,6 +1,7 @@
 #include "daemon/cli_commands.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -181,9 +182,10 @@ document selection(const std::vector<std::string>& ids, const std::string& pipel
 
 std::string read_file(const std::string& file) {
   if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+  std::error_code unknown;
+  if (std::filesystem::is_directory(file, unknown)) throw usage_error("cannot read " + file + ": it is a folder; name its files");
   std::ifstream in(file, std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(in), {}};
-  // A folder opens, too, and only reading it fails.
   if (!in || in.bad()) throw usage_error("cannot read " + file);
   return text;
 }

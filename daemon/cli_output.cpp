@@ -199,7 +199,9 @@ void show_applied(std::ostream& out, const document& applied, bool created, bool
     out << "valid, nothing was stored; " << (lines.empty() ? "nothing would change" : "would change:")
         << '\n';
   } else {
-    out << (created ? "created" : "applied") << ", revision " << word(applied, "revision") << '\n';
+    const document& unchanged = member_of(applied, "unchanged");
+    const bool same = unchanged.is_boolean() && unchanged.get<bool>();
+    out << (created ? "created" : same ? "unchanged" : "applied") << ", revision " << word(applied, "revision") << '\n';
   }
   for (const std::string& change : lines) out << "  " << change << '\n';
   for (const document& warning : member_of(applied, "warnings")) out << "  warning: " << word(warning, "detail") << '\n';

@@ -42,6 +42,8 @@ std::string stored_name(const pipeline_record& record) {
   return record.name + " (stored revision " + std::to_string(record.revision) + ")";
 }
 
+std::string media_type_of(const fs::path& file) { return file.extension() == ".json" ? "application/json" : "application/yaml"; }
+
 error stopping_error() { return {errc::unavailable, "the daemon is stopping", {}, 5}; }
 
 // The paths under /hooks that a definition receives at, and where in it each is: "/flows/intake", "/jobs/build".
@@ -292,6 +294,9 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   if (closed_) co_return stopping_error();  // close() keeps the gates
   const auto pass = co_await gate_of(name).enter();
   if (closed_) co_return stopping_error();
+  if (!file.empty()) {
+    if (auto other = claimed_by_another_file(name, file)) co_return *std::move(other);
+  }
   const auto found = live_.find(name);
   live_pipeline* live = found == live_.end() ? nullptr : found->second.get();
   if (auto ok = check_preconditions(request, live); !ok) co_return ok.error();
@@ -538,13 +543,58 @@ asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
   try {
     apply_request request;
     request.text = read_file(file);
-    request.media_type = file.extension() == ".json" ? "application/json" : "application/yaml";
+    request.media_type = media_type_of(file);
     request.origin = file.string();
     const auto applied = co_await apply(std::move(request));
     if (!applied) co_return applied.error();
+    for (const auto& [name, live] : live_) {
+      if (name == applied->record.name || live->record().origin != file.string()) continue;
+      spdlog::warn("{} names pipeline {} now; pipeline {}, which it named before, goes on until it is deleted", file.string(),
+                   applied->record.name, name);
+    }
     co_return std::nullopt;
   } catch (const std::exception& e) {
     co_return error{errc::malformed, e.what()};
+  }
+}
+
+// Of two files that name the same pipeline the one keeps it that had it first, while it is there and says so.
+std::optional<error> pipeline_set::claimed_by_another_file(const std::string& name, const std::string& file) const {
+  const auto live = live_.find(name);
+  if (live == live_.end()) return std::nullopt;
+  const std::string owner = live->second->record().origin;
+  std::error_code unknown;
+  if (owner == "rest" || owner == file || !fs::is_regular_file(owner, unknown)) return std::nullopt;
+  const auto says = config::parse_pipeline(read_file(owner), around_.components.catalog(), {.file = owner});
+  if (says && says->name != name) return std::nullopt;
+  const std::string detail = "pipeline '" + name + "' is defined in " + owner + " already; give this one another name, or remove that file";
+  return error{errc::conflict, detail, {{"/name", 0, 0, detail}}};
+}
+
+asio::awaitable<void> pipeline_set::take_up_files(fs::path folder) {
+  const auto inside = fs::absolute(folder).lexically_normal();
+  for (auto record : around_.store.pipelines()) {
+    const fs::path file(record.origin);
+    std::error_code unknown;
+    if (file.parent_path() != inside || !is_definition_file(file) || !fs::is_regular_file(file, unknown)) continue;
+    std::string text;
+    try {
+      text = read_file(file);
+    } catch (const std::exception&) {
+      continue;  // said when the folder is loaded, like all that is wrong
+    }
+    if (text == record.text) continue;
+    const auto says = config::parse_pipeline(text, around_.components.catalog(), {.file = record.origin});
+    if (!says || says->name != record.name) continue;
+    const auto before = record.revision;
+    const auto earlier = around_.store.revisions(record.name);
+    record.text = std::move(text);
+    record.media_type = media_type_of(file);
+    record.updated_at = wall_now();
+    record.revision = earlier.empty() ? 1 : earlier.front().revision + 1;
+    record.etag = make_etag(record.revision, record.text);
+    const auto stored = co_await around_.store.put_pipeline(record, before);
+    if (stored) spdlog::info("pipeline {}: revision {}, from {}, which was changed meanwhile", record.name, record.revision, record.origin);
   }
 }
 

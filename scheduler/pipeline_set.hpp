@@ -29,6 +29,8 @@ class pipeline_set {
   // `activity` is notified when something happened that maintenance may have to clean up after.
   pipeline_set(surroundings& around, std::shared_ptr<runtime::wakeup> activity);
 
+  // Before load_stored(): pipelines whose files were changed while the daemon was down begin with what these say now.
+  asio::awaitable<void> take_up_files(std::filesystem::path folder);
   // Everything stored, as a change from nothing; its jobs wait for start_jobs().
   asio::awaitable<void> load_stored();
   void start_jobs();
@@ -72,6 +74,7 @@ class pipeline_set {
   result<void> check_shared_names(const config::pipeline& next) const;
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
   asio::awaitable<void> load_file(std::filesystem::path file);
+  std::optional<error> claimed_by_another_file(const std::string& name, const std::string& file) const;
   std::int64_t revision_before(const pipeline_record& current) const;
   void tell(const std::string& name, const char* what);
   void forget_unreadable(const std::string& name);

@@ -68,13 +68,14 @@ supervisor::~supervisor() = default;
 
 // ---- start and stop ----
 
-asio::awaitable<void> supervisor::start() {
+asio::awaitable<void> supervisor::start(std::filesystem::path definitions) {
   auto& s = *impl_;
   if (const int killed = runtime::kill_orphans(s.around.options.instance); killed > 0) {
     spdlog::warn("ended {} processes that an earlier daemon left behind", killed);
   }
   const auto found = co_await s.around.store.recover(wall_now());
   const auto& unfinished = found.unfinished;
+  if (!definitions.empty()) co_await s.pipelines.take_up_files(std::move(definitions));
   co_await s.pipelines.load_stored();
   for (const auto& run : unfinished) co_await s.pipelines.take_over(run);
   for (const auto& run : found.failed) co_await s.pipelines.follow(run);

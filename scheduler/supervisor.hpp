@@ -189,7 +189,8 @@ class supervisor {
   supervisor& operator=(const supervisor&) = delete;
 
   // Recovers runs, kills orphans of a killed daemon, starts everything that is stored.
-  asio::awaitable<void> start();
+  // `definitions`: the folder that follow_folder() will be told; a file that was changed meanwhile counts from the beginning.
+  asio::awaitable<void> start(std::filesystem::path definitions = {});
   asio::awaitable<stop_report> stop();
   bool stopping() const;
 

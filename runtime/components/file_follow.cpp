@@ -295,6 +295,7 @@ void file_follow::begin(std::int64_t position, std::int64_t offset, const fs::pa
   ++opened_;
   struct stat info {};
   if (::fstat(file_->descriptor(), &info) != 0) throw std::runtime_error("cannot read " + path.string());
+  if (S_ISDIR(info.st_mode)) throw std::runtime_error("cannot read " + path.string() + ": it is a folder");
   if (!parts_.empty() && parts_.back().begins == position) parts_.pop_back();  // nothing of it was read
   parts_.push_back({position, offset, info.st_ino, start_of(file_->descriptor())});
   current_ = parts_.size() - 1;

@@ -144,6 +144,46 @@ def test_a_stop_in_the_middle_of_a_load(live, folder):
     assert live.stop() == 0
 
 
+def test_two_files_do_not_take_a_pipeline_from_each_other(live, folder):
+    (folder / "another.yaml").write_text(text("one", 7))
+    errors = wait_until(lambda: broken(live).get("another.yaml"), "the second file to be refused")
+    assert str(folder / "one.yaml") in errors[0]["detail"] and errors[0]["pointer"] == "/name"
+    (folder / "one.yaml").write_text("name: one\nhalf")
+    wait_until(lambda: "one.yaml" in broken(live), "the first to be broken")
+    (folder / "another.yaml").write_text(text("one", 8))
+    (folder / "two.yml").write_text(text("two", 2))
+    wait_until(lambda: described(live, "two") == "version 2", "the file behind it")
+    assert (described(live, "one"), live.pipeline("one")["revision"]) == ("version 1", 1)
+    live.restart()
+    assert (described(live, "one"), live.pipeline("one")["revision"]) == ("version 1", 1)
+    (folder / "one.yaml").unlink()
+    (folder / "another.yaml").write_text(text("one", 9))
+    wait_until(lambda: described(live, "one") == "version 9", "the only file that is left")
+
+
+def test_what_a_file_says_counts_from_the_start(start_daemon, folder):
+    """Not the stored revision first: its flows and jobs would work on what came meanwhile."""
+    flow = "name: one\ntopics: {a: {}, b: {}}\nflows: {copy: {from: {topic: a}, steps: [{map: {by: '\"VERSION\"'}}], to: {topic: b}}}\n"
+    (folder / "one.yaml").write_text(flow.replace("VERSION", "old"))
+    live = start_daemon(folder)
+    live.post("/v1/pipelines/one/flows/copy/stop")
+    live.publish("a", [{"n": n} for n in range(1000)])
+    assert live.stop() == 0
+    (folder / "one.yaml").write_text(flow.replace("VERSION", "new"))
+    (folder / "two.yml").write_text("name: two\nhalf")
+    live.start()
+    assert {event["data"]["by"] for event in live.wait_for_topic("b", 1000)} == {"new"}
+    assert live.pipeline("one")["revision"] == 2
+    assert (described(live, "two"), set(broken(live))) == ("version 1", {"broken.yaml", "two.yml"})
+
+
+def test_a_file_that_names_another_pipeline_leaves_the_first(live, folder):
+    (folder / "one.yaml").write_text(text("uno", 1).replace("uno_topic", "one_topic"))
+    wait_until(lambda: described(live, "uno") == "version 1", "the new name")
+    assert described(live, "one") == "version 1"
+    wait_until(lambda: "pipeline one, which it named before, goes on until it is deleted" in live.log.read_text(), "the warning")
+
+
 def test_many_files_at_once(live, folder):
     for n in range(200):
         (folder / f"p{n}.yaml").write_text(text(f"p{n}", 1))
