@@ -177,6 +177,8 @@ std::optional<error> time_fault(const signature_rule& rule, timestamp signed_at,
   const microseconds age = now - signed_at;
   if (age <= rule.tolerance && age >= -rule.tolerance) return std::nullopt;
   const auto shown = [](microseconds d) {
+    constexpr microseconds year = std::chrono::hours{24 * 365};  // beyond it nanoseconds may not be enough
+    if (d > year) return "more than " + format_duration(year);
     return format_duration(std::chrono::duration_cast<std::chrono::seconds>(d));
   };
   return unauthorized("the timestamp is " + shown(age.count() > 0 ? age : -age) +
