@@ -11,7 +11,6 @@
 #include "daemon/application.hpp"
 #include "daemon/logging.hpp"
 #include "daemon/settings.hpp"
-#include "daemon/thread_priority.hpp"
 #include "runtime/process.hpp"
 
 namespace {
@@ -73,7 +72,6 @@ int main(int argc, char** argv) {
 
   daemon::set_up_logging(settings->log_level, settings->log_format);
   ::signal(SIGPIPE, SIG_IGN);
-  daemon::run_when_woken();
   runtime::adopt_orphans();  // what a task's programs leave behind comes to us, not to init
   try {
     daemon::application application(*settings);

@@ -25,7 +25,7 @@ worker_pool::worker_pool(const std::string& name, std::size_t threads, priority 
     threads_.emplace_back([this, name, p] {
       ::pthread_setname_np(::pthread_self(), name.c_str());
       block_signals();
-      p == priority::low ? give_way() : run_when_woken();
+      if (p == priority::low) give_way();
       for (;;) {
         try {
           context_.run();
