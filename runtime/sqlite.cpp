@@ -203,16 +203,18 @@ void require_known_schema(connection& db, std::int64_t known) {
 void migrate(connection& db, std::initializer_list<std::string_view> migrations) {
   const auto known = static_cast<std::int64_t>(migrations.size());
   require_known_schema(db, known);
-  std::int64_t version = 0;
-  for (const std::string_view migration : migrations) {
-    ++version;
-    if (version <= schema_version(db)) continue;
-    transaction t(db);
-    if (version <= schema_version(db)) continue;  // another connection was quicker
-    db.execute(migration);
-    db.execute("PRAGMA user_version = " + std::to_string(version));
-    t.commit();
+  if (schema_version(db) < known) {
+    transaction all(db);
+    std::int64_t version = 0;
+    for (const std::string_view migration : migrations) {
+      if (++version > schema_version(db)) db.execute(migration);  // unless another connection was quicker
+    }
+    db.execute("PRAGMA user_version = " + std::to_string(known));
+    all.commit();
   }
+  // When another connection has migrated, what this one remembers of the tables is old, and preparing a statement trusts
+  // it; running one notices.
+  statement(db, "SELECT 1 FROM sqlite_schema LIMIT 1").step();
 }
 
 }  // namespace penstock::runtime::sqlite

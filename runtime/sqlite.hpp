@@ -105,9 +105,8 @@ class transaction {
 std::int64_t schema_version(connection& db);
 // Throws, naming the file and both numbers, when the file's format is newer than `known`.
 void require_known_schema(connection& db, std::int64_t known);
-// Brings the file to the format that has all `migrations`: each that it lacks runs in a transaction of its
-// own that also records its number, so a crash leaves it whole or not begun. Never change one that was
-// released; add another.
+// Brings the file to the format that has all `migrations`: those that it lacks run in one transaction that also records
+// their number, so others see all of them or none, also after a crash. Never change one that was released; add another.
 void migrate(connection& db, std::initializer_list<std::string_view> migrations);
 
 }  // namespace penstock::runtime::sqlite

@@ -199,6 +199,18 @@ TEST_CASE("migrations run once each, whole or not at all", "[sqlite]") {
   CHECK(count(db) == 1);
 }
 
+TEST_CASE("whoever migrates second sees what the first has made", "[sqlite]") {
+  const temp_dir dir;
+  connection first(dir / "a.db", open_mode::read_write_create);
+  sqlite::migrate(first, {"CREATE TABLE t (a)"});
+  connection second(dir / "a.db", open_mode::read_write_create);
+  CHECK(count(second) == 0);  // it has read the old schema
+  sqlite::migrate(first, {"CREATE TABLE t (a)", "ALTER TABLE t ADD COLUMN b"});
+  sqlite::migrate(second, {"CREATE TABLE t (a)", "ALTER TABLE t ADD COLUMN b"});
+  statement(second, "INSERT INTO t VALUES (1, 2)").run();
+  CHECK(count(second) == 1);
+}
+
 TEST_CASE("a reader undoes what a killed writer left half done", "[sqlite]") {
   temp_dir dir;
   const auto raw = [&](const char* sql, sqlite3* db) { REQUIRE(sqlite3_exec(db, sql, nullptr, nullptr, nullptr) == SQLITE_OK); };
