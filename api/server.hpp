@@ -36,10 +36,15 @@ struct server_options {
   std::chrono::milliseconds linger_timeout{5'000};  // for a client to read a refusal while it still sends
 };
 
+// What a caller must be allowed to do. `open` is for everybody, `signed_body` for whom the endpoint itself believes (a webhook's
+// signature); the others are the roles of design.md: `operate` includes `read` and `ingest`, `admin` includes all.
+enum class access { open, signed_body, read, ingest, operate, admin };
+
 // What the server has to know of an endpoint besides its code.
 struct endpoint_rules {
   http_method method = http_method::get;
   std::string path;                  // pattern, see router.hpp
+  access needs = access::admin;
   std::string summary;               // one line for people
   std::vector<std::string> query{};  // the parameters it takes; any other is refused
   bool any_query = false;
