@@ -34,6 +34,10 @@ std::string fingerprint_of(std::string_view body) {
   return base64url({reinterpret_cast<const char*>(digest.data()), size});
 }
 
+scheduler::trace_context trace_of(const request& r) {
+  return scheduler::read_trace_context(r.header_value("traceparent"), r.header_value("tracestate"));
+}
+
 response run_response(int status, const scheduler::run_record& run, const std::vector<scheduler::timeline_entry>& timeline) {
   json document = to_json(run);
   document["timeline"] = to_json(timeline);
@@ -148,6 +152,7 @@ asio::awaitable<response> trigger_run(request& r, context& c) {
   if (!wanted) co_return problem_response(wanted.error());
   wanted->idempotency_key = key;
   if (!key.empty()) wanted->fingerprint = fingerprint_of(body.text());
+  wanted->trace = trace_of(r);
   const auto made =
       co_await c.supervisor.trigger(r.parameter("name"), r.parameter("job"), std::move(*wanted));
   if (!made) co_return problem_response(made.error());
@@ -196,7 +201,7 @@ asio::awaitable<response> retry_run(request& r, context& c) {
   if (from != "failed" && from != "start") {
     co_return problem_response(error{errc::malformed, "query parameter from: failed (what has succeeded is kept) or start"});
   }
-  const auto made = co_await c.supervisor.retry(r.parameter("id"), from == "start");
+  const auto made = co_await c.supervisor.retry(r.parameter("id"), from == "start", trace_of(r));
   if (!made) co_return problem_response(made.error());
   co_return co_await made_run(r, c, *made, *wait);
 }

@@ -152,6 +152,7 @@ json to_json(const scheduler::run_record& run, bool with_tasks) {
            {"priority", run.priority},
            {"overlap_key", text_or_null(run.overlap_key)},
            {"input", input_json(run.input)},
+           {"trace_id", scheduler::trace_id(run)},
            {"params", params.is_object() ? params : json::object()},
            {"created_at", format_time(run.created_at)},
            {"started_at", time_or_null(run.started_at)},

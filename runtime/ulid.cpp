@@ -5,6 +5,8 @@
 #include <array>
 #include <random>
 
+#include <spdlog/fmt/fmt.h>
+
 namespace penstock::runtime {
 namespace {
 
@@ -58,6 +60,17 @@ bool is_ulid(std::string_view text) {
   // 26 characters hold 130 bits: the first one's two highest bits must be zero.
   return text.size() == ulid_size && text.front() <= '7' &&
          text.find_first_not_of(alphabet) == std::string_view::npos;
+}
+
+std::string ulid_as_hex(std::string_view id) {
+  std::uint64_t high = 0, low = 0;
+  if (is_ulid(id)) {
+    for (const char c : id) {
+      high = high << 5 | low >> 59;
+      low = low << 5 | alphabet.find(c);
+    }
+  }
+  return fmt::format("{:016x}{:016x}", high, low);
 }
 
 }  // namespace penstock::runtime

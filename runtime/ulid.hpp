@@ -19,4 +19,7 @@ void make_ulid(timestamp now, char* out);
 
 bool is_ulid(std::string_view text);
 
+// The same 128 bits as 32 hexadecimal digits. Zeros when `id` is no ULID.
+std::string ulid_as_hex(std::string_view id);
+
 }  // namespace penstock::runtime

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "config/time.hpp"
+#include "scheduler/trace_context.hpp"
 
 namespace penstock::scheduler {
 
@@ -72,6 +73,7 @@ struct run_record {
   std::optional<timestamp> deadline_at{};    // timed_out when it has not ended by then
   run_input input{};                         // `ndjson` only filled by store::load_input
   std::string params = "{}";                 // JSON object
+  trace_context trace{};                     // what asked for it
   timestamp created_at{};
   std::optional<timestamp> started_at{}, ended_at{};
   std::optional<timestamp> retry_at{};  // retrying: not before

@@ -190,6 +190,7 @@ std::vector<prepared_run> pipeline_set::dependents_of(const run_record& ended) {
     if (!follows) continue;
     auto run = (*job)->runs().draft(trigger_kind::after);
     run.upstream_run = ended.id;
+    run.trace = child_context(ended);
     auto prepared = (*job)->runs().prepare(run);
     if (!prepared) prepared = prepared_run{{.run = skipped(std::move(run), prepared.error().detail)}, [](bool) {}};
     made.push_back(std::move(*prepared));

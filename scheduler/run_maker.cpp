@@ -41,6 +41,7 @@ asio::awaitable<result<trigger_answer>> run_maker::trigger(std::string pipeline,
   if (!params) co_return params.error();
   auto run = (*found)->runs().draft(trigger_kind::rest);
   run.params = params->dump();
+  run.trace = std::move(request.trace);
   if (request.priority) run.priority = *request.priority;
   if (request.events > 0) {
     run.input.type = run_input::kind::inline_events;
@@ -54,7 +55,8 @@ asio::awaitable<result<trigger_answer>> run_maker::trigger(std::string pipeline,
   co_return co_await (*found)->runs().make(std::move(run), std::move(once));
 }
 
-asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, bool from_start, std::optional<idempotency> once) {
+asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, bool from_start, std::optional<idempotency> once,
+                                                          trace_context trace) {
   const auto stored = around_.store.run(id);
   if (!stored) co_return error{errc::not_found, "no run '" + id + "'"};
   if (!is_final(stored->state)) co_return error{errc::conflict, "run " + id + " has not ended yet"};
@@ -62,6 +64,7 @@ asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, bool fr
   if (!job) co_return job.error();
   auto run = (*job)->runs().draft(trigger_kind::rest);
   run.retry_of = id;
+  run.trace = std::move(trace);
   run.params = stored->params;
   run.priority = stored->priority;
   run.overlap_key = stored->overlap_key;

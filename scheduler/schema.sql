@@ -209,3 +209,7 @@ CREATE INDEX alerts_to_deliver ON alerts (id) WHERE settled = 0;
 CREATE TRIGGER run_forgotten AFTER DELETE ON runs BEGIN
   DELETE FROM alerts WHERE run = old.id AND settled = 1;
 END;
+
+-- migration: 3 traces
+-- The W3C trace context that a run was asked with: traceparent, and behind a space tracestate when there is one; '': none.
+ALTER TABLE runs ADD COLUMN trace TEXT NOT NULL DEFAULT '';

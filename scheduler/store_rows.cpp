@@ -43,7 +43,7 @@ const std::string run_columns =
     "scheduled_for,"
     " upstream_run, input_kind, input_topic, input_after, input_until, input_open, input_events, params, "
     "created_at,"
-    " started_at, ended_at, retry_at, priority, overlap_key, deadline_at, retry_of, input_where";
+    " started_at, ended_at, retry_at, priority, overlap_key, deadline_at, retry_of, input_where, trace";
 
 std::string select_runs(std::string_view rest) {
   return "SELECT " + run_columns + " FROM runs " + std::string(rest);
@@ -81,6 +81,10 @@ run_record run_from(const sqlite::statement& s) {
   r.deadline_at = time_or_null(s, 25);
   r.retry_of = text(s, 26);
   r.input.where = text(s, 27);
+  const std::string_view trace = s.text(28);
+  const std::size_t space = std::min(trace.find(' '), trace.size());
+  r.trace.traceparent = trace.substr(0, space);
+  if (space < trace.size()) r.trace.tracestate = trace.substr(space + 1);
   return r;
 }
 

@@ -51,7 +51,7 @@ store_writer::store_writer(sqlite::connection& db)
       insert_run_(
           db, "INSERT INTO runs (" + run_columns +
                   ", timeline) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
-                  " ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)"),
+                  " ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)"),
       insert_task_(
           db,
           "INSERT INTO tasks (run, position, name, state, attempt, exit_code, reason, started_at, ended_at,"
@@ -202,10 +202,11 @@ void store_writer::insert(const new_run& made) {
   }
   const run_input& in = r.input;
   const std::string timeline = timeline_line(made_entry(made));
+  const std::string trace = r.trace.tracestate.empty() ? r.trace.traceparent : r.trace.traceparent + " " + r.trace.tracestate;
   with(insert_run_, r.id, r.pipeline, r.job, r.revision, r.state, r.trigger, r.waiting_reason, r.reason,
        r.attempt, r.interruptions, r.scheduled_for, r.upstream_run, token(in.type), in.topic, in.after,
        in.until, in.open, in.events, r.params, r.created_at, r.started_at, r.ended_at, r.retry_at, r.priority,
-       r.overlap_key, r.deadline_at, r.retry_of, in.where, timeline)
+       r.overlap_key, r.deadline_at, r.retry_of, in.where, trace, timeline)
       .run();
   for (std::size_t i = 0; i < r.tasks.size(); ++i) insert_task(r.id, static_cast<std::int64_t>(i), r.tasks[i]);
   if (in.type == run_input::kind::inline_events) insert_input_.bind(1, r.id).bind_blob(2, in.ndjson).run();

@@ -296,8 +296,8 @@ asio::awaitable<result<void>> supervisor::cancel(std::string id) {
   co_return result<void>{};
 }
 
-asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id, bool from_start) {
-  return impl_->runs.retry(std::move(id), from_start, std::nullopt);
+asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id, bool from_start, trace_context trace) {
+  return impl_->runs.retry(std::move(id), from_start, std::nullopt, std::move(trace));
 }
 
 asio::awaitable<result<backfill_answer>> supervisor::backfill(std::string pipeline, std::string job, backfill_request request) {

@@ -87,6 +87,7 @@ struct trigger_request {
   std::optional<int> priority{};  // 0 to 9; absent: the job's
   std::string idempotency_key{};  // empty: none
   std::string fingerprint{};      // hash of the request's body
+  trace_context trace{};
 };
 
 struct trigger_answer {
@@ -237,7 +238,7 @@ class supervisor {
   asio::awaitable<result<void>> cancel(std::string id);  // conflict: it has ended already
   // A new run of the same job with the same input and parameters, on the current revision. Tasks that succeeded are not
   // done again, unless `from_start`.
-  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start);
+  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start, trace_context trace = {});
   // One run for each time of the job's schedule in the range that has none; they wait for their turn. conflict: the job
   // has no schedule, or is being backfilled by another request; invalid: too many times, or parameters.
   asio::awaitable<result<backfill_answer>> backfill(std::string pipeline, std::string job, backfill_request request);

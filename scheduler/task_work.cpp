@@ -2,7 +2,6 @@
 
 #include <boost/asio/strand.hpp>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <spdlog/fmt/fmt.h>
 
 #include "config/parameters.hpp"
@@ -14,13 +13,6 @@
 namespace penstock::scheduler {
 
 namespace {
-
-// W3C Trace Context, version 00: a new trace for a run's task.
-std::string make_traceparent() {
-  thread_local std::mt19937_64 source{std::random_device{}()};
-  const auto hex = [] { return fmt::format("{:016x}", source() | 1); };
-  return "00-" + hex() + hex() + "-" + hex() + "-01";
-}
 
 std::string as_text(const nlohmann::json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
@@ -44,6 +36,7 @@ run_record without_tasks(const run_record& run) {
   copy.priority = run.priority;
   copy.overlap_key = run.overlap_key;
   copy.params = run.params;
+  copy.trace = run.trace;
   copy.created_at = run.created_at;
   return copy;
 }
@@ -151,7 +144,8 @@ std::map<std::string, std::string> task_work::environment() const {
   all["PENSTOCK_TASK"] = task_.name;
   all["PENSTOCK_ATTEMPT"] = std::to_string(run_.attempt);
   all["PENSTOCK_IDEMPOTENCY_KEY"] = run_.id + "/" + task_.name;
-  all["TRACEPARENT"] = make_traceparent();
+  all["TRACEPARENT"] = traceparent_of_task(run_, task_.name);
+  if (!run_.trace.tracestate.empty()) all["TRACESTATE"] = run_.trace.tracestate;
   if (!run_.upstream_run.empty()) all["PENSTOCK_UPSTREAM_RUN"] = run_.upstream_run;
   if (run_.scheduled_for) all["PENSTOCK_SCHEDULED_FOR"] = format_time(*run_.scheduled_for);
   if (!file_.empty()) all["PENSTOCK_FILE"] = file_;

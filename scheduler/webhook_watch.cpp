@@ -23,11 +23,13 @@ struct hook {
 };
 
 // A delivery that its sender names makes one run, also after a restart: the name is kept as an idempotency key.
-asio::awaitable<result<runtime::delivery_answer>> make_run(std::shared_ptr<hook> to, runtime::webhook_intake::posted one) {
+asio::awaitable<result<runtime::delivery_answer>> make_run(std::shared_ptr<hook> to, trace_context trace,
+                                                            runtime::webhook_intake::posted one) {
   if (to->quiet || to->runs->stopping()) {
     co_return error{errc::unavailable, "job " + to->runs->job() + " takes no runs now: its pipeline is paused or leaving", {}, 5};
   }
   auto run = to->runs->draft(trigger_kind::webhook);
+  run.trace = std::move(trace);
   run.input.type = run_input::kind::inline_events;
   run.input.events = static_cast<std::int64_t>(one.events.size());
   for (const auto& e : one.events.events) runtime::append_ndjson(run.input.ndjson, e);
@@ -43,8 +45,13 @@ asio::awaitable<result<runtime::delivery_answer>> make_run(std::shared_ptr<hook>
 }
 
 asio::awaitable<result<runtime::delivery_answer>> receive(std::shared_ptr<hook> to, runtime::delivery d) {
-  runtime::webhook_intake::onward go_on = [to](runtime::webhook_intake::posted one) {
-    return make_run(to, std::move(one));
+  const auto header = [&d](const char* name) {
+    const auto found = d.headers.find(name);
+    return found == d.headers.end() ? std::string_view() : std::string_view(found->second);
+  };
+  runtime::webhook_intake::onward go_on = [to, trace = read_trace_context(header("traceparent"), header("tracestate"))](
+                                              runtime::webhook_intake::posted one) {
+    return make_run(to, trace, std::move(one));
   };
   co_return co_await to->intake.receive(std::move(d), to->seen, std::move(go_on));
 }

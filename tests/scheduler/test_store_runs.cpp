@@ -33,6 +33,7 @@ TEST_CASE("store: a run comes back as it was made", "[store]") {
   r.deadline_at = noon + 1h;
   r.input = {run_input::kind::topic, "t", 4, 9, true, "", 5, "event.n > 1"};
   r.params = R"({"a":"é\u0000"})";
+  r.trace = {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "a=b, c=d e"};
   r.started_at = noon + 1us;
   r.tasks.front().attempt = 1;
   r.tasks.front().exit_code = -9;
@@ -54,6 +55,7 @@ TEST_CASE("store: a run comes back as it was made", "[store]") {
   CHECK(found.overlap_key == r.overlap_key);
   CHECK(found.deadline_at == noon + 1h);
   CHECK(found.input.where == "event.n > 1");
+  CHECK(found.trace == r.trace);
   CHECK(found.input.type == run_input::kind::topic);
   CHECK(found.input.topic == "t");
   CHECK(found.input.after == 4);
