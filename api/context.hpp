@@ -25,6 +25,7 @@ struct context {
   const runtime::registry& components;
   log_watch logs;
   phase now = phase::starting;
+  const timestamp started_at = wall_now();
   const server* http = nullptr;  // for its counters; set once it is made
 };
 

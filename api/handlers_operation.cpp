@@ -87,6 +87,7 @@ asio::awaitable<response> get_metrics(request&, context& c) {
   auto work = [topics = c.topics.all()] { return std::pair(read_topics(topics), read_process()); };
   auto [topics, process] = co_await c.blocking.run(std::move(work));
   all.process = process;
+  all.process.started_at = c.started_at;
   for (auto& status : topics) {
     auto consumers = c.supervisor.consumers(status.name);
     all.topics.push_back({std::move(status), std::move(consumers)});

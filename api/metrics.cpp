@@ -1,5 +1,6 @@
 #include "api/metrics.hpp"
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -125,6 +126,29 @@ void add_jobs(metrics_text& out, const std::vector<scheduler::pipeline_view>& pi
   }
 }
 
+void add_ended_runs(metrics_text& out, const std::vector<scheduler::pipeline_view>& pipelines) {
+  out.begin("penstock_job_runs_ended_total", "counter", "Runs of a job that have ended since the daemon started, by state.");
+  for (const auto& p : pipelines) {
+    for (const auto& j : p.jobs) {
+      for (const auto& [state, n] : j.since_start.ended) {
+        out.sample({{"pipeline", p.record.name}, {"job", j.name}, {"state", token(state)}}, n);
+      }
+    }
+  }
+  const auto times = [&](std::string_view name, std::string_view help, std::chrono::microseconds scheduler::run_tally::*time) {
+    out.begin(name, "summary", help);
+    for (const auto& p : pipelines) {
+      for (const auto& j : p.jobs) {
+        if (j.since_start.started == 0) continue;
+        out.sum({{"pipeline", p.record.name}, {"job", j.name}}, std::chrono::duration<double>(j.since_start.*time).count(),
+                j.since_start.started);
+      }
+    }
+  };
+  times("penstock_job_run_wait_seconds", "From a run's being made to its first start.", &scheduler::run_tally::waited);
+  times("penstock_job_run_seconds", "From a run's first start to its end.", &scheduler::run_tally::lasted);
+}
+
 using figure_of_topic = std::int64_t runtime::topic_status::*;
 
 struct topic_metric {
@@ -173,6 +197,8 @@ void add_process(metrics_text& out, const process_figures& p) {
   out.sample({}, p.threads);
   out.begin("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.");
   out.sample({}, p.cpu_seconds);
+  out.begin("process_start_time_seconds", "gauge", "When the daemon was started, in seconds since 1970.");
+  out.sample({}, std::chrono::duration<double>(p.started_at.time_since_epoch()).count());
 }
 
 }  // namespace
@@ -182,9 +208,9 @@ void metrics_text::begin(std::string_view name, std::string_view type, std::stri
   head_ = fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n", name, help, type);
 }
 
-void metrics_text::start_sample(labels with) {
+void metrics_text::start_sample(labels with, std::string_view suffix) {
   text_ += std::exchange(head_, {});
-  text_ += name_;
+  text_.append(name_).append(suffix);
   char open = '{';
   for (const auto& [name, value] : with) {
     text_ += open;
@@ -205,6 +231,13 @@ void metrics_text::sample(labels with, std::int64_t value) {
 void metrics_text::sample(labels with, double value) {
   start_sample(with);
   text_.append(fmt::format("{}", value)).append("\n");
+}
+
+void metrics_text::sum(labels with, double sum, std::int64_t count) {
+  start_sample(with, "_sum");
+  text_.append(fmt::format("{}", sum)).append("\n");
+  start_sample(with, "_count");
+  text_.append(std::to_string(count)).append("\n");
 }
 
 process_figures read_process() {
@@ -237,6 +270,7 @@ std::string to_metrics(const figures& all) {
   add_flows(out, all.pipelines);
   add_steps(out, all.pipelines);
   add_jobs(out, all.pipelines);
+  add_ended_runs(out, all.pipelines);
   add_topics(out, all.topics);
   out.begin("penstock_dead_letters", "gauge", "Dead letters that wait to be replayed or discarded.");
   out.sample({}, all.dead_letters);

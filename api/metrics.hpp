@@ -23,10 +23,12 @@ class metrics_text {
   void begin(std::string_view name, std::string_view type, std::string_view help);
   void sample(labels with, std::int64_t value);
   void sample(labels with, double value);
+  // A summary without quantiles.
+  void sum(labels with, double sum, std::int64_t count);
   std::string take() { return std::move(text_); }
 
  private:
-  void start_sample(labels with);
+  void start_sample(labels with, std::string_view suffix = {});
   std::string text_;
   std::string name_;
   std::string head_;  // HELP and TYPE, until the first sample
@@ -37,9 +39,10 @@ struct process_figures {
   std::int64_t open_fds = 0;
   std::int64_t threads = 0;
   double cpu_seconds = 0;
+  timestamp started_at{};
 };
 
-// Of this process, from /proc.
+// Of this process, from /proc; all but started_at.
 process_figures read_process();
 
 struct topic_figures {

@@ -10,8 +10,10 @@
 #include "config/definition.hpp"
 #include "daemon/application.hpp"
 #include "daemon/logging.hpp"
+#include "daemon/reference.hpp"
 #include "daemon/settings.hpp"
 #include "runtime/process.hpp"
+#include "runtime/registry.hpp"
 
 namespace {
 
@@ -60,12 +62,18 @@ int main(int argc, char** argv) {
   app.add_option("--data", given.data, "Data folder (default /var/lib/penstock)");
   app.add_option("--listen", given.listen, "HOST:PORT of the REST interface (default 127.0.0.1:8420)");
   app.add_option("--pipelines", given.pipelines, "Folder of pipeline definitions: loaded at start, as they are saved, and on SIGHUP");
+  bool reference = false;
+  app.add_flag("--reference", reference, "Print the reference of definitions, components and settings (Markdown), and end");
   app.footer("Exit codes: 0 stopped as asked, 1 could not start or broke, 2 wrong usage.");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     const int code = app.exit(e);
     return code == 0 ? 0 : 2;
+  }
+  if (reference) {
+    std::cout << daemon::reference_text(runtime::make_registry().catalog());
+    return 0;
   }
   const auto settings = read_settings(given);
   if (!settings) return 2;

@@ -281,7 +281,7 @@ std::shared_ptr<live_run> job_runs::adopt(run_record record, std::shared_ptr<con
                          .ended = [self](const std::shared_ptr<live_run>& run) { self->on_ended(run); }});
   around_.unfinished[id] = live;
   held_[id] = {.run = live, .room = std::move(room), .has_room = has_room};
-  around_.changes.add(change_of(live->record()));
+  around_.tell(live->record());
   return live;
 }
 

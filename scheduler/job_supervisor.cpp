@@ -195,6 +195,9 @@ job_view job_supervisor::view() const {
     v.next_firing = earlier(v.next_firing, w.watch->next_firing());
     v.expression_failures += w.watch->expression_failures();
   }
+  if (const auto pipeline = around_.tallies.find(runs_->pipeline()); pipeline != around_.tallies.end()) {
+    if (const auto job = pipeline->second.find(v.name); job != pipeline->second.end()) v.since_start = job->second;
+  }
   return v;
 }
 

@@ -74,7 +74,7 @@ void live_run::started(int attempt, timestamp at) {
     task.exit_code.reset();
     task.ended_at.reset();
   }
-  around_.changes.add(change_of(record_));
+  around_.tell(record_);
 }
 
 void live_run::start() {
@@ -197,7 +197,7 @@ asio::awaitable<bool> live_run::pause_before(int attempt, std::string failure) {
     return around_.store.set_waiting(record_.id, run_state::retrying, record_.waiting_reason, record_.retry_at);
   };
   co_await persist(store_pause);
-  around_.changes.add(change_of(record_));
+  around_.tell(record_);
   if (last_attempt_) interrupt();
   const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(pause);
   while (!wanted_to_end()) {
@@ -508,7 +508,7 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
     co_await around_.store.finish_run(std::move(end));
     record_ = ended;
     start_stored();
-    around_.changes.add(change_of(record_));
+    around_.tell(record_);
   } catch (...) {
     failure = std::current_exception();
   }

@@ -464,6 +464,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
     expiring_.erase(topic);
     around_.offered.topics.remove(topic);
   }
+  around_.tallies.erase(name);
   tell(name, "removed");
   spdlog::info("pipeline {} is removed", name);
   co_return result<void>{};

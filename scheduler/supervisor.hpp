@@ -23,6 +23,7 @@
 #include "runtime/tap.hpp"
 #include "scheduler/change_log.hpp"
 #include "scheduler/model.hpp"
+#include "scheduler/run_tally.hpp"
 #include "scheduler/store.hpp"
 
 namespace penstock::runtime {
@@ -141,6 +142,7 @@ struct job_view {
   // Events and files for which `where` or the overlap key failed, since its triggers were defined or the daemon started.
   std::int64_t expression_failures = 0;
   std::map<std::string, std::int64_t> runs;  // kept runs by state token
+  run_tally since_start{};
 };
 
 struct pipeline_view {

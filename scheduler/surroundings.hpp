@@ -16,6 +16,7 @@
 #include "scheduler/change_log.hpp"
 #include "scheduler/dispatcher.hpp"
 #include "scheduler/late_starts.hpp"
+#include "scheduler/run_tally.hpp"
 #include "scheduler/store.hpp"
 #include "scheduler/supervisor.hpp"
 
@@ -43,9 +44,15 @@ struct surroundings {
   change_log changes{runtime::make_ulid()};
   int ends_unstored = 0;  // runs of which nothing runs any more and whose end is on its way to the store
   int hanging_tasks = 0;  // given up on, but a thread still waits in their sink
+  std::map<std::string, std::map<std::string, run_tally>> tallies{};  // by pipeline, then job
+  // An end is told once, when it is stored.
+  void tell(const run_record& run) {
+    changes.add(change_of(run));
+    if (is_final(run.state)) tallies[run.pipeline][run.job].add(run);
+  }
   // Of a run that was skipped when it was made nobody else tells.
   void tell_if_over(const run_record& made) {
-    if (is_final(made.state)) changes.add(change_of(made));
+    if (is_final(made.state)) tell(made);
   }
   // The runs that other jobs' `after` triggers make of a run that ends now.
   std::function<std::vector<prepared_run>(const run_record& ended)> dependents{};

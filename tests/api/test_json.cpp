@@ -119,6 +119,7 @@ TEST_CASE("a run shows every member, in order", "[json]") {
                                                  "priority",
                                                  "overlap_key",
                                                  "input",
+                                                 "trace_id",
                                                  "params",
                                                  "created_at",
                                                  "started_at",
