@@ -290,15 +290,9 @@ void job_runs::take_over(run_record record, std::shared_ptr<const pipeline_revis
   const std::string room = record.id;
   const auto live = adopt(std::move(record), std::move(revision), room, false);
   held_.at(room).taken_over = true;
+  latest_taken_over_ = std::max(latest_taken_over_, live->record().created_at);
   live->was_begun_before();
-  if (!live->record().retry_at || *live->record().retry_at <= wall_now()) {
-    wait_for_room(live);
-    return;
-  }
-  const auto pause = std::make_shared<runtime::wakeup>(around_.where.control);
-  held_.at(room).pause = pause;
-  live->watch_clock();
-  in_background(around_.where.control, "pause of run " + room, wait_for_retry(live, pause));
+  wait_for_room(live);
 }
 
 asio::awaitable<void> job_runs::wait_for_retry(std::shared_ptr<live_run> run, std::shared_ptr<runtime::wakeup> pause) {
@@ -308,7 +302,7 @@ asio::awaitable<void> job_runs::wait_for_retry(std::shared_ptr<live_run> run, st
     const auto left = std::chrono::duration_cast<steady::duration>(until - wall_now());
     co_await pause->wait_until(steady::now() + left);
   }
-  if (!stopping_ && !run->executing()) wait_for_room(run);
+  if (!stopping_ && !run->executing()) co_await start_waiting(run);
 }
 
 // ---- starting ----
@@ -322,6 +316,11 @@ void job_runs::wait_for_room(const std::shared_ptr<live_run>& run) {
     self->count(run->record().overlap_key, 1, -1);
     self->changed_->notify();  // an interval waits until nothing of it waits
     if (run->executing()) return;  // it was cancelled while it waited: on its way out
+    if (run->record().retry_at.value_or(timestamp{}) > wall_now()) {  // taken over; it keeps its room, as any pause does
+      const auto pause = found->second.pause = std::make_shared<runtime::wakeup>(self->around_.where.control);
+      in_background(self->around_.where.control, "pause of run " + run->record().id, self->wait_for_retry(run, pause));
+      return;
+    }
     if (self->starts_unstored(found->second)) {
       const attempt_start start{run->record().attempt + 1, wall_now()};
       run->start_is_unstored(start);
@@ -431,6 +430,8 @@ bool job_runs::ask(queue_entry entry, std::function<void()> granted) {
   entry.job = name_;
   entry.pools = definition().pools;
   entry.priority = definition().priority;
+  // Runs of an earlier life of the daemon have claimed what came before, however long these events have waited.
+  entry.since = std::max(entry.since, latest_taken_over_);
   if (stopping_) return false;
   if (around_.room.enter(entry)) return true;
   around_.room.wait(std::move(entry), std::move(granted));

@@ -114,6 +114,7 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   std::map<std::string, held> held_;                   // by run id
   std::map<std::string, key_load> loads_;                  // by overlap key
   std::int64_t running_ = 0, waiting_ = 0;             // sums of loads_
+  timestamp latest_taken_over_{};                      // when the newest run was made that is of an earlier life
   bool stopping_ = false;
 };
 

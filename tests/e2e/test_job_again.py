@@ -2,6 +2,7 @@
 that tells what happened."""
 import concurrent.futures
 import json
+import os
 
 import pytest
 
@@ -275,3 +276,60 @@ def test_the_timeline_tells_of_interruptions_and_cancelling(start_daemon):
     assert what == ["running", "interrupted", "running", "cancelled"], run["timeline"]
     assert detail[-1] == "cancelled by request"
     assert json.dumps(run).count("interrupted") >= 1 and run["interruptions"] == 1
+
+
+# ---- after a crash, what came first goes first ----
+
+def test_events_that_wait_do_not_overtake_the_run_that_a_crash_has_cut_off(start_daemon, tmp_path):
+    """Not even where the run waits for room at the next start, and the events are older than the run."""
+    definition = """
+name: shop
+max_active: %d
+topics: {orders: {}}
+jobs:
+  busy: {run: [cat, busy]}
+  load: {trigger: {topic: orders, max_events: 1, max_wait: 1s}, run: [sh, -c, "cat >> seen; cat gate"]}
+"""
+    file = tmp_path / "shop.yaml"
+    file.write_text(definition % 2)
+    daemon = start_daemon(tmp_path)
+    work = daemon.work("shop")
+    work.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(work / "busy")
+    os.mkfifo(work / "gate")
+    busy = daemon.trigger("shop", "busy").json["id"]
+    daemon.publish("orders", [{"n": 1}, {"n": 2}])
+    def seen():
+        file = work / "seen"
+        return [json.loads(line)["n"] for line in file.read_text().splitlines()] if file.exists() else []
+
+    wait_until(lambda: seen() == [1], "the first event in its program")
+    daemon.kill9()
+    file.write_text(definition % 1)
+    daemon.start()
+    first = daemon.runs("shop", "load")[0]
+    assert first["state"] == "queued", first
+    (work / "gate").unlink()
+    (work / "gate").touch()
+    daemon.cancel(busy)
+    daemon.wait_for_runs("shop", "load", 2)
+    assert seen() == [1, 1, 2]
+
+
+def test_a_pause_between_attempts_keeps_its_place_across_a_crash(start_daemon):
+    daemon = start_daemon({"shop": shop("""
+run: [sh, -c, "echo $PENSTOCK_PARAM_WHO >> seen; exit $PENSTOCK_PARAM_CODE"]
+retry: {attempts: 2, backoff: 1h}
+""")})
+    first = daemon.trigger("shop", "work", {"params": {"who": "a", "code": 1}}).json["id"]
+    wait_until(lambda: daemon.run(first)["state"] == "retrying", "the pause")
+    second = daemon.trigger("shop", "work", {"params": {"who": "b", "code": 0}}).json["id"]
+    assert daemon.run(second)["waiting_reason"] == "another run of this job is active"
+    daemon.kill9()
+    daemon.start()
+    assert daemon.run(first)["waiting_reason"].startswith("attempt 2 of 2 at")
+    assert daemon.run(second)["waiting_reason"] == "another run of this job is active"
+    assert lines(daemon, "seen") == ["a"]
+    daemon.cancel(first)
+    assert daemon.wait_for_run(second)["state"] == "succeeded"
+    assert lines(daemon, "seen") == ["a", "b"]
