@@ -34,9 +34,23 @@ api::~api() = default;
 
 std::uint16_t api::listen(const std::string& host, std::uint16_t port) { return server_.listen(host, port); }
 
-void api::set_ready() { context_->now = phase::ready; }
+listen_address api::listen(const listen_address& where, const socket_permissions& permissions) {
+  return server_.listen(where, permissions);
+}
 
-void api::announce_stop() { context_->now = phase::stopping; }
+listen_address api::inherit(int listening, bool tls) { return server_.inherit(listening, tls); }
+
+void api::use_tls(std::shared_ptr<asio::ssl::context> context) { server_.use_tls(std::move(context)); }
+
+void api::set_ready() {
+  context_->now = phase::ready;
+  server_.accept_inherited();
+}
+
+void api::announce_stop() {
+  context_->now = phase::stopping;
+  server_.leave_inherited();
+}
 
 asio::awaitable<std::size_t> api::stop(std::chrono::nanoseconds limit) {
   announce_stop();

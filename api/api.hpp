@@ -34,11 +34,15 @@ class api {
   // Binds and listens; port 0 takes a free one. Returns the port. Throws std::runtime_error naming the
   // address.
   std::uint16_t listen(const std::string& host, std::uint16_t port);
+  // As those of `server`.
+  listen_address listen(const listen_address& where, const socket_permissions& permissions);
+  listen_address inherit(int listening, bool tls);
+  void use_tls(std::shared_ptr<asio::ssl::context> context);
 
-  // The domain has started: /readyz answers 200.
+  // The domain has started: /readyz answers 200, and what waits in inherited sockets is served.
   void set_ready();
   // /readyz answers 503, so that load balancers look elsewhere, and so does what would change something;
-  // connections are still taken and what only reads is served.
+  // connections are still taken and what only reads is served. Those to inherited sockets wait for the next daemon.
   void announce_stop();
   // Takes no more connections, lets running requests finish, ends streams. Returns how many connections had
   // to be cut off after `limit`.

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/gzip.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
 #include "api/parameters.hpp"
@@ -157,7 +158,7 @@ asio::awaitable<response> post_pipeline(request& r, context& c) {
 
 asio::awaitable<response> put_pipeline(request& r, context& c) {
   const std::string& name = r.parameter("name");
-  scheduler::apply_request wanted{.name = name, .if_match = std::string(r.header_value("if-match"))};
+  scheduler::apply_request wanted{.name = name, .if_match = plain_etag(r.header_value("if-match"))};
   if (const std::string_view none = r.header_value("if-none-match"); !none.empty()) {
     if (none != "*") co_return problem_response(error{errc::malformed, "If-None-Match takes only * here"});
     // RFC 9110 section 13.1.2: 412 when it exists, where POST answers 409.
@@ -228,7 +229,7 @@ asio::awaitable<response> rollback_pipeline(request& r, context& c) {
   if (!revision) co_return problem_response(revision.error());
   scheduler::rollback_request wanted{.name = r.parameter("name"),
                                      .revision = *revision,
-                                     .if_match = std::string(r.header_value("if-match")),
+                                     .if_match = plain_etag(r.header_value("if-match")),
                                      .dry_run = *dry_run};
   const auto answer = co_await c.supervisor.rollback(std::move(wanted));
   if (!answer) co_return problem_response(answer.error());
@@ -237,7 +238,7 @@ asio::awaitable<response> rollback_pipeline(request& r, context& c) {
 
 asio::awaitable<response> delete_pipeline(request& r, context& c) {
   const auto done =
-      co_await c.supervisor.remove(r.parameter("name"), std::string(r.header_value("if-match")));
+      co_await c.supervisor.remove(r.parameter("name"), plain_etag(r.header_value("if-match")));
   if (!done) co_return problem_response(done.error());
   co_return response{.status = 204};
 }

@@ -70,6 +70,7 @@ struct request {
   std::string body;  // room for runtime::padding is reserved, so that making a buffer of it moves
   std::string id;    // X-Request-Id, the client's or made here
   interruption interrupted;
+  bool trusted_peer = false;  // came over a Unix socket's file, whose permissions have let it in; of the whole connection
 
   // The first header of that name, whatever its case; empty when there is none.
   std::string_view header_value(std::string_view name) const;

@@ -36,18 +36,33 @@ http_method method_of(http::verb v) {
   }
 }
 
-// RFC 9112 section 3.2.2: a server accepts the absolute form; whose host it names does not matter here.
-std::string_view without_authority(std::string_view target) {
+// RFC 9112 section 3.2.2: a server accepts the absolute form. Nothing: it is neither that nor a path nor "*".
+std::optional<std::string_view> path_of(std::string_view target, std::string_view& authority) {
+  if (target.starts_with('/') || target == "*") return target;
   const std::size_t scheme = target.find("://");
-  if (target.starts_with('/') || scheme == std::string_view::npos) return target;
-  const std::size_t path = target.find('/', scheme + 3);
-  return path == std::string_view::npos ? "/" : target.substr(path);
+  if (scheme == std::string_view::npos) return std::nullopt;
+  const std::string_view name = target.substr(0, scheme);
+  if (!same_letters(name, "http") && !same_letters(name, "https")) return std::nullopt;
+  const std::string_view rest = target.substr(scheme + 3);
+  const std::size_t path = rest.find_first_of("/?");
+  authority = rest.substr(0, path);
+  if (authority.empty() || (path != std::string_view::npos && rest[path] == '?')) return std::nullopt;
+  return path == std::string_view::npos ? "/" : rest.substr(path);
+}
+
+// Where the value begins in the line that begins with `name`, if it does: a value that was folded over lines (RFC 9112 section
+// 5.2) lies elsewhere, for Beast has put it together.
+bool on_one_line(std::string_view name, std::string_view value) {
+  const char* at = name.data() + name.size() + 1;
+  while (*at == ' ' || *at == '\t') ++at;
+  return value.empty() ? *at == '\r' && at[2] != ' ' && at[2] != '\t' : at == value.data();
 }
 
 }  // namespace
 
-request_parser::request_parser(request& out, std::vector<place>& places, std::uint32_t header_bytes)
-    : out_(out), places_(places) {
+request_parser::request_parser(request& out, std::vector<place>& places, std::uint32_t header_bytes,
+                               std::size_t target_bytes)
+    : out_(out), places_(places), target_bytes_(target_bytes) {
   places_.clear();
   header_limit(header_bytes);
   body_limit(boost::none);  // the route decides, once it is known: limit_body_to
@@ -58,15 +73,23 @@ std::size_t request_parser::keep(string_view text) {
   return out_.head.size() - text.size();
 }
 
-void request_parser::on_request_impl(verb method, string_view, string_view target, int version, error_code&) {
+void request_parser::on_request_impl(verb method, string_view, string_view target, int version, error_code& ec) {
   out_.method = method_of(method);
   out_.version = version;
-  keep(target);
   target_size_ = target.size();
+  if (target_size_ > target_bytes_) {
+    ec = http::error::header_limit;
+    return;
+  }
+  keep(target);
 }
 
 void request_parser::on_field_impl(field name, string_view text, string_view value, error_code& ec) {
   if (in_body_) return;
+  if (!on_one_line({text.data(), text.size()}, {value.data(), value.size()})) {
+    ec = http::error::bad_obs_fold;
+    return;
+  }
   if (name == field::host) ++hosts_;
   if (name == field::content_length &&
       (std::exchange(length_given_, true) || value.find(',') != value.npos)) {
@@ -78,13 +101,20 @@ void request_parser::on_field_impl(field name, string_view text, string_view val
 }
 
 // `head` grows no more: now the views may be made.
-void request_parser::on_header_impl(error_code&) {
+void request_parser::on_header_impl(error_code& ec) {
   const std::string_view head = out_.head;
   for (const place& p : places_) {
     out_.headers.push_back({head.substr(p.name, p.name_size), head.substr(p.value, p.value_size)});
   }
   out_.target = head.substr(0, target_size_);
-  const std::string_view origin = without_authority(out_.target);
+  std::string_view authority;
+  const auto path = path_of(out_.target, authority);
+  // An authority that differs from Host is one that somebody on the way may have gone by.
+  if (!path || (!authority.empty() && !same_letters(authority, out_.header_value("host")))) {
+    ec = http::error::bad_target;
+    return;
+  }
+  const std::string_view origin = *path;
   const std::size_t mark = origin.find('?');
   out_.path = origin.substr(0, mark);
   if (mark != std::string_view::npos) out_.query_text = origin.substr(mark + 1);

@@ -23,13 +23,16 @@ class request_parser final : public boost::beast::http::basic_parser<true> {
     std::size_t name, name_size, value, value_size;
   };
 
-  // `places` is working memory, which the owner keeps from message to message.
-  request_parser(request& out, std::vector<place>& places, std::uint32_t header_bytes);
+  // `places` is working memory, which the owner keeps from message to message. A target beyond `target_bytes` fails with
+  // http::error::header_limit.
+  request_parser(request& out, std::vector<place>& places, std::uint32_t header_bytes, std::size_t target_bytes);
 
   // From now on a body beyond `bytes` fails with http::error::body_limit, before it is stored.
   void limit_body_to(std::size_t bytes) { body_limit_bytes_ = bytes; }
   // How many Host headers there were: HTTP/1.1 wants exactly one.
   int hosts() const { return hosts_; }
+  // After header_limit: it was reached within the request line.
+  bool target_too_long() const { return target_size_ == 0 || target_size_ > target_bytes_; }
   bool head_done() const { return is_header_done(); }
   bool whole() const { return is_done(); }
 
@@ -54,6 +57,7 @@ class request_parser final : public boost::beast::http::basic_parser<true> {
 
   request& out_;
   std::vector<place>& places_;
+  const std::size_t target_bytes_;
   std::size_t target_size_ = 0;
   std::size_t body_limit_bytes_ = 0;
   std::size_t expected_body_ = 0;

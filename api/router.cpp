@@ -107,6 +107,7 @@ std::string router::allowed_methods(const std::vector<std::string_view>& parts) 
     allow += token(e.method);
     if (e.method == http_method::get) allow += ", HEAD";
   }
+  if (!allow.empty()) allow += ", OPTIONS";
   return allow;
 }
 

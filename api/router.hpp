@@ -22,7 +22,7 @@ class router {
   struct match {
     outcome what = outcome::not_found;
     std::size_t index = 0;  // found: of the pattern, in the order they were added
-    std::string allow{};    // method_not_allowed: for the Allow header, "GET, HEAD, POST"
+    std::string allow{};    // method_not_allowed: for the Allow header, "GET, HEAD, POST, OPTIONS"
     std::string detail{};   // not_found, method_not_allowed, bad_path: in words, with the nearest route
   };
 

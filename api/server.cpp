@@ -8,6 +8,7 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <fmt/chrono.h>
 #include <spdlog/spdlog.h>
@@ -32,41 +33,53 @@ constexpr std::string_view busy =
     "Connection: close\r\n\r\n"
     R"({"type":"/problems/unavailable","title":"Unavailable","status":503,"detail":"too many connections"})";
 
-void refuse(tcp::socket& socket) {
+void refuse(connection::socket& socket) {
   boost::system::error_code ignored;
   socket.non_blocking(true, ignored);
   socket.write_some(asio::buffer(busy), ignored);
-  socket.shutdown(tcp::socket::shutdown_send, ignored);
+  socket.shutdown(connection::socket::shutdown_send, ignored);
   // What the client has sent by now is taken off the socket, or closing it would reset the connection.
   std::array<char, 4096> unread;
   while (socket.read_some(asio::buffer(unread), ignored) > 0) {
   }
 }
 
-asio::awaitable<void> accept_connections(std::shared_ptr<server_core> core, tcp::acceptor& acceptor) {
-  for (;;) {
-    tcp::socket socket(core->executor);
-    const auto [failure] = co_await acceptor.async_accept(socket, asio::as_tuple(asio::use_awaitable));
-    if (core->stopping || failure == asio::error::operation_aborted) co_return;
-    if (failure) {
+void admit(const std::shared_ptr<server_core>& core, const listen_address& from, connection::socket socket) {
+  if (core->sessions.size() >= core->options.connections) {
+    ++core->refused;
+    if (!from.tls) refuse(socket);
+    return;
+  }
+  boost::system::error_code ignored;
+  if (!from.is_unix()) {
+    socket.set_option(tcp::no_delay(true), ignored);
+    socket.set_option(asio::socket_base::keep_alive(true), ignored);  // notices a peer that vanished behind a stream
+  }
+  socket.non_blocking(true, ignored);
+  std::make_shared<session>(core, std::move(socket), from.tls ? core->tls.get() : nullptr)->start();
+}
+
+// Until the listener is closed. A connection that was accepted at that very moment is served, too.
+asio::awaitable<void> accept_connections(std::shared_ptr<server_core> core, std::shared_ptr<listener> from) {
+  while (from->acceptor().is_open()) {
+    connection::socket socket(core->executor);
+    const auto [failure] = co_await from->acceptor().async_accept(socket, asio::as_tuple(asio::use_awaitable));
+    if (!failure) {
+      admit(core, from->address(), std::move(socket));
+    } else if (from->acceptor().is_open()) {
       // Mostly the process has no file descriptor left; one becomes free when a connection ends.
       spdlog::warn("cannot accept a connection: {}", failure.message());
       asio::steady_timer pause(core->executor, accept_pause);
       co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
-      continue;
     }
-    if (core->sessions.size() >= core->options.connections) {
-      ++core->refused;
-      refuse(socket);
-      continue;
-    }
-    boost::system::error_code ignored;
-    socket.set_option(tcp::no_delay(true), ignored);
-    socket.set_option(tcp::socket::keep_alive(true),
-                      ignored);  // notices a peer that vanished behind a stream
-    socket.non_blocking(true, ignored);
-    std::make_shared<session>(core, std::move(socket))->start();
   }
+  co_return;
+}
+
+void begin_accepting(const std::shared_ptr<server_core>& core, const std::shared_ptr<listener>& from) {
+  asio::co_spawn(core->executor, accept_connections(core, from), [from](std::exception_ptr failure) {
+    if (failure) spdlog::critical("the server accepts no more connections at {}", from->address().shown());
+  });
 }
 
 }  // namespace
@@ -113,9 +126,15 @@ void server_core::sweep() {
 }
 
 void server_core::close_listeners() {
-  boost::system::error_code ignored;
-  for (const auto& listener : listeners) listener->close(ignored);
+  for (const auto& one : listeners) one->close();
   listeners.clear();
+}
+
+void server_core::close_inherited_listeners() {
+  for (const auto& one : listeners) {
+    if (one->inherited()) one->close();
+  }
+  std::erase_if(listeners, [](const auto& one) { return one->inherited(); });
 }
 
 void server_core::count(const route* to, http_method method, int status) {
@@ -143,26 +162,32 @@ server::server(asio::any_io_executor control, std::vector<route> routes, server_
 server::~server() { core_->close_listeners(); }
 
 std::uint16_t server::listen(const std::string& host, std::uint16_t port) {
-  const std::string shown = host + ":" + std::to_string(port);
-  try {
-    tcp::resolver resolver(core_->executor);
-    const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive);
-    const tcp::endpoint endpoint = found.begin()->endpoint();
-    auto acceptor = std::make_shared<tcp::acceptor>(core_->executor);
-    acceptor->open(endpoint.protocol());
-    acceptor->set_option(tcp::acceptor::reuse_address(true));
-    acceptor->bind(endpoint);
-    acceptor->listen(backlog);
-    core_->listeners.push_back(acceptor);
-    asio::co_spawn(core_->executor, accept_connections(core_, *acceptor),
-                   [acceptor](std::exception_ptr failure) {
-                     if (failure) spdlog::critical("the server accepts no more connections");
-                   });
-    return acceptor->local_endpoint().port();
-  } catch (const boost::system::system_error& e) {
-    throw std::runtime_error("cannot listen on " + shown + ": " + e.code().message());
+  return listen(listen_address{.host = host, .port = port}).port;
+}
+
+listen_address server::listen(const listen_address& where, const socket_permissions& permissions) {
+  if (where.tls && !core_->tls) throw std::logic_error("TLS without a certificate");
+  const auto made = std::make_shared<listener>(core_->executor, where, permissions);
+  core_->listeners.push_back(made);
+  begin_accepting(core_, made);
+  return made->address();
+}
+
+listen_address server::inherit(int listening, bool tls) {
+  if (tls && !core_->tls) throw std::logic_error("TLS without a certificate");
+  core_->listeners.push_back(std::make_shared<listener>(core_->executor, listening, tls));
+  return core_->listeners.back()->address();
+}
+
+void server::accept_inherited() {
+  for (const auto& one : core_->listeners) {
+    if (one->inherited()) begin_accepting(core_, one);
   }
 }
+
+void server::leave_inherited() { core_->close_inherited_listeners(); }
+
+void server::use_tls(std::shared_ptr<asio::ssl::context> context) { core_->tls = std::move(context); }
 
 asio::awaitable<std::size_t> server::stop(std::chrono::nanoseconds limit) {
   const std::shared_ptr<server_core> core = core_;  // the server may be gone before this ends

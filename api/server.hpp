@@ -19,12 +19,18 @@
 #include <boost/asio/awaitable.hpp>
 
 #include "api/http.hpp"
+#include "api/listen_address.hpp"
+
+namespace boost::asio::ssl {
+class context;
+}
 
 namespace penstock::api {
 
 struct server_options {
   std::size_t connections = 1024;  // beyond: 503 and closed
   std::size_t header_bytes = 16 << 10;
+  std::size_t target_bytes = 8 << 10;  // of the request line; beyond: 414
   std::size_t body_bytes = 1 << 20;
   std::size_t event_body_bytes = 16 << 20;   // of routes that take events
   std::size_t bodies_in_memory = 256 << 20;  // of all connections together; beyond: 503
@@ -78,6 +84,15 @@ class server {
   // Binds and listens; `host` is a name or an address, port 0 takes a free one. Returns the port. May be
   // called for several addresses. Throws std::runtime_error that names the address.
   std::uint16_t listen(const std::string& host, std::uint16_t port);
+  // The same for any kind of address; returns it with its port. TLS needs use_tls() first.
+  listen_address listen(const listen_address& where, const socket_permissions& permissions = {});
+  // A listening socket that another process has made and keeps. Connections wait in it until accept_inherited(), and again
+  // from leave_inherited() on, for the next daemon: while one daemon replaces another nobody is refused.
+  listen_address inherit(int listening, bool tls);
+  void accept_inherited();
+  void leave_inherited();
+  // For connections from now on; those that are open keep what they began with.
+  void use_tls(std::shared_ptr<asio::ssl::context> context);
 
   // Stops accepting, closes idle connections, tells streams and waiting requests to end, and returns when all
   // connections have ended; those that have not after `limit` are cut off and counted in the answer.

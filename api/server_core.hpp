@@ -16,12 +16,16 @@
 #include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include "api/listener.hpp"
 #include "api/router.hpp"
 #include "api/server.hpp"
 #include "runtime/wakeup.hpp"
+
+namespace boost::asio::ssl {
+class context;
+}
 
 namespace penstock::api {
 
@@ -37,6 +41,7 @@ struct server_core : std::enable_shared_from_this<server_core> {
   // A session must have made progress by `deadline`.
   void expect_by(clock::time_point deadline);
   void close_listeners();
+  void close_inherited_listeners();
   void count(const route* to, http_method method, int status);
   // For the Date header; made once a second.
   const std::string& date();
@@ -46,7 +51,8 @@ struct server_core : std::enable_shared_from_this<server_core> {
   const std::vector<route> routes;
   router paths;
   std::unordered_set<session*> sessions;
-  std::vector<std::shared_ptr<asio::ip::tcp::acceptor>> listeners;
+  std::vector<std::shared_ptr<listener>> listeners;
+  std::shared_ptr<asio::ssl::context> tls;  // for connections from now on; null: none speaks TLS
   std::size_t body_bytes = 0;  // held by all requests now
   bool stopping = false;
   std::int64_t refused = 0;                                       // connections beyond the limit

@@ -6,20 +6,22 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/status.hpp>
 #include <spdlog/spdlog.h>
 
+#include "api/gzip.hpp"
 #include "api/problem.hpp"
 #include "config/field.hpp"
 #include "config/in_quotes.hpp"
+#include "runtime/event.hpp"
 #include "runtime/ulid.hpp"
 
 namespace penstock::api {
 
 namespace http = boost::beast::http;
-using tcp = asio::ip::tcp;
 
 namespace {
 
@@ -30,6 +32,9 @@ constexpr std::size_t small_body =
     64 << 10;  // of a refused request: read and dropped, so the connection lives on
 constexpr std::size_t joined_body = 16 << 10;  // of a response: sent in one piece with its head
 constexpr std::size_t most_pipelined = 64 << 10;
+constexpr std::size_t worth_packing = 1 << 10;  // of a response: sent in gzip to who takes it
+constexpr std::chrono::milliseconds last_chance{250};  // for a new connection's first request when the server stops
+constexpr const char* all_methods = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
 bool fit_for_a_log(std::string_view id) {
   return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
@@ -53,15 +58,23 @@ void advance(std::array<asio::const_buffer, 3>& data, std::size_t bytes) {
   }
 }
 
+// 501 and 505 are answers to what a client did: nothing is wrong inside, so the log need not tell.
+response not_known(int status, std::string_view type, const std::string& detail) {
+  response r = problem_response(status, type, detail);
+  r.cause.clear();
+  return r;
+}
+
 std::string chunk_head(std::size_t size) { return fmt::format("{:x}\r\n", size); }
 
 }  // namespace
 
-session::session(std::shared_ptr<server_core> core, tcp::socket socket)
+session::session(std::shared_ptr<server_core> core, connection::socket accepted, asio::ssl::context* tls)
     : core_(std::move(core)),
-      socket_(std::move(socket)),
+      socket_(std::move(accepted), tls),
       watch_ended_(std::make_shared<runtime::wakeup>(core_->executor)) {
   request_.interrupted = interruption([this] { watch(); });
+  request_.trusted_peer = socket_.is_local();
   core_->enter(*this);
 }
 
@@ -83,7 +96,12 @@ void session::start() {
 
 void session::stop() {
   boost::system::error_code ignored;
-  if (stage_ == stage::idle) socket_.cancel(ignored);
+  // Who has just connected is about to send a request.
+  if (stage_ == stage::idle && first_) {
+    deadline_in(last_chance);
+  } else if (stage_ == stage::idle) {
+    socket_.cancel(ignored);
+  }
   request_.interrupted.raise();
 }
 
@@ -113,8 +131,18 @@ session::clock::time_point session::deadline_in(std::chrono::milliseconds time) 
 // ---- one connection, request by request ----
 
 asio::awaitable<void> session::run(std::shared_ptr<session> self) {
-  for (bool open = true; open;) open = co_await self->serve_one();
+  bool open = true;
+  if (self->socket_.is_tls()) open = co_await self->shake_hands();
+  while (open) open = co_await self->serve_one();
   co_await self->linger();
+}
+
+asio::awaitable<bool> session::shake_hands() {
+  deadline_in(core_->options.header_timeout);
+  const connection::handshake_end end = co_await socket_.handshake();
+  no_deadline();
+  unread_ = end == connection::handshake_end::http_instead;
+  co_return end == connection::handshake_end::done;
 }
 
 asio::awaitable<bool> session::serve_one() {
@@ -129,6 +157,8 @@ asio::awaitable<bool> session::serve_one() {
     reply = refusal(head);
   }
   no_deadline();
+  if (!reply.headers.empty()) answer_unchanged(reply);
+  if (reply.body.size() >= worth_packing && !reply.stream) co_await pack(reply);
   std::shared_ptr<websocket_line> line;
   if (reply.messages) line = co_await become_websocket(reply);
   core_->count(route_, request_.method, reply.status);
@@ -151,10 +181,11 @@ session::clock::time_point session::begin_request() {
   request_.clear();
   if (request_.body.capacity() > body_piece) request_.body = {};
   if (buffer_.size() == 0 && buffer_.capacity() > head_piece) buffer_ = {};
-  parser_.emplace(request_, places_, static_cast<std::uint32_t>(core_->options.header_bytes));
+  parser_.emplace(request_, places_, static_cast<std::uint32_t>(core_->options.header_bytes), core_->options.target_bytes);
   route_ = nullptr;
   const bool started = buffer_.size() > 0;
   stage_ = started ? stage::head : stage::idle;
+  if (core_->stopping && !started) return deadline_in(last_chance);
   return deadline_in(started || first_ ? core_->options.header_timeout : core_->options.idle_timeout);
 }
 
@@ -169,6 +200,10 @@ asio::awaitable<response> session::answer() {
     if (body != read_end::complete) co_return refusal(body);
   }
   no_deadline();
+  if (packed_body_ && !request_.body.empty()) {
+    refused = co_await unpack_body();
+    if (refused) co_return std::move(*refused);
+  }
   std::string cause;
   try {
     co_return co_await route_->handle(request_);
@@ -184,8 +219,9 @@ asio::awaitable<session::read_end> session::read_body() {
   // RFC 9110 section 10.1.1: the client waits for this before it sends; not when it has begun already.
   if (request_.version == 11 && request_.body.empty() && !request_.header_value("expect").empty()) {
     const std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
-    pieces data{asio::buffer(go_on)};
-    if (!write_now(data) || asio::buffer_size(data) > 0) co_return read_end::closed;
+    const pieces data{asio::buffer(go_on)};
+    const bool sent = co_await write(data);
+    if (!sent) co_return read_end::closed;
   }
   stage_ = stage::body;
   deadline_in(core_->options.body_timeout);
@@ -193,6 +229,26 @@ asio::awaitable<session::read_end> session::read_body() {
   stage_ = stage::busy;
   co_return body;
 }
+
+// In slices, and never more than may be held: a small body can hide a huge one.
+asio::awaitable<std::optional<response>> session::unpack_body() {
+  const std::string packed = std::exchange(request_.body, {});
+  gzip_unpacker unpacker(packed, request_.body, body_limit_, runtime::padding);
+  for (;;) {
+    const gzip_unpacker::state now = unpacker.go_on();
+    if (now == gzip_unpacker::state::broken)
+      co_return problem_response(error{errc::malformed, "the body is not what Content-Encoding says: gzip, whole"});
+    if (now == gzip_unpacker::state::too_large)
+      co_return problem_response(error{errc::too_large, "unpacked, the body has more than " + std::to_string(body_limit_) + " bytes"});
+    if (!hold_body(packed.size() + request_.body.size()))
+      co_return problem_response(error{errc::unavailable, "too many large requests at once", {}, 1});
+    if (now == gzip_unpacker::state::done) break;
+    co_await let_others_work();
+  }
+  co_return std::nullopt;
+}
+
+asio::awaitable<void> session::let_others_work() { co_await asio::post(core_->executor, asio::use_awaitable); }
 
 // ---- reading ----
 
@@ -226,7 +282,7 @@ session::read_end session::feed(bool (request_parser::*reached)() const, bool& f
       failure = http::error::header_limit;
     }
     failure_ = failure;
-    if (failure || !hold_body()) return read_end::bad;
+    if (failure || !hold_body(request_.body.size())) return read_end::bad;
     if (((*parser_).*reached)()) return read_end::complete;
   }
   finished = false;
@@ -234,9 +290,9 @@ session::read_end session::feed(bool (request_parser::*reached)() const, bool& f
 }
 
 // Counts the body's memory; false when all connections together hold too much.
-bool session::hold_body() {
-  const std::size_t more = request_.body.size() - held_body_;
-  if (more == 0) return true;
+bool session::hold_body(std::size_t bytes) {
+  if (bytes <= held_body_) return true;
+  const std::size_t more = bytes - held_body_;
   if (core_->body_bytes + more > core_->options.bodies_in_memory) return false;
   core_->body_bytes += more;
   held_body_ += more;
@@ -272,13 +328,25 @@ std::optional<response> session::check_message() {
   }
   const std::string_view coding = request_.header_value("transfer-encoding");
   if (!coding.empty() && (request_.version == 10 || !same_letters(coding, "chunked"))) {
-    return problem_response(501, "not_supported",
+    return not_known(501, "not_supported",
                             "the only transfer coding known here is chunked, in HTTP/1.1");
   }
   return std::nullopt;
 }
 
+response session::options(const std::string& allow) const {
+  response r{.status = 204};
+  r.headers.emplace_back("Allow", allow);
+  return r;
+}
+
 std::optional<response> session::find_route() {
+  if (request_.method == http_method::other)
+    return not_known(501, "not_supported", std::string("the methods known here are ") + all_methods);
+  if (request_.path == "*") {
+    if (request_.method == http_method::options) return options(all_methods);
+    return problem_response(error{errc::malformed, "* is a target of OPTIONS only"});
+  }
   const router::match found = core_->paths.find(request_.method, request_.path, request_.parameters);
   switch (found.what) {
     case router::outcome::found:
@@ -291,6 +359,7 @@ std::optional<response> session::find_route() {
     case router::outcome::method_not_allowed:
       break;
   }
+  if (request_.method == http_method::options) return options(found.allow);
   response r = problem_response(405, "method_not_allowed", found.detail);
   r.headers.emplace_back("Allow", found.allow);
   return r;
@@ -319,6 +388,7 @@ std::optional<response> session::check_query() {
 std::optional<response> session::check_body() {
   const endpoint_rules& rules = route_->rules;
   const std::size_t limit = rules.takes_events ? core_->options.event_body_bytes : core_->options.body_bytes;
+  body_limit_ = limit;
   parser_->limit_body_to(limit);
   const auto length = parser_->content_length();
   if (length && *length > limit) {
@@ -329,15 +399,21 @@ std::optional<response> session::check_body() {
     return problem_response(411, "length_required",
                             "a body is needed here, with Content-Length or in chunks");
   }
-  const std::string_view coding = request_.header_value("content-encoding");
-  if (!coding.empty() && !same_letters(coding, "identity")) {
-    return problem_response(error{errc::unsupported_media, "compressed bodies are not read here"});
-  }
+  if (auto refused = check_coding()) return refused;
   const std::string_view expect = request_.header_value("expect");
   if (!expect.empty() && !same_letters(expect, "100-continue")) {
     return problem_response(417, "expectation_failed", "the only expectation known here is 100-continue");
   }
   return std::nullopt;
+}
+
+std::optional<response> session::check_coding() {
+  const std::string_view coding = request_.header_value("content-encoding");
+  packed_body_ = same_letters(coding, "gzip") || same_letters(coding, "x-gzip");
+  if (packed_body_ || coding.empty() || same_letters(coding, "identity")) return std::nullopt;
+  response r = problem_response(error{errc::unsupported_media, "of content codings only gzip is read here, once"});
+  r.headers.emplace_back("Accept-Encoding", "gzip");  // RFC 9110 section 15.5.16
+  return r;
 }
 
 response session::refusal(read_end why) {
@@ -351,13 +427,17 @@ response session::refusal(read_end why) {
   if (!failure_) return problem_response(error{errc::unavailable, "too many large requests at once", {}, 1});
   if (failure_ == http::error::body_limit)
     return problem_response(error{errc::too_large, "the body is too large"});
+  if (failure_ == http::error::header_limit && parser_->target_too_long()) {
+    return problem_response(414, "target_too_long",
+                            "the request line's target is longer than " + std::to_string(core_->options.target_bytes) + " bytes");
+  }
   if (failure_ == http::error::header_limit) {
     return problem_response(
         431, "header_too_large",
         "the header is larger than " + std::to_string(core_->options.header_bytes) + " bytes");
   }
   if (failure_ == http::error::bad_version) {
-    return problem_response(505, "version_not_supported", "this server speaks HTTP/1.1 and HTTP/1.0");
+    return not_known(505, "version_not_supported", "this server speaks HTTP/1.1 and HTTP/1.0");
   }
   return problem_response(400, "malformed", "not an HTTP request: " + failure_.message());
 }
@@ -398,6 +478,32 @@ void session::write_head(const response& reply, bool keep, bool chunked) {
     out_ += "Connection: keep-alive\r\n";
   }
   out_ += "\r\n";
+}
+
+// RFC 9110 section 13.2.2: who has it already is told so instead.
+void session::answer_unchanged(response& reply) const {
+  if (reply.status != 200 || (request_.method != http_method::get && request_.method != http_method::head)) return;
+  const std::string_view known = request_.header_value("if-none-match");
+  if (known.empty()) return;
+  const auto tag = std::find_if(reply.headers.begin(), reply.headers.end(), [](const auto& h) { return h.first == "ETag"; });
+  if (tag == reply.headers.end() || !names_etag(known, tag->second)) return;
+  reply.status = 304;
+  reply.body.clear();
+}
+
+// Large enough answers go in gzip to who takes it. In slices, at the fastest level, so that nobody else waits long.
+asio::awaitable<void> session::pack(response& reply) {
+  reply.headers.emplace_back("Vary", "Accept-Encoding");
+  if (!accepts_gzip(request_.header_value("accept-encoding"))) co_return;
+  gzip_packer packer(reply.body);
+  while (!packer.go_on()) co_await let_others_work();
+  std::string packed = packer.take();
+  if (packed.size() >= reply.body.size()) co_return;
+  reply.body = std::move(packed);
+  for (auto& [name, value] : reply.headers) {
+    if (name == "ETag") value = packed_etag(value);
+  }
+  reply.headers.emplace_back("Content-Encoding", "gzip");
 }
 
 session::sending session::begin_sending(const response& reply) {
@@ -482,16 +588,11 @@ asio::awaitable<bool> session::write(pieces data) {
 // Closing while bytes are unread would make the kernel send a reset, which can overtake the response; so they
 // are read and dropped for a while (RFC 9112 section 9.6).
 asio::awaitable<void> session::linger() {
-  boost::system::error_code ignored;
-  socket_.shutdown(tcp::socket::shutdown_send, ignored);
-  if (!unread_ || gone_ || !socket_.is_open()) co_return;
+  if (socket_.is_tls() || unread_) deadline_in(core_->options.linger_timeout);
   timed_out_ = false;
-  deadline_in(core_->options.linger_timeout);
-  buffer_.clear();
-  for (;;) {
-    const auto [failure, bytes] = co_await socket_.async_read_some(buffer_.prepare(body_piece), as_result);
-    if (failure || timed_out_) co_return;
-  }
+  co_await socket_.end_sending();
+  if (unread_ && !gone_ && !timed_out_) co_await socket_.drop_input();
+  co_return;
 }
 
 void session::log(const response& reply, clock::time_point started) const {

@@ -17,9 +17,9 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 
+#include "api/connection.hpp"
 #include "api/http.hpp"
 #include "api/request_parser.hpp"
 #include "api/server_core.hpp"
@@ -31,7 +31,8 @@ class session : public std::enable_shared_from_this<session> {
  public:
   using clock = server_core::clock;
 
-  session(std::shared_ptr<server_core> core, asio::ip::tcp::socket socket);
+  // `tls`: null for a plain connection.
+  session(std::shared_ptr<server_core> core, connection::socket accepted, asio::ssl::context* tls);
   ~session();
 
   // Call once, right after construction.
@@ -58,23 +59,30 @@ class session : public std::enable_shared_from_this<session> {
   };
 
   static asio::awaitable<void> run(std::shared_ptr<session> self);
+  asio::awaitable<bool> shake_hands();  // false: it failed
   asio::awaitable<bool> serve_one();  // false: no further request on this connection
   asio::awaitable<response> answer();
 
   asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
   read_end feed(bool (request_parser::*reached)() const, bool& finished);
-  bool hold_body();
+  bool hold_body(std::size_t bytes);
   clock::time_point begin_request();  // returns the time
   asio::awaitable<read_end> read_body();
+  asio::awaitable<std::optional<response>> unpack_body();
+  asio::awaitable<void> let_others_work();
 
   std::optional<response> check_head();
   std::optional<response> check_message();
+  response options(const std::string& allow) const;
   std::optional<response> find_route();
   std::optional<response> check_query();
   std::optional<response> check_body();
+  std::optional<response> check_coding();
   response refusal(read_end why);
   void skip_arrived_body();
 
+  void answer_unchanged(response& reply) const;
+  asio::awaitable<void> pack(response& reply);
   sending begin_sending(const response& reply);
   asio::awaitable<bool> send_rest(response& reply, sending now);
   asio::awaitable<std::shared_ptr<websocket_line>> become_websocket(response& reply);
@@ -94,7 +102,7 @@ class session : public std::enable_shared_from_this<session> {
   void no_deadline() { deadline_ = clock::time_point::max(); }
 
   const std::shared_ptr<server_core> core_;
-  asio::ip::tcp::socket socket_;
+  connection socket_;
   boost::beast::flat_buffer buffer_;
   request request_;
   std::vector<request_parser::place> places_;  // the parser's, kept for its memory
@@ -105,6 +113,8 @@ class session : public std::enable_shared_from_this<session> {
 
   stage stage_ = stage::idle;
   clock::time_point deadline_ = clock::time_point::max();
+  std::size_t body_limit_ = 0;  // of this request
+  bool packed_body_ = false;    // it comes in gzip
   bool first_ = true;  // no request was served yet
   bool timed_out_ = false;
   bool unread_ = false;        // the client may still be sending what nobody reads

@@ -39,10 +39,10 @@ bool proper_key(std::string_view key) {
 
 // Shared by the two coroutines that read and write.
 struct websocket_line {
-  websocket_line(asio::ip::tcp::socket& to, interruption& end)
+  websocket_line(connection& to, interruption& end)
       : socket(to), interrupted(end), reader_ended(std::make_shared<runtime::wakeup>(to.get_executor())) {}
 
-  websocket::stream<asio::ip::tcp::socket&> socket;
+  websocket::stream<connection&> socket;
   interruption& interrupted;
   bool reading = false;
   const std::shared_ptr<runtime::wakeup> reader_ended;
@@ -97,8 +97,8 @@ std::optional<response> handshake_refusal(const request& r) {
   return problem_response(error{errc::malformed, "Sec-WebSocket-Key must be 16 bytes in base64"});
 }
 
-asio::awaitable<std::shared_ptr<websocket_line>> accept_websocket(asio::ip::tcp::socket& socket, request& r) {
-  auto line = std::make_shared<websocket_line>(socket, r.interrupted);
+asio::awaitable<std::shared_ptr<websocket_line>> accept_websocket(connection& below, request& r) {
+  auto line = std::make_shared<websocket_line>(below, r.interrupted);
   line->socket.set_option(websocket::stream_base::timeout{handshake_limit, longest_silence, true});
   line->socket.read_message_max(most_received);
   line->socket.text(true);

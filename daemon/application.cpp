@@ -9,6 +9,7 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <csignal>
@@ -112,18 +113,40 @@ asio::awaitable<void> application::start() {
   limits.connections = static_cast<std::size_t>(settings_.max_connections);
   limits.event_body_bytes = static_cast<std::size_t>(settings_.max_body_bytes);
   api_ = std::make_unique<api::api>(control_.get_executor(), *supervisor_, *services_, components_, limits);
-  const auto wanted = parse_endpoint(settings_.listen).value();
-  const auto port = api_->listen(wanted.host, wanted.port);  // health is answered from here on, the rest when all is live
-  const bool v6 = wanted.host.find(':') != std::string::npos;
-  const std::string bound = (v6 ? "[" + wanted.host + "]" : wanted.host) + ":" + std::to_string(port);
+  const auto listening = listen();  // health is answered from here on, the rest when all is live
 
   started_ = true;
   co_await supervisor_->start(settings_.pipelines);
   if (!settings_.pipelines.empty()) co_await supervisor_->follow_folder(settings_.pipelines);
   api_->set_ready();
-  publish_address(bound);
-  spdlog::info("penstockd {} is ready, listening on http://{}", PENSTOCK_VERSION, bound);
-  manager_.ready("listening on " + bound);
+  publish_address(listening);
+  std::string shown;
+  for (const api::listen_address& one : listening) shown += (shown.empty() ? "" : ", ") + one.shown();
+  spdlog::info("penstockd {} is ready, listening on {}", PENSTOCK_VERSION, shown);
+  manager_.ready("listening on " + shown);
+}
+
+// Those of the settings, or those that systemd has made. Throws std::runtime_error naming the address or the file.
+std::vector<api::listen_address> application::listen() {
+  std::vector<api::listen_address> all;
+  if (!settings_.tls.certificate.empty()) api_->use_tls(api::make_tls_context(settings_.tls));
+  for (const inherited_socket& one : settings_.inherited) all.push_back(api_->inherit(one.fd, one.tls));
+  for (const std::string& text : settings_.listen)
+    all.push_back(api_->listen(api::parse_listen_address(text).value(), settings_.unix_socket));
+  for (const api::listen_address& one : all) {
+    if (!one.tls && !one.stays_here()) spdlog::warn("{} is not encrypted: whoever is on the way can read all that is sent, tokens, too", one.shown());
+  }
+  return all;
+}
+
+// New connections get the new certificate. What cannot be used changes nothing.
+void application::reload_tls() {
+  if (settings_.tls.certificate.empty()) return;
+  try {
+    api_->use_tls(api::make_tls_context(settings_.tls));
+  } catch (const std::exception& e) {
+    spdlog::error("reload: {}; the certificate that was in use stays", e.what());
+  }
 }
 
 // DATA/lock holds the process id of who has it. One that was killed a moment ago may still be ending.
@@ -175,11 +198,13 @@ void application::make_stores() {
   endings_.emplace_back([this] { store_->close(); });
 }
 
-// DATA/listen holds HOST:PORT while the daemon serves: scripts find a port that the system chose.
-void application::publish_address(const std::string& address) {
+// DATA/listen holds HOST:PORT while the daemon serves: scripts find a port that the system chose. It is the first that speaks
+// plain HTTP; without one the first address as it is written in the settings.
+void application::publish_address(const std::vector<api::listen_address>& listening) {
+  const auto plain = std::find_if(listening.begin(), listening.end(), [](const auto& one) { return !one.tls && !one.is_unix(); });
   const auto file = settings_.data / "listen";
   const auto draft = settings_.data / "listen.new";
-  std::ofstream(draft) << address << "\n";
+  std::ofstream(draft) << (plain != listening.end() ? plain->host_and_port() : listening.front().shown()) << "\n";
   fs::rename(draft, file);
   endings_.emplace_back([file] {
     std::error_code ignored;
@@ -197,6 +222,7 @@ asio::awaitable<void> application::obey_signals() {
 
 asio::awaitable<void> application::reload() {
   manager_.reloading();
+  reload_tls();
   spdlog::info("reloading the definitions of {}", settings_.pipelines.empty() ? "no folder" : settings_.pipelines.string());
   try {
     if (!settings_.pipelines.empty()) co_await supervisor_->load_folder(settings_.pipelines);

@@ -42,7 +42,9 @@ class application {
   boost::asio::awaitable<void> reload();
   boost::asio::awaitable<void> lock_data_folder();
   void make_stores();
-  void publish_address(const std::string& address);
+  std::vector<api::listen_address> listen();
+  void reload_tls();
+  void publish_address(const std::vector<api::listen_address>& listening);
 
   const settings settings_;
   boost::asio::io_context control_{1};

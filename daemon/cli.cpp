@@ -20,7 +20,9 @@ namespace {
 constexpr const char* about = "Operates a Penstock daemon, and checks and tests definitions without one.";
 constexpr const char* footer =
     "Environment:\n"
-    "  PENSTOCK_URL  where the daemon is (default http://127.0.0.1:8420)\n"
+    "  PENSTOCK_URL     where the daemon is (default http://127.0.0.1:8420): http://, https:// or unix:/PATH\n"
+    "  PENSTOCK_CACERT  authorities that its certificate may be of, in PEM; default: the system's\n"
+    "  PENSTOCK_CERT, PENSTOCK_KEY  certificate and key to show a daemon that asks for one\n"
     "\n"
     "Exit codes:\n"
     "  0  done\n"
@@ -33,6 +35,7 @@ constexpr const char* footer =
 struct arguments {
   bool json = false;
   std::string url;
+  certificates tls;
   std::vector<std::string> files;
   bool dry_run = false;
   test_options test;
@@ -183,6 +186,9 @@ int run(int argc, char** argv) {
   app.fallthrough();  // --json and --url may follow the command
   app.add_flag("--json", given.json, "Print the REST documents as they are");
   app.add_option("--url", given.url, "Where the daemon is")->capture_default_str();
+  app.add_option("--cacert", given.tls.authorities, "Authorities of the daemon's certificate")->envname("PENSTOCK_CACERT");
+  app.add_option("--cert", given.tls.own, "Certificate to show the daemon")->envname("PENSTOCK_CERT");
+  app.add_option("--key", given.tls.own_key, "Its key")->envname("PENSTOCK_KEY");
   add_definition_commands(app, given);
   add_run_commands(app, given);
   add_event_commands(app, given);
@@ -193,7 +199,7 @@ int run(int argc, char** argv) {
     return app.exit(wrong) == 0 ? exit_ok : exit_usage;
   }
 
-  client daemon(given.url);
+  client daemon(given.url, given.tls);
   try {
     return given.chosen({daemon, std::cout, std::cerr, given.json});
   } catch (const usage_error& wrong) {

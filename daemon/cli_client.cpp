@@ -37,6 +37,24 @@ struct header_list {
   void add(const std::string& line) { first = curl_slist_append(first, line.c_str()); }
 };
 
+// Nothing when a % is not followed by two hex digits.
+std::string decode(std::string_view text) {
+  int size = 0;
+  char* const decoded = curl_easy_unescape(nullptr, text.data(), static_cast<int>(text.size()), &size);
+  std::string out = decoded != nullptr ? std::string(decoded, static_cast<std::size_t>(size)) : std::string();
+  curl_free(decoded);
+  return out;
+}
+
+// The path of a Unix socket's file that the address names; empty: it names none.
+std::string socket_path_of(std::string_view base) {
+  for (const std::string_view scheme : {"unix://", "unix:"}) {
+    if (base.starts_with(scheme)) return std::string(base.substr(scheme.size()));
+  }
+  constexpr std::string_view encoded = "http+unix://";
+  return base.starts_with(encoded) ? decode(base.substr(encoded.size())) : std::string();
+}
+
 }  // namespace
 
 struct client::state {
@@ -55,8 +73,11 @@ struct client::state {
   state& operator=(const state&) = delete;
 };
 
-client::client(std::string base) : base_(std::move(base)), state_(std::make_unique<state>()) {
+client::client(std::string base, certificates use)
+    : base_(std::move(base)), certificates_(std::move(use)), state_(std::make_unique<state>()) {
   while (base_.ends_with('/')) base_.pop_back();
+  socket_path_ = socket_path_of(base_);
+  url_base_ = socket_path_.empty() ? base_ : "http://localhost";
 }
 
 client::~client() = default;
@@ -72,7 +93,8 @@ answer client::stream(const request& what, std::function<void(std::string_view)>
   headers.add("Expect:");  // the daemon needs no question before a body
 
   curl_easy_reset(handle);  // keeps the connection
-  const std::string url = base_ + what.path;
+  set_up_connection();
+  const std::string url = url_base_ + what.path;
   char reason[CURL_ERROR_SIZE] = "";
   curl_easy_setopt(handle, CURLOPT_URL, url.c_str());
   curl_easy_setopt(handle, CURLOPT_CUSTOMREQUEST, what.method.c_str());
@@ -84,9 +106,6 @@ answer client::stream(const request& what, std::function<void(std::string_view)>
   curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &on_body);
   curl_easy_setopt(handle, CURLOPT_WRITEDATA, &now);
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, reason);
-  curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
-  curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
 
   const CURLcode code = curl_easy_perform(handle);
   if (code != CURLE_OK) {
@@ -98,6 +117,20 @@ answer client::stream(const request& what, std::function<void(std::string_view)>
   curl_easy_getinfo(handle, CURLINFO_CONTENT_TYPE, &type);
   if (type != nullptr) result.content_type = type;
   return result;
+}
+
+void client::set_up_connection() {
+  CURL* handle = state_->handle;
+  curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
+  curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+  if (!socket_path_.empty()) curl_easy_setopt(handle, CURLOPT_UNIX_SOCKET_PATH, socket_path_.c_str());
+  const auto file = [handle](CURLoption option, const std::string& path) {
+    if (!path.empty()) curl_easy_setopt(handle, option, path.c_str());
+  };
+  file(CURLOPT_CAINFO, certificates_.authorities);
+  file(CURLOPT_SSLCERT, certificates_.own);
+  file(CURLOPT_SSLKEY, certificates_.own_key);
 }
 
 std::string encode(std::string_view text) {

@@ -32,10 +32,16 @@ struct answer {
   bool ok() const { return status >= 200 && status < 300; }
 };
 
+// Files in PEM for https; empty: the system's authorities, and no certificate of the client's own.
+struct certificates {
+  std::string authorities{}, own{}, own_key{};
+};
+
 class client {
  public:
-  // `base`: e.g. http://127.0.0.1:8420, with or without a slash at the end.
-  explicit client(std::string base);
+  // `base`: e.g. http://127.0.0.1:8420, with or without a slash at the end; https://…; unix:/PATH of a Unix socket, which may
+  // also be written http+unix://, its path percent-encoded.
+  explicit client(std::string base, certificates use = {});
   ~client();
   client(const client&) = delete;
   client& operator=(const client&) = delete;
@@ -48,7 +54,12 @@ class client {
 
  private:
   struct state;
+  void set_up_connection();
+
   std::string base_;
+  certificates certificates_;
+  std::string socket_path_;  // empty: TCP
+  std::string url_base_;     // what libcurl is told
   std::unique_ptr<state> state_;
 };
 

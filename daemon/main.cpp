@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
+#include <optional>
 
 #include "config/definition.hpp"
 #include "daemon/application.hpp"
@@ -20,7 +21,8 @@ namespace {
 using namespace penstock;
 
 struct flags {
-  std::string config, data, listen, pipelines;
+  std::string config, data, pipelines;
+  std::vector<std::string> listen;
 };
 
 // The settings file with the flags on top; prints what is wrong and returns nothing.
@@ -44,6 +46,8 @@ std::optional<daemon::settings> read_settings(const flags& given) {
   if (!given.data.empty()) settings->data = given.data;
   if (!given.listen.empty()) settings->listen = given.listen;
   if (!given.pipelines.empty()) settings->pipelines = given.pipelines;
+  settings->inherited = daemon::take_inherited_sockets();
+  if (!settings->inherited.empty()) settings->listen.clear();
   if (const auto ok = daemon::check(*settings); !ok) {
     std::cerr << "penstockd: " << ok.error().detail << "\n";
     return std::nullopt;
@@ -60,7 +64,9 @@ int main(int argc, char** argv) {
   flags given;
   app.add_option("--config", given.config, "Settings file (YAML)");
   app.add_option("--data", given.data, "Data folder (default /var/lib/penstock)");
-  app.add_option("--listen", given.listen, "HOST:PORT of the REST interface (default 127.0.0.1:8420)");
+  app.add_option("--listen", given.listen,
+                 "HOST:PORT, https://HOST:PORT or unix:/PATH of the REST interface (default 127.0.0.1:8420); repeatable")
+      ->allow_extra_args(false);
   app.add_option("--pipelines", given.pipelines, "Folder of pipeline definitions: loaded at start, as they are saved, and on SIGHUP");
   bool reference = false;
   app.add_flag("--reference", reference, "Print the reference of definitions, components and settings (Markdown), and end");
@@ -75,7 +81,12 @@ int main(int argc, char** argv) {
     std::cout << daemon::reference_text(runtime::make_registry().catalog());
     return 0;
   }
-  const auto settings = read_settings(given);
+  std::optional<daemon::settings> settings;
+  try {
+    settings = read_settings(given);
+  } catch (const std::exception& e) {
+    std::cerr << "penstockd: " << e.what() << "\n";
+  }
   if (!settings) return 2;
 
   daemon::set_up_logging(settings->log_level, settings->log_format);

@@ -3,7 +3,26 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include <cstdlib>
+#include <stdexcept>
+#include <system_error>
+
 namespace penstock::daemon {
+
+std::vector<inherited_socket> take_inherited_sockets() {
+  char** names = nullptr;
+  const int count = ::sd_listen_fds_with_names(1, &names);
+  if (count < 0)
+    throw std::runtime_error("LISTEN_FDS: " + std::generic_category().message(-count));
+  std::vector<inherited_socket> all;
+  for (int i = 0; i < count; ++i) {
+    const std::string name = names != nullptr && names[i] != nullptr ? names[i] : "unknown";
+    all.push_back({SD_LISTEN_FDS_START + i, name, name == "https"});
+  }
+  for (int i = 0; names != nullptr && names[i] != nullptr; ++i) std::free(names[i]);
+  std::free(static_cast<void*>(names));
+  return all;
+}
 
 service_manager::service_manager(const boost::asio::any_io_executor& control) : timer_(control) {
   std::uint64_t microseconds = 0;

@@ -1,9 +1,9 @@
 #include "daemon/settings.hpp"
 
-#include <boost/asio/ip/address.hpp>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "api/listener.hpp"
+#include "config/checked_value.hpp"
 #include "config/node.hpp"
 #include "config/place.hpp"
 #include "config/validate.hpp"
@@ -20,8 +20,22 @@ field make_settings_fields() {
   root.children = {
       {.name = "data", .type = field_type::string, .doc = "The data folder: everything Penstock keeps.",
        .fallback = "/var/lib/penstock"},
-      {.name = "listen", .type = field_type::string, .doc = "HOST:PORT of the REST interface; port 0 chooses a free one.",
-       .fallback = "'127.0.0.1:8420'", .example = "'[::1]:8420'"},
+      {.name = "listen", .type = field_type::list,
+       .doc = "Where the REST interface is, one address or several: HOST:PORT (port 0 chooses a free one), https://HOST:PORT, "
+              "unix:/PATH. Sockets that systemd hands over are used instead.",
+       .fallback = "['127.0.0.1:8420']", .example = "['127.0.0.1:8420', 'unix:/run/penstock/penstock.sock']",
+       .children = {{.name = "address", .type = field_type::string}}, .minimum = 1, .single_allowed = true},
+      {.name = "tls", .type = field_type::object,
+       .doc = "For addresses with https://. The files are in PEM and read again on SIGHUP.",
+       .children = {{.name = "certificate", .type = field_type::string,
+                     .doc = "The server's certificate, and behind it those that lead to its authority.", .required = true},
+                    {.name = "key", .type = field_type::string, .doc = "Its private key, without a password.", .required = true},
+                    {.name = "client_ca", .type = field_type::string,
+                     .doc = "Only clients with a certificate of these authorities are let in."}}},
+      {.name = "socket_mode", .type = field_type::choice,
+       .doc = "Permissions of the files of Unix sockets: whoever may write to one is an administrator of this daemon.",
+       .fallback = "'0660'", .choices = {"0600", "0660", "0666"}},
+      {.name = "socket_group", .type = field_type::string, .doc = "Group of the files of Unix sockets; default: the daemon's."},
       {.name = "pipelines", .type = field_type::string,
        .doc = "Folder whose *.yaml, *.yml and *.json definitions are loaded at start, when they are saved, and all of them on "
               "SIGHUP."},
@@ -77,7 +91,13 @@ result<settings> parse_settings(std::string_view text) {
   const auto text_of = [&](const char* key, std::string fallback = {}) { return checked.value(key, std::move(fallback)); };
   const auto number = [&](const char* key) { return checked.at(key).get<std::int64_t>(); };
   s.data = text_of("data");
-  s.listen = text_of("listen");
+  s.listen = checked.at("listen").get<std::vector<std::string>>();
+  if (const config::value* tls = config::find(checked, "tls")) {
+    s.tls = {config::text_or_empty(*tls, "certificate"), config::text_or_empty(*tls, "key"),
+             config::text_or_empty(*tls, "client_ca")};
+  }
+  s.unix_socket.mode = static_cast<std::uint32_t>(std::stoul(text_of("socket_mode"), nullptr, 8));
+  s.unix_socket.group = text_of("socket_group");
   s.pipelines = text_of("pipelines");
   s.secrets = text_of("secrets");
   s.insecure = checked.at("insecure").get<bool>();
@@ -96,29 +116,36 @@ result<settings> parse_settings(std::string_view text) {
   return s;
 }
 
-result<endpoint> parse_endpoint(std::string_view text) {
-  const auto bad = [&] { return error{errc::invalid, "'" + std::string(text) + "' is not HOST:PORT"}; };
-  const auto colon = text.rfind(':');
-  if (colon == std::string_view::npos) return bad();
-  endpoint e;
-  std::string_view host = text.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  e.host = host == "localhost" ? "127.0.0.1" : std::string(host);
-  boost::system::error_code not_an_address;
-  boost::asio::ip::make_address(e.host, not_an_address);
-  const auto port = text.substr(colon + 1);
-  const auto read = std::from_chars(port.data(), port.data() + port.size(), e.port);
-  if (not_an_address || read.ec != std::errc() || read.ptr != port.data() + port.size()) return bad();
-  return e;
-}
+namespace {
 
-result<void> check(const settings& s) {
-  const auto where = parse_endpoint(s.listen);
-  if (!where) return where.error();
-  if (!s.insecure && !boost::asio::ip::make_address(where->host).is_loopback()) {
-    return error{errc::invalid, "listening on " + s.listen +
+result<void> check_address(const settings& s, const api::listen_address& where) {
+  if (where.tls && s.tls.certificate.empty()) {
+    return error{errc::invalid, "listening on " + where.shown() +
+                                    " needs a certificate: set 'tls: {certificate: FILE, key: FILE}' in the settings"};
+  }
+  if (!s.insecure && !where.stays_here()) {
+    return error{errc::invalid, "listening on " + where.shown() +
                                     " would open every pipeline to the network: keep to 127.0.0.1 or [::1] (with a proxy in "
                                     "front), or set 'insecure: true' if the network itself is trusted"};
+  }
+  return {};
+}
+
+}  // namespace
+
+result<void> check(const settings& s) {
+  for (const std::string& text : s.listen) {
+    const auto where = api::parse_listen_address(text);
+    if (!where) return where.error();
+    if (const auto ok = check_address(s, *where); !ok) return ok;
+  }
+  for (const inherited_socket& one : s.inherited) {
+    const auto where = api::address_of(one.fd, one.tls);
+    if (!where) {
+      return error{errc::invalid, "systemd hands over socket '" + one.name +
+                                      "', which is no listening stream socket: use ListenStream= in the socket unit"};
+    }
+    if (const auto ok = check_address(s, *where); !ok) return ok;
   }
   return {};
 }

@@ -9,14 +9,20 @@
 #include <string>
 #include <vector>
 
+#include "api/listen_address.hpp"
+#include "api/tls.hpp"
 #include "config/error.hpp"
 #include "config/field.hpp"
+#include "daemon/service_manager.hpp"
 
 namespace penstock::daemon {
 
 struct settings {
   std::filesystem::path data = "/var/lib/penstock";
-  std::string listen = "127.0.0.1:8420";    // HOST:PORT; port 0 lets the system choose (see DATA/listen)
+  std::vector<std::string> listen{"127.0.0.1:8420"};  // see api/listen_address.hpp; port 0 lets the system choose (DATA/listen)
+  std::vector<inherited_socket> inherited{};  // from systemd; when there are any, they are used instead of `listen`
+  api::tls_files tls{};                       // no certificate: nothing speaks TLS
+  api::socket_permissions unix_socket{};
   std::filesystem::path pipelines{};        // folder of definitions; empty: none
   std::filesystem::path secrets{};          // folder of ${secret:NAME}; empty: DATA/secrets
   bool insecure = false;                    // listen beyond loopback without tokens
@@ -40,14 +46,7 @@ const config::field& settings_fields();
 // The settings that the file's text says, defaults for the rest. invalid / malformed with positions.
 result<settings> parse_settings(std::string_view text);
 
-// Checks what only the whole can tell: an address beyond loopback needs `insecure`.
+// Checks what only the whole can tell: an address beyond loopback needs `insecure`, TLS needs a certificate.
 result<void> check(const settings& s);
-
-struct endpoint {
-  std::string host;
-  std::uint16_t port = 0;
-};
-// "127.0.0.1:8420", "[::1]:8420".
-result<endpoint> parse_endpoint(std::string_view text);
 
 }  // namespace penstock::daemon

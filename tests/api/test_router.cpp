@@ -84,9 +84,9 @@ TEST_CASE("the rest of a path is one parameter", "[router]") {
 TEST_CASE("a wrong method is told which ones there are", "[router]") {
   const auto wrong = find(http_method::post, "/v1/pipelines/orders");
   CHECK(wrong.match.what == outcome::method_not_allowed);
-  CHECK(wrong.match.allow == "GET, HEAD, PUT, DELETE");
-  CHECK(find(http_method::other, "/v1/runs").match.allow == "GET, HEAD");
-  CHECK(find(http_method::head, "/hooks/x").match.allow == "POST");
+  CHECK(wrong.match.allow == "GET, HEAD, PUT, DELETE, OPTIONS");
+  CHECK(find(http_method::other, "/v1/runs").match.allow == "GET, HEAD, OPTIONS");
+  CHECK(find(http_method::head, "/hooks/x").match.allow == "POST, OPTIONS");
 }
 
 TEST_CASE("an unknown path is told the nearest route", "[router]") {

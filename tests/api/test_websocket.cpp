@@ -83,7 +83,7 @@ class fixture {
   std::thread thread_;
 };
 
-const std::string connection = "Connection: keep-alive, Upgrade\r\n", upgrade = "Upgrade: WebSocket\r\n";
+const std::string upgrading = "Connection: keep-alive, Upgrade\r\n", upgrade = "Upgrade: WebSocket\r\n";
 const std::string version = "Sec-WebSocket-Version: 13\r\n", key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 std::string ask(const std::string& headers, const std::string& how = "well") {
@@ -97,7 +97,7 @@ const std::string hello_frame = "\x81\x05hello", bye = "\x88\x82\x01\x02\x03\x04
 TEST_CASE("a connection becomes a WebSocket and ends as one", "[websocket]") {
   fixture f;
   client c(f.port());
-  const reply accepted = c.call(ask(connection + upgrade + version + key));
+  const reply accepted = c.call(ask(upgrading + upgrade + version + key));
   CHECK(accepted.status == 101);
   CHECK(accepted.has("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));  // RFC 6455, section 1.3
   CHECK(c.read_bytes(7) == hello_frame);
@@ -111,7 +111,7 @@ TEST_CASE("messages that break off end the WebSocket, whatever its client does",
   fixture f;
   client polite(f.port()), gone(f.port());
   for (client* c : {&polite, &gone}) {
-    CHECK(c->call(ask(connection + upgrade + version + key, "broken")).status == 101);
+    CHECK(c->call(ask(upgrading + upgrade + version + key, "broken")).status == 101);
     CHECK(c->read_bytes(7) == hello_frame);
     CHECK(c->read_bytes(4) == "\x88\x02\x03\xf3");  // 1011
   }
@@ -124,30 +124,30 @@ TEST_CASE("messages that break off end the WebSocket, whatever its client does",
 TEST_CASE("who does not ask for a WebSocket gets none", "[websocket]") {
   fixture f;
   client c(f.port());
-  for (const std::string& headers : {std::string(), upgrade + version + key, connection + version + key,
+  for (const std::string& headers : {std::string(), upgrade + version + key, upgrading + version + key,
                                      "Connection: upgraded\r\n" + upgrade + version + key}) {
     CHECK(c.call(ask(headers)).body == "plain");
   }
-  CHECK(c.call("GET /greet/well HTTP/1.0\r\nHost: x\r\n" + connection + upgrade + version + key + "\r\n").body == "plain");
+  CHECK(c.call("GET /greet/well HTTP/1.0\r\nHost: x\r\n" + upgrading + upgrade + version + key + "\r\n").body == "plain");
 }
 
 TEST_CASE("a handshake that is not proper is refused in words", "[websocket]") {
   fixture f;
   client c(f.port());
   for (const std::string& wrong : {std::string(), std::string("Sec-WebSocket-Version: 8\r\n")}) {
-    const reply refused = c.call(ask(connection + upgrade + wrong + key));
+    const reply refused = c.call(ask(upgrading + upgrade + wrong + key));
     CHECK(refused.status == 426);
     CHECK(refused.has("Sec-WebSocket-Version: 13\r\n"));
     CHECK(refused.has("application/problem+json"));
   }
   for (const char* wrong : {"", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=x", "dGhl*HNhbXBsZSBub25jZQ==",
                             "dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ=="}) {
-    const reply refused = c.call(ask(connection + upgrade + version + "Sec-WebSocket-Key: " + wrong + "\r\n"));
+    const reply refused = c.call(ask(upgrading + upgrade + version + "Sec-WebSocket-Key: " + wrong + "\r\n"));
     CHECK(refused.status == 400);
     CHECK_FALSE(nlohmann::json::parse(refused.body)["detail"].get<std::string>().empty());
   }
   client early(f.port());
-  const reply refused = early.call(ask(connection + upgrade + version + key) + bye);
+  const reply refused = early.call(ask(upgrading + upgrade + version + key) + bye);
   CHECK(refused.status == 400);
   CHECK(refused.has("Connection: close\r\n"));
   CHECK(f.counted(101) == 0);

@@ -1,0 +1,125 @@
+#include "api/connection.hpp"
+
+#include <array>
+#include <cstring>
+#include <string_view>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/error.hpp>
+#include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+namespace penstock::api {
+
+namespace {
+
+constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
+
+// For who speaks plain HTTP where TLS is spoken.
+constexpr std::string_view speak_tls =
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\r\n"
+    R"({"type":"/problems/malformed","title":"Malformed","status":400,"detail":"this address speaks HTTPS: use https:// in the URL"})";
+
+// Of a Unix socket with a file: an abstract name has no permissions.
+bool has_socket_file(int fd) {
+  sockaddr_un mine{};
+  socklen_t size = sizeof mine;
+  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&mine), &size) == 0 && mine.sun_family == AF_UNIX &&
+         mine.sun_path[0] != '\0';
+}
+
+}  // namespace
+
+struct connection::tls_layer {
+  tls_layer(socket& below, asio::ssl::context& with) : stream(below, with) {}
+  asio::ssl::stream<socket&> stream;
+  bool open = false;  // the handshake is done
+};
+
+connection::connection(socket accepted, asio::ssl::context* tls)
+    : socket_(std::move(accepted)), local_(has_socket_file(socket_.native_handle())) {
+  if (tls != nullptr) tls_ = std::make_unique<tls_layer>(socket_, *tls);
+}
+
+connection::~connection() = default;
+
+std::string connection::peer() const {
+  if (local_) return "unix";
+  error_code gone;
+  const auto generic = socket_.remote_endpoint(gone);
+  asio::ip::tcp::endpoint remote;
+  if (gone || generic.size() > remote.capacity()) return {};
+  remote.resize(generic.size());
+  std::memcpy(remote.data(), generic.data(), generic.size());
+  return remote.address().to_string();
+}
+
+asio::awaitable<connection::handshake_end> connection::handshake() {
+  if (!tls_) co_return handshake_end::done;
+  const auto [failure] = co_await tls_->stream.async_handshake(asio::ssl::stream_base::server, as_result);
+  if (!failure) {
+    tls_->open = true;
+    co_return handshake_end::done;
+  }
+  spdlog::debug("TLS handshake with {} failed: {}", peer(), failure.message());
+  const auto code = static_cast<unsigned long>(failure.value());
+  const bool http = failure.category() == asio::error::get_ssl_category() && ERR_GET_REASON(code) == SSL_R_HTTP_REQUEST;
+  if (!http) co_return handshake_end::failed;
+  error_code ignored;
+  socket_.write_some(asio::buffer(speak_tls), ignored);
+  socket_.shutdown(socket::shutdown_send, ignored);
+  co_return handshake_end::http_instead;
+}
+
+void connection::read_tls(asio::mutable_buffer into, handler done) { tls_->stream.async_read_some(into, std::move(done)); }
+
+void connection::write_tls(asio::const_buffer data, handler done) { tls_->stream.async_write_some(data, std::move(done)); }
+
+asio::awaitable<void> connection::end_sending() {
+  error_code ignored;
+  if (tls_ && tls_->open && socket_.is_open()) {
+    // As if the peer had said its end already: then the library does not wait for it (RFC 8446, section 6.1, allows that).
+    ::SSL_set_shutdown(tls_->stream.native_handle(), SSL_RECEIVED_SHUTDOWN);
+    tls_->open = false;
+    co_await tls_->stream.async_shutdown(as_result);
+  }
+  socket_.shutdown(socket::shutdown_send, ignored);
+  co_return;
+}
+
+asio::awaitable<void> connection::drop_input() {
+  std::array<char, 4096> dropped;
+  error_code ended;
+  while (!ended && socket_.is_open()) {
+    const auto [failure, _] = co_await socket_.async_read_some(asio::buffer(dropped), as_result);
+    ended = failure;
+  }
+  co_return;
+}
+
+void beast_close_socket(connection& c) {
+  boost::system::error_code ignored;
+  c.close(ignored);
+}
+
+void teardown(boost::beast::role_type, connection& c, boost::system::error_code& failure) { c.close(failure); }
+
+asio::awaitable<void> close_both_sides(connection& c) {
+  co_await c.end_sending();
+  co_await c.drop_input();
+  beast_close_socket(c);
+  co_return;
+}
+
+void run_teardown(connection& c, std::function<void()> done) {
+  asio::co_spawn(c.get_executor(), close_both_sides(c), [done = std::move(done)](std::exception_ptr) { done(); });
+}
+
+}  // namespace penstock::api
