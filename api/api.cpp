@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "api/admission.hpp"
 #include "api/context.hpp"
 #include "api/endpoints.hpp"
 
@@ -28,6 +29,7 @@ api::api(asio::any_io_executor control, scheduler::supervisor& supervisor, runti
     : context_(make_context(control, supervisor, services, components)),
       server_(control, make_routes(*context_), options) {
   context_->http = &server_;
+  server_.admit_by([c = context_.get()](request& r, const endpoint_rules& rules) { return admit(r, rules, *c); });
 }
 
 api::~api() = default;

@@ -61,6 +61,7 @@ change_stream::change_stream(context& c, const options& wanted, interruption& en
 }
 
 bool change_stream::wanted(const scheduler::change& one) const {
+  if (options_.reader && !scheduler::reaches(*options_.reader, one.pipeline)) return false;
   return (options_.pipeline.empty() || one.pipeline == options_.pipeline) && (options_.kind.empty() || one.kind == options_.kind);
 }
 

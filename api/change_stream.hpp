@@ -22,6 +22,7 @@ class change_stream final : public body_stream {
     std::string after{};     // an id; empty: from now on
     std::string pipeline{};  // only its; empty: all
     std::string kind{};      // only these; empty: all
+    std::shared_ptr<const scheduler::token_record> reader{};  // only of pipelines that it reaches; null: all
   };
 
   change_stream(context& c, const options& wanted, interruption& end);

@@ -26,7 +26,7 @@ struct context {
   log_watch logs;
   phase now = phase::starting;
   const timestamp started_at = wall_now();
-  const server* http = nullptr;  // for its counters; set once it is made
+  server* http = nullptr;  // for its counters, and to cut off whom a revoked token had let in; set once it is made
 };
 
 }  // namespace penstock::api

@@ -1,8 +1,10 @@
 #include "api/endpoints.hpp"
 
+#include <exception>
 #include <memory>
 #include <span>
 
+#include "api/admission.hpp"
 #include "api/handlers.hpp"
 
 namespace penstock::api {
@@ -21,7 +23,8 @@ const endpoint for_pipelines[] = {
       .path = "/v1/pipelines",
       .needs = access::read,
       .summary = "all pipelines, and definition files that are broken",
-      .query = {"limit", "cursor"}},
+      .query = {"limit", "cursor"},
+      .for_scoped = true},
      list_pipelines},
     {{.method = post,
       .path = "/v1/pipelines",
@@ -116,7 +119,8 @@ const endpoint for_runs[] = {
       .path = "/v1/runs",
       .needs = access::read,
       .summary = "runs, newest first",
-      .query = {"pipeline", "job", "state", "since", "until", "limit", "cursor"}},
+      .query = {"pipeline", "job", "state", "since", "until", "limit", "cursor"},
+      .for_scoped = true},
      list_runs},
     {{.method = get, .path = "/v1/runs/{id}", .needs = access::read, .summary = "one run with its tasks", .query = {"wait"}},
      get_run},
@@ -140,7 +144,7 @@ const endpoint for_runs[] = {
 };
 
 const endpoint for_events[] = {
-    {{.method = get, .path = "/v1/topics", .needs = access::read, .summary = "all topics", .query = {"limit", "cursor"}},
+    {{.method = get, .path = "/v1/topics", .needs = access::read, .summary = "all topics", .query = {"limit", "cursor"}, .for_scoped = true},
      list_topics},
     {{.method = get,
       .path = "/v1/topics/{topic}",
@@ -164,7 +168,8 @@ const endpoint for_events[] = {
       .path = "/v1/streams",
       .needs = access::read,
       .summary = "live streams of flows that send to subscribers, and how many are connected",
-      .query = {"limit", "cursor"}},
+      .query = {"limit", "cursor"},
+      .for_scoped = true},
      list_streams},
     {{.method = get,
       .path = "/v1/streams/{stream}",
@@ -183,19 +188,22 @@ const endpoint for_events[] = {
       .path = "/v1/dead-letters",
       .needs = access::read,
       .summary = "what failed and why, oldest first",
-      .query = {"pipeline", "limit", "cursor"}},
+      .query = {"pipeline", "limit", "cursor"},
+      .for_scoped = true},
      list_dead_letters},
     {{.method = post,
       .path = "/v1/dead-letters/replay",
       .needs = access::operate,
       .summary = "process again: {\"ids\":[]}, {\"pipeline\":\"\"} or {\"all\":true}",
-      .body_required = true},
+      .body_required = true,
+      .for_scoped = true},
      replay_dead_letters},
     {{.method = post,
       .path = "/v1/dead-letters/discard",
       .needs = access::operate,
       .summary = "drop: {\"ids\":[]}, {\"pipeline\":\"\"} or {\"all\":true}",
-      .body_required = true},
+      .body_required = true,
+      .for_scoped = true},
      discard_dead_letters},
 };
 
@@ -204,13 +212,15 @@ const endpoint for_operation[] = {
       .path = "/v1/changes",
       .needs = access::read,
       .summary = "changes of state of runs, flows and pipelines, as server-sent events; after or Last-Event-ID goes on",
-      .query = {"after", "pipeline", "kind"}},
+      .query = {"after", "pipeline", "kind"},
+      .for_scoped = true},
      get_changes},
     {{.method = get,
       .path = "/v1/schema/pipeline",
       .needs = access::read,
       .summary = "JSON Schema of definitions",
-      .always = true},
+      .always = true,
+      .for_scoped = true},
      get_schema},
     {{.method = get, .path = "/healthz", .needs = access::open, .summary = "the process is up", .always = true}, get_health},
     {{.method = get, .path = "/readyz", .needs = access::open, .summary = "200 when serving, else 503", .always = true},
@@ -218,9 +228,81 @@ const endpoint for_operation[] = {
     {{.method = get, .path = "/metrics", .needs = access::read, .summary = "figures for Prometheus"}, get_metrics},
 };
 
+const endpoint for_security[] = {
+    {{.method = get, .path = "/v1/tokens", .needs = access::admin, .summary = "tokens, oldest first", .query = {"limit", "cursor"}},
+     list_tokens},
+    {{.method = post,
+      .path = "/v1/tokens",
+      .needs = access::admin,
+      .summary = "make a token: {\"name\":\"\",\"roles\":[]} with pipelines, expires_in or expires_at, rate; shown once",
+      .body_required = true},
+     create_token},
+    {{.method = get, .path = "/v1/tokens/{id}", .needs = access::admin, .summary = "one token, without its secret"}, get_token},
+    {{.method = del,
+      .path = "/v1/tokens/{id}",
+      .needs = access::admin,
+      .summary = "revoke a token, and cut off what it has open"},
+     revoke_token},
+    {{.method = get,
+      .path = "/v1/token",
+      .needs = access::any_token,
+      .summary = "who you are: the token of this request",
+      .for_scoped = true},
+     get_caller},
+    {{.method = get,
+      .path = "/v1/audit",
+      .needs = access::admin,
+      .summary = "who changed what, and who was refused, newest first",
+      .query = {"token", "pipeline", "outcome", "since", "until", "limit", "cursor"}},
+     list_audit},
+};
+
 // While the daemon drains, what only reads is still answered.
 bool serves(const endpoint_rules& rules, phase now) {
   return rules.always || now == phase::ready || (now == phase::stopping && rules.method == get);
+}
+
+// Moving events in is what the daemon is for, and it counts these by topic; everything else that changes something is written
+// down.
+bool is_audited(const endpoint_rules& rules) {
+  return rules.method != get && (rules.needs == access::operate || rules.needs == access::admin);
+}
+
+std::string pipeline_of(const scheduler::audit_record& entry, const request& r, context& c) {
+  if (!entry.pipeline.empty() || entry.endpoint.find("/runs/{id}") == std::string::npos) return entry.pipeline;
+  const auto run = c.supervisor.run(r.parameter("id"));
+  return run ? run->pipeline : std::string();
+}
+
+// What changes definitions or tokens is answered once its entry is durable; what is done with them leaves traces of its own,
+// so its entry may come a moment after the answer.
+asio::awaitable<response> audited(const endpoint& e, request& r, context& c) {
+  auto entry = audit_entry(r, e.rules);
+  entry.pipeline = pipeline_of(entry, r, c);
+  response reply;
+  std::exception_ptr failure;
+  try {
+    auto work = e.handle(r, c);
+    reply = co_await std::move(work);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  entry.status = failure ? 500 : reply.status;
+  entry.outcome = entry.status < 400 ? "done" : "failed";
+  entry.detail = reply.note;
+  if (entry.endpoint == "/v1/pipelines") entry.pipeline = reply.subject;
+  if (e.rules.needs == access::admin) {
+    co_await c.supervisor.audit().add(std::move(entry));
+  } else {
+    c.supervisor.audit().note(std::move(entry));
+  }
+  if (failure) std::rethrow_exception(failure);
+  co_return reply;
+}
+
+asio::awaitable<response> serve(const endpoint& e, request& r, context& c) {
+  if (!serves(e.rules, c.now)) return not_ready(r, c);
+  return is_audited(e.rules) ? audited(e, r, c) : e.handle(r, c);
 }
 
 // Made once, from the tables themselves and this entry.
@@ -229,7 +311,7 @@ asio::awaitable<response> send_index(std::shared_ptr<const std::string> text) {
 }
 
 route index_route(std::vector<endpoint_rules> rules) {
-  const endpoint_rules own{.method = get, .path = "/", .needs = access::read, .summary = "this index", .always = true};
+  const endpoint_rules own{.method = get, .path = "/", .needs = access::read, .summary = "this index", .always = true, .for_scoped = true};
   rules.push_back(own);
   const auto text = std::make_shared<const std::string>(index_text(rules));
   return {own, [text](request&) { return send_index(text); }};
@@ -243,15 +325,14 @@ std::vector<route> make_routes(context& c) {
   const auto add = [&](std::span<const endpoint> some) {
     for (const endpoint& e : some) {
       rules.push_back(e.rules);
-      routes.push_back({e.rules, [&c, &e](request& r) {
-                          return serves(e.rules, c.now) ? e.handle(r, c) : not_ready(r, c);
-                        }});
+      routes.push_back({e.rules, [&c, &e](request& r) { return serve(e, r, c); }});
     }
   };
   add(for_pipelines);
   add(for_runs);
   add(for_events);
   add(for_operation);
+  add(for_security);
   routes.push_back(index_route(std::move(rules)));
   return routes;
 }

@@ -57,6 +57,14 @@ asio::awaitable<response> list_dead_letters(request& r, context& c);
 asio::awaitable<response> replay_dead_letters(request& r, context& c);
 asio::awaitable<response> discard_dead_letters(request& r, context& c);
 
+// handlers_tokens.cpp
+asio::awaitable<response> list_tokens(request& r, context& c);
+asio::awaitable<response> create_token(request& r, context& c);
+asio::awaitable<response> get_token(request& r, context& c);
+asio::awaitable<response> revoke_token(request& r, context& c);
+asio::awaitable<response> get_caller(request& r, context& c);
+asio::awaitable<response> list_audit(request& r, context& c);
+
 // handlers_operation.cpp
 asio::awaitable<response> get_health(request& r, context& c);
 asio::awaitable<response> get_readiness(request& r, context& c);

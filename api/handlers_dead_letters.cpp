@@ -1,8 +1,11 @@
 // Dead letters: what failed and why; again, or away.
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
+#include "api/admission.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
 #include "api/parameters.hpp"
@@ -52,15 +55,40 @@ result<selection> read_selection(std::string_view body) {
   return wrong_selection(config::in_quotes(key) + " is not a choice, or has a wrong value");
 }
 
-// The ids as they are now: what a replay fails with again is a new dead letter and not tried twice.
-std::vector<std::string> chosen_ids(context& c, selection from) {
-  if (!from.ids.empty() || (!from.all && from.pipeline.empty())) return std::move(from.ids);
+// Of all pipelines, of one, or of a caller's: merged, oldest first.
+std::vector<scheduler::dead_letter_view> visible_letters(const request& r, context& c, const std::string& pipeline,
+                                                         const std::string& after, std::size_t limit) {
+  if (!is_scoped(r)) return c.supervisor.dead_letters(pipeline, after, limit);
+  std::vector<scheduler::dead_letter_view> all;
+  for (const std::string& name : scope_of(r)) {
+    if (!pipeline.empty() && pipeline != name) continue;
+    auto some = c.supervisor.dead_letters(name, after, limit);
+    all.insert(all.end(), std::make_move_iterator(some.begin()), std::make_move_iterator(some.end()));
+  }
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.letter.id < b.letter.id; });
+  if (all.size() > limit) all.resize(limit);
+  return all;
+}
+
+std::vector<std::string> all_ids(const request& r, context& c, const std::string& pipeline) {
   std::vector<std::string> ids;
   for (;;) {
-    const auto letters = c.supervisor.dead_letters(from.pipeline, ids.empty() ? "" : ids.back(), ids_at_once);
+    const auto letters = visible_letters(r, c, pipeline, ids.empty() ? "" : ids.back(), ids_at_once);
     for (const auto& l : letters) ids.push_back(l.letter.id);
     if (letters.size() < ids_at_once) return ids;
   }
+}
+
+// The ids as they are now: what a replay fails with again is a new dead letter and not tried twice. not_found: one of them is
+// out of the caller's reach.
+result<std::vector<std::string>> chosen_ids(const request& r, context& c, selection from) {
+  if (from.all || !from.pipeline.empty()) return all_ids(r, c, from.pipeline);
+  if (!is_scoped(r)) return std::move(from.ids);
+  const auto own = all_ids(r, c, "");
+  for (const std::string& id : from.ids) {
+    if (!std::binary_search(own.begin(), own.end(), id)) return error{errc::not_found, "no dead letter " + config::in_quotes(id)};
+  }
+  return std::move(from.ids);
 }
 
 using settle = asio::awaitable<result<scheduler::settled>> (scheduler::supervisor::*)(
@@ -69,9 +97,13 @@ using settle = asio::awaitable<result<scheduler::settled>> (scheduler::superviso
 asio::awaitable<response> settle_chosen(request& r, context& c, settle how) {
   auto chosen = read_selection(r.body);
   if (!chosen) co_return problem_response(chosen.error());
-  const auto done = co_await (c.supervisor.*how)(chosen_ids(c, std::move(*chosen)));
+  auto ids = chosen_ids(r, c, std::move(*chosen));
+  if (!ids) co_return problem_response(ids.error());
+  const auto done = co_await (c.supervisor.*how)(std::move(*ids));
   if (!done) co_return problem_response(done.error());
-  co_return response{.body = to_text({{"done", done->done}, {"failed", done->failed}}) + "\n"};
+  response reply{.body = to_text({{"done", done->done}, {"failed", done->failed}}) + "\n"};
+  reply.note = std::to_string(done->done) + " done, " + std::to_string(done->failed.size()) + " failed";
+  co_return reply;
 }
 
 }  // namespace
@@ -80,7 +112,7 @@ asio::awaitable<response> list_dead_letters(request& r, context& c) {
   const auto wanted = read_page(r, "dead-letters");
   if (!wanted) co_return problem_response(wanted.error());
   const std::string pipeline(r.query_value("pipeline").value_or(""));
-  auto letters = c.supervisor.dead_letters(pipeline, wanted->after, wanted->limit + 1);
+  auto letters = visible_letters(r, c, pipeline, wanted->after, wanted->limit + 1);
   const bool more = letters.size() > wanted->limit;
   if (more) letters.resize(wanted->limit);
   std::vector<std::string> items;

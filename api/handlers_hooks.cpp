@@ -2,6 +2,7 @@
 // is safe.
 #include <utility>
 
+#include "api/admission.hpp"
 #include "api/handlers.hpp"
 #include "api/problem.hpp"
 #include "runtime/webhooks.hpp"
@@ -11,11 +12,16 @@ namespace penstock::api {
 asio::awaitable<response> post_hook(request& r, context& c) {
   runtime::delivery d;
   for (const header& h : r.headers) {
+    if (r.token && same_letters(h.name, "authorization")) continue;  // our own token goes no further
     const auto [at, added] = d.headers.emplace(lower(h.name), h.value);
     if (!added) at->second.append(", ").append(h.value);  // RFC 9110 section 5.3
   }
+  const std::string path = "/" + r.parameter("path");
   d.body = std::make_shared<const runtime::buffer>(std::move(r.body));
-  const auto done = co_await c.webhooks.deliver("/" + r.parameter("path"), std::move(d));
+  d.trusted = may_post_unsigned(r, c, is_scoped(r) ? c.supervisor.hook_owner(path) : "");
+  const bool trusted = d.trusted;
+  const auto done = co_await c.webhooks.deliver(path, std::move(d));
+  if (!done && !trusted && done.error().code == errc::forbidden) co_return refuse_unsigned(r, c);
   if (!done) co_return problem_response(done.error());
   // A success: a sender that missed the first answer must not try for ever.
   if (done->duplicate) co_return response{.status = 200, .body = "{\"accepted\":0,\"duplicate\":true}\n"};

@@ -61,7 +61,8 @@ asio::awaitable<response> not_ready(request&, context& c) { co_return not_now(c.
 asio::awaitable<response> get_changes(request& r, context& c) {
   change_stream::options wanted{.after = std::string(r.header_value("last-event-id")),
                                 .pipeline = std::string(r.query_value("pipeline").value_or("")),
-                                .kind = std::string(r.query_value("kind").value_or(""))};
+                                .kind = std::string(r.query_value("kind").value_or("")),
+                                .reader = r.token};
   if (wanted.after.empty()) wanted.after = r.query_value("after").value_or("");  // a browser cannot set the header
   if (!wanted.after.empty() && !is_change_id(wanted.after)) {
     co_return problem_response(error{errc::malformed, config::in_quotes(wanted.after) + " is no id of a change"});
@@ -103,7 +104,7 @@ asio::awaitable<response> get_schema(request&, context& c) {
 std::string index_text(const std::vector<endpoint_rules>& endpoints) {
   json list = json::array();
   for (const endpoint_rules& e : endpoints) {
-    json entry{{"method", token(e.method)}, {"path", e.path}, {"summary", e.summary}};
+    json entry{{"method", token(e.method)}, {"path", e.path}, {"summary", e.summary}, {"needs", token(e.needs)}};
     if (!e.query.empty()) entry["query"] = e.query;
     list.push_back(std::move(entry));
   }

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/admission.hpp"
 #include "api/gzip.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
@@ -89,6 +90,8 @@ response applied_response(context& c, const scheduler::apply_answer& answer) {
   document["changes"] = to_json(answer.changes);
   document["warnings"] = warnings_of(answer);
   response r{.status = answer.created ? 201 : 200, .body = to_text(document) + "\n"};
+  r.note = answer.unchanged ? "unchanged" : "revision " + std::to_string(answer.record.revision);
+  r.subject = name;
   r.headers.emplace_back("ETag", answer.record.etag);
   if (answer.created) r.headers.emplace_back("Location", "/v1/pipelines/" + percent_encode(name));
   return r;
@@ -101,7 +104,7 @@ response dry_run_response(const scheduler::apply_answer& answer) {
                       {"unchanged", answer.unchanged},
                       {"changes", to_json(answer.changes)},
                       {"warnings", warnings_of(answer)}};
-  return {.body = to_text(document) + "\n"};
+  return {.body = to_text(document) + "\n", .note = "dry run", .subject = answer.record.name};
 }
 
 asio::awaitable<response> apply(request& r, context& c, scheduler::apply_request wanted) {
@@ -131,6 +134,7 @@ asio::awaitable<response> list_pipelines(request& r, context& c) {
   const auto wanted = read_page(r, "pipelines");
   if (!wanted) co_return problem_response(wanted.error());
   auto all = c.supervisor.pipelines();
+  std::erase_if(all, [&r](const auto& one) { return !reaches(r, one.record.name); });
   std::sort(all.begin(), all.end(),
             [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
   json items = json::array();
@@ -144,7 +148,9 @@ asio::awaitable<response> list_pipelines(request& r, context& c) {
     items.push_back(to_json(pipeline, false));
   }
   json broken = json::array();
-  for (const auto& file : c.supervisor.broken_files()) broken.push_back(to_json(file));
+  for (const auto& file : c.supervisor.broken_files()) {
+    if (!is_scoped(r)) broken.push_back(to_json(file));  // whose a broken file is, nobody knows
+  }
   co_return response{.body = to_text({{"items", std::move(items)},
                                       {"next_cursor", next.empty() ? json(nullptr) : json(next)},
                                       {"broken_files", std::move(broken)}}) +

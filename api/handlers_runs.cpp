@@ -1,12 +1,14 @@
 // Runs: trigger, list, read, cancel, try again, logs.
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <stdexcept>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 #include <openssl/evp.h>
 
+#include "api/admission.hpp"
 #include "api/event_body.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
@@ -138,6 +140,22 @@ std::vector<std::string> task_names(const scheduler::run_record& run) {
   return names;
 }
 
+// Of a caller that is limited to some pipelines: theirs, merged, newest first.
+std::vector<scheduler::run_record> visible_runs(const request& r, context& c, scheduler::run_filter filter) {
+  if (!is_scoped(r)) return c.supervisor.runs(filter);
+  std::vector<scheduler::run_record> all;
+  const std::string wanted = filter.pipeline;
+  for (const std::string& name : scope_of(r)) {
+    if (!wanted.empty() && wanted != name) continue;
+    filter.pipeline = name;
+    auto some = c.supervisor.runs(filter);
+    all.insert(all.end(), std::make_move_iterator(some.begin()), std::make_move_iterator(some.end()));
+  }
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.id > b.id; });
+  if (all.size() > filter.limit) all.resize(filter.limit);
+  return all;
+}
+
 }  // namespace
 
 asio::awaitable<response> trigger_run(request& r, context& c) {
@@ -163,7 +181,7 @@ asio::awaitable<response> list_runs(request& r, context& c) {
   auto filter = read_filter(r);
   if (!filter) co_return problem_response(filter.error());
   const std::size_t limit = filter->limit++;  // one more tells whether there is a next page
-  auto runs = c.supervisor.runs(*filter);
+  auto runs = visible_runs(r, c, *filter);
   const bool more = runs.size() > limit;
   if (more) runs.resize(limit);
   json items = json::array();

@@ -1,6 +1,7 @@
 // Live streams: events of flows that send to subscribers, to whoever is connected.
 #include <utility>
 
+#include "api/admission.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
 #include "api/parameters.hpp"
@@ -19,6 +20,7 @@ asio::awaitable<response> list_streams(request& r, context& c) {
   std::string next;
   for (const auto& stream : c.subscribers.list()) {
     if (!wanted->after.empty() && stream.name <= wanted->after) continue;
+    if (!reaches_stream(r, c, stream.name)) continue;
     if (items.size() == wanted->limit) {
       next = make_cursor("streams", items.back()["name"].get<std::string>());
       break;

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/admission.hpp"
 #include "api/event_body.hpp"
 #include "api/event_stream.hpp"
 #include "api/handlers.hpp"
@@ -21,9 +22,17 @@ namespace {
 // Larger bodies are read elsewhere, so that the control thread has no pause that a live request would feel.
 constexpr std::size_t read_elsewhere = 128 << 10;
 
-error no_topic(context& c, const std::string& name) {
-  return {errc::not_found,
-          "no topic " + config::in_quotes(name) + "; " + config::suggestion(name, c.topics.names())};
+error no_topic(const request& r, context& c, const std::string& name) {
+  auto known = c.topics.names();
+  std::erase_if(known, [&](const std::string& one) { return !reaches_topic(r, c, one); });
+  return {errc::not_found, "no topic " + config::in_quotes(name) + "; " + config::suggestion(name, known)};
+}
+
+// Who reads the topic, of those that the caller may know of.
+std::vector<scheduler::consumer_view> visible_consumers(const request& r, context& c, const std::string& topic) {
+  auto all = c.supervisor.consumers(topic);
+  std::erase_if(all, [&r](const auto& one) { return !reaches(r, one.consumer.substr(0, one.consumer.find('/'))); });
+  return all;
 }
 
 void append_number(std::string& out, std::int64_t value) {
@@ -134,12 +143,13 @@ asio::awaitable<response> list_topics(request& r, context& c) {
   const auto all = c.topics.all();
   for (const auto& topic : all) {
     if (!wanted->after.empty() && topic->name() <= wanted->after) continue;
+    if (!reaches_topic(r, c, topic->name())) continue;
     if (items.size() == wanted->limit) {
       next = make_cursor("topics", items.back()["name"].get<std::string>());
       break;
     }
     const runtime::topic_status status = co_await status_of(c, topic);
-    items.push_back(to_json(status, c.supervisor.consumers(topic->name())));
+    items.push_back(to_json(status, visible_consumers(r, c, topic->name())));
   }
   co_return response{.body = to_text({{"items", std::move(items)},
                                       {"next_cursor", next.empty() ? json(nullptr) : json(next)}}) +
@@ -148,14 +158,14 @@ asio::awaitable<response> list_topics(request& r, context& c) {
 
 asio::awaitable<response> get_topic(request& r, context& c) {
   const auto topic = c.topics.find(r.parameter("topic"));
-  if (!topic) co_return problem_response(no_topic(c, r.parameter("topic")));
+  if (!topic) co_return problem_response(no_topic(r, c, r.parameter("topic")));
   const runtime::topic_status status = co_await status_of(c, topic);
-  co_return response{.body = to_text(to_json(status, c.supervisor.consumers(topic->name()))) + "\n"};
+  co_return response{.body = to_text(to_json(status, visible_consumers(r, c, topic->name()))) + "\n"};
 }
 
 asio::awaitable<response> post_events(request& r, context& c) {
   const auto topic = c.topics.find(r.parameter("topic"));
-  if (!topic) co_return problem_response(no_topic(c, r.parameter("topic")));
+  if (!topic) co_return problem_response(no_topic(r, c, r.parameter("topic")));
   const timestamp now = wall_now();
   const event_format format = format_of(r);
   const runtime::event_defaults defaults{.source = "/topics/" + topic->name(), .now = now};
@@ -173,7 +183,7 @@ asio::awaitable<response> post_events(request& r, context& c) {
 
 asio::awaitable<response> get_events(request& r, context& c) {
   const auto topic = c.topics.find(r.parameter("topic"));
-  if (!topic) co_return problem_response(no_topic(c, r.parameter("topic")));
+  if (!topic) co_return problem_response(no_topic(r, c, r.parameter("topic")));
   const auto following = read_flag(r, "follow");
   if (!following) co_return problem_response(following.error());
   const auto after = read_integer(r, "after", 0, INT64_MAX);

@@ -97,6 +97,7 @@ void request::clear() {
   body.clear();
   id.clear();
   interrupted.reset();
+  token.reset();
 }
 
 std::optional<std::string> percent_decode(std::string_view text) {

@@ -15,6 +15,10 @@
 
 #include <boost/asio/awaitable.hpp>
 
+namespace penstock::scheduler {
+struct token_record;
+}
+
 namespace penstock::api {
 
 namespace asio = boost::asio;
@@ -70,7 +74,8 @@ struct request {
   std::string body;  // room for runtime::padding is reserved, so that making a buffer of it moves
   std::string id;    // X-Request-Id, the client's or made here
   interruption interrupted;
-  bool trusted_peer = false;  // came over a Unix socket's file, whose permissions have let it in; of the whole connection
+  std::shared_ptr<const scheduler::token_record> token;  // whose request it is; null: nobody was asked for one
+  bool trusted_peer = false;  // of the connection, and kept by clear(): who connects was let in by the system (a socket's file)
 
   // The first header of that name, whatever its case; empty when there is none.
   std::string_view header_value(std::string_view name) const;
@@ -127,6 +132,8 @@ struct response {
   std::vector<std::pair<std::string, std::string>> headers{};
   std::unique_ptr<body_stream> stream{};  // instead of `body`
   std::unique_ptr<message_stream> messages{};  // the connection becomes a WebSocket; only when the client asked for that
+  std::string note{};     // for the audit log only: what was done, in words
+  std::string subject{};  // likewise: the pipeline, where the path names none
   std::string cause{};  // for the log only: what went wrong inside; empty: nothing to worry about
 };
 

@@ -156,6 +156,11 @@ const std::string& server_core::date() {
 
 // ---- the server ----
 
+std::string_view token(access a) {
+  constexpr std::array<std::string_view, 7> names{"nothing", "any token", "signature or ingest", "read", "ingest", "operate", "admin"};
+  return names[static_cast<std::size_t>(a)];
+}
+
 server::server(asio::any_io_executor control, std::vector<route> routes, server_options options)
     : core_(std::make_shared<server_core>(std::move(control), std::move(routes), options)) {}
 
@@ -188,6 +193,16 @@ void server::accept_inherited() {
 void server::leave_inherited() { core_->close_inherited_listeners(); }
 
 void server::use_tls(std::shared_ptr<asio::ssl::context> context) { core_->tls = std::move(context); }
+void server::admit_by(admission ask) { core_->admit = std::move(ask); }
+
+std::size_t server::cut_off(const std::function<bool(const request&)>& chosen) {
+  std::vector<session*> found;
+  for (session* s : core_->sessions) {
+    if (chosen(s->current())) found.push_back(s);
+  }
+  for (session* s : found) s->cut_off();
+  return found.size();
+}
 
 asio::awaitable<std::size_t> server::stop(std::chrono::nanoseconds limit) {
   const std::shared_ptr<server_core> core = core_;  // the server may be gone before this ends

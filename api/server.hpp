@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,9 +43,12 @@ struct server_options {
   std::chrono::milliseconds linger_timeout{5'000};  // for a client to read a refusal while it still sends
 };
 
-// What a caller must be allowed to do. `open` is for everybody, `signed_body` for whom the endpoint itself believes (a webhook's
-// signature); the others are the roles of design.md: `operate` includes `read` and `ingest`, `admin` includes all.
-enum class access { open, signed_body, read, ingest, operate, admin };
+// What a caller must be allowed to do. `open` is for everybody, `any_token` for everybody who has a token, `signed_body` for whom
+// the endpoint itself believes (a webhook's signature); the others are the roles of design.md: `operate` includes `read` and
+// `ingest`, `admin` includes all. Who is asked for a token, and when, is said in admission.hpp.
+enum class access { open, any_token, signed_body, read, ingest, operate, admin };
+
+std::string_view token(access a);
 
 // What the server has to know of an endpoint besides its code.
 struct endpoint_rules {
@@ -57,12 +61,16 @@ struct endpoint_rules {
   bool body_required = false;  // without Content-Length or chunks: 411
   bool takes_events = false;   // the larger body limit
   bool always = false;         // also while the daemon starts or stops
+  bool for_scoped = false;     // also for a token that is limited to some pipelines, though the path names none
 };
 
 struct route {
   endpoint_rules rules;
   std::function<asio::awaitable<response>(request&)> handle;
 };
+
+// Asked about each request that has an endpoint, before its query is checked and its body is read: a refusal, or nothing.
+using admission = std::function<std::optional<response>(request&, const endpoint_rules&)>;
 
 // Counted since the start.
 struct request_count {
@@ -93,6 +101,12 @@ class server {
   void leave_inherited();
   // For connections from now on; those that are open keep what they began with.
   void use_tls(std::shared_ptr<asio::ssl::context> context);
+
+  // Without it everybody is let in. Before listen().
+  void admit_by(admission ask);
+
+  // Cuts off the connections whose request, now, is one of these; returns how many.
+  std::size_t cut_off(const std::function<bool(const request&)>& chosen);
 
   // Stops accepting, closes idle connections, tells streams and waiting requests to end, and returns when all
   // connections have ended; those that have not after `limit` are cut off and counted in the answer.

@@ -49,6 +49,7 @@ struct server_core : std::enable_shared_from_this<server_core> {
   const asio::any_io_executor executor;
   const server_options options;
   const std::vector<route> routes;
+  admission admit;  // empty: everybody is let in
   router paths;
   std::unordered_set<session*> sessions;
   std::vector<std::shared_ptr<listener>> listeners;

@@ -315,6 +315,7 @@ std::optional<response> session::check_head() {
     return refused;
   }
   refused = find_route();
+  if (!refused && core_->admit) refused = core_->admit(request_, route_->rules);
   if (!refused) refused = check_query();
   if (!refused) refused = check_body();
   if (refused) skip_arrived_body();

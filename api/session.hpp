@@ -42,6 +42,8 @@ class session : public std::enable_shared_from_this<session> {
   // Closes the connection now. What its handler waits for by then it still waits for; nobody hears the
   // answer.
   void cut_off();
+  // The request that is read or worked on.
+  const request& current() const { return request_; }
   // Called by the sweep: when the deadline is over, the wait for the client ends. Returns the deadline.
   clock::time_point check_deadline(clock::time_point now);
 

@@ -41,6 +41,11 @@ std::string holder_of(int lock) {
   return ::kill(pid, 0) == 0 || errno == EPERM ? " (process " + std::to_string(pid) + ")" : "";
 }
 
+scheduler::token_rule token_rule_of(const std::string& auth) {
+  if (auth == "tokens") return scheduler::token_rule::always;
+  return auth == "none" ? scheduler::token_rule::never : scheduler::token_rule::automatic;
+}
+
 fs::path credentials_folder() {
   const char* folder = std::getenv("CREDENTIALS_DIRECTORY");  // NOLINT(concurrency-mt-unsafe): before any thread
   return folder ? folder : "";
@@ -106,6 +111,8 @@ asio::awaitable<void> application::start() {
   options.max_log_bytes = settings_.max_log_bytes;
   options.keep_runs = settings_.keep_runs;
   options.keep_for = std::chrono::duration_cast<std::chrono::hours>(settings_.keep_runs_for);
+  options.tokens = token_rule_of(settings_.auth);
+  options.keep_audit = {.changes = settings_.keep_audit, .refusals = settings_.keep_audit / 10};
   const scheduler::executors where{control_.get_executor(), flows_pool_->executor(), batch_pool_->executor()};
   supervisor_ = std::make_unique<scheduler::supervisor>(where, *store_, *services_, components_, options);
 
@@ -128,6 +135,7 @@ asio::awaitable<void> application::start() {
 
 // Those of the settings, or those that systemd has made. Throws std::runtime_error naming the address or the file.
 std::vector<api::listen_address> application::listen() {
+  check_tokens(listen_addresses(settings_).value());
   std::vector<api::listen_address> all;
   if (!settings_.tls.certificate.empty()) api_->use_tls(api::make_tls_context(settings_.tls));
   for (const inherited_socket& one : settings_.inherited) all.push_back(api_->inherit(one.fd, one.tls));
@@ -146,6 +154,25 @@ void application::reload_tls() {
     api_->use_tls(api::make_tls_context(settings_.tls));
   } catch (const std::exception& e) {
     spdlog::error("reload: {}; the certificate that was in use stays", e.what());
+  }
+}
+
+// Refuses to open the door to the network while nobody could be told from anybody, and says on the log who is asked.
+void application::check_tokens(const std::vector<api::listen_address>& wanted) {
+  const auto& tokens = supervisor_->tokens();
+  const bool keeper = tokens.has_keeper(wall_now());
+  bool reaches_beyond = false;
+  for (const api::listen_address& where : wanted) {
+    if (const auto fine = check_listening(settings_, where, keeper); !fine) throw std::runtime_error(fine.error().detail);
+    reaches_beyond = reaches_beyond || !where.stays_here();
+  }
+  if (!tokens.asked()) {
+    spdlog::info("nobody is asked for a token{}", reaches_beyond ? ", and other machines can reach this one" : "");
+  } else if (!keeper) {
+    spdlog::warn("every request needs a token, and no admin token is good: make one with 'penstock token create --data {}' while "
+                 "the daemon is down", settings_.data.string());
+  } else {
+    spdlog::info("every request needs a token");
   }
 }
 
@@ -223,6 +250,7 @@ asio::awaitable<void> application::obey_signals() {
 asio::awaitable<void> application::reload() {
   manager_.reloading();
   reload_tls();
+  supervisor_->audit().note({.who = "signal", .target = settings_.pipelines.string(), .outcome = "done", .detail = "reload by SIGHUP"});
   spdlog::info("reloading the definitions of {}", settings_.pipelines.empty() ? "no folder" : settings_.pipelines.string());
   try {
     if (!settings_.pipelines.empty()) co_await supervisor_->load_folder(settings_.pipelines);

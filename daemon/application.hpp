@@ -45,6 +45,7 @@ class application {
   std::vector<api::listen_address> listen();
   void reload_tls();
   void publish_address(const std::vector<api::listen_address>& listening);
+  void check_tokens(const std::vector<api::listen_address>& wanted);
 
   const settings settings_;
   boost::asio::io_context control_{1};

@@ -13,6 +13,7 @@
 
 #include "daemon/cli_commands.hpp"
 #include "daemon/cli_test.hpp"
+#include "daemon/cli_tokens.hpp"
 
 namespace penstock::cli {
 namespace {
@@ -23,6 +24,7 @@ constexpr const char* footer =
     "  PENSTOCK_URL     where the daemon is (default http://127.0.0.1:8420): http://, https:// or unix:/PATH\n"
     "  PENSTOCK_CACERT  authorities that its certificate may be of, in PEM; default: the system's\n"
     "  PENSTOCK_CERT, PENSTOCK_KEY  certificate and key to show a daemon that asks for one\n"
+    "  PENSTOCK_TOKEN   the token to send, where one is asked for; --token-file goes first\n"
     "\n"
     "Exit codes:\n"
     "  0  done\n"
@@ -50,6 +52,9 @@ struct arguments {
   int limit = 20;
   std::vector<std::string> ids;
   bool all = false;
+  token_options token;
+  audit_options audit;
+  std::string token_file;
   std::function<int(const surroundings&)> chosen;
 };
 
@@ -174,6 +179,43 @@ void add_dead_letter_commands(CLI::App& app, arguments& given) {
   add_settle_command(command, given, settle::discard, "discard", "Drop them");
 }
 
+void add_token_commands(CLI::App& app, arguments& given) {
+  CLI::App* command = app.add_subcommand("token", "Who may use the daemon: tokens with roles");
+  command->require_subcommand(1);
+  const auto without_daemon = [&given](CLI::App* to) {
+    to->add_option("--data", given.token.data, "Work in this data folder, without a daemon: for the first token");
+  };
+  CLI::App* create_command = command->add_subcommand("create", "Make a token and print it, once");
+  create_command->add_option("--name", given.token.name, "Who or what it is for")->required();
+  create_command->add_option("--role", given.token.roles, "read, ingest, operate or admin; repeatable")->required()->allow_extra_args(false)->take_all();
+  create_command->add_option("--pipeline", given.token.pipelines, "Only this pipeline; repeatable")->allow_extra_args(false)->take_all();
+  create_command->add_option("--expires-in", given.token.expires_in, "For so long, e.g. 90d");
+  create_command->add_option("--rate", given.token.rate, "Requests per second")->check(CLI::Range(0.001, 1e6));
+  create_command->add_option("--burst", given.token.burst, "Requests at once, with --rate")->check(CLI::Range(1, 1'000'000));
+  without_daemon(create_command);
+  runs_as(create_command, given, [&given](const surroundings& with) { return create_token(with, given.token); });
+
+  CLI::App* list_command = command->add_subcommand("list", "All tokens, without their secrets");
+  without_daemon(list_command);
+  runs_as(list_command, given, [&given](const surroundings& with) { return list_tokens(with, given.token); });
+
+  CLI::App* revoke_command = command->add_subcommand("revoke", "End a token, at once");
+  revoke_command->add_option("TOKEN", given.token.id, "Its id: what stands between pst_ and the next _")->required();
+  without_daemon(revoke_command);
+  runs_as(revoke_command, given, [&given](const surroundings& with) { return revoke_token(with, given.token); });
+
+  CLI::App* show_command = command->add_subcommand("show", "Who you are to the daemon");
+  runs_as(show_command, given, [](const surroundings& with) { return show_caller(with); });
+
+  CLI::App* audit_command = app.add_subcommand("audit", "Who changed what, and who was refused, newest first");
+  audit_command->add_option("--token", given.audit.token, "Only of this token's id");
+  audit_command->add_option("--pipeline", given.audit.pipeline);
+  audit_command->add_option("--outcome", given.audit.outcome, "done, failed or refused");
+  audit_command->add_option("--since", given.audit.since, "RFC 3339 time");
+  audit_command->add_option("--limit", given.audit.limit)->capture_default_str()->check(CLI::Range(1, 1000));
+  runs_as(audit_command, given, [&given](const surroundings& with) { return audit(with, given.audit); });
+}
+
 int run(int argc, char** argv) {
   arguments given;
   const char* url = std::getenv("PENSTOCK_URL");  // NOLINT(concurrency-mt-unsafe): one thread
@@ -192,7 +234,9 @@ int run(int argc, char** argv) {
   add_definition_commands(app, given);
   add_run_commands(app, given);
   add_event_commands(app, given);
+  app.add_option("--token-file", given.token_file, "File with the token to send; - is stdin");
   add_dead_letter_commands(app, given);
+  add_token_commands(app, given);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& wrong) {
@@ -201,6 +245,7 @@ int run(int argc, char** argv) {
 
   client daemon(given.url, given.tls);
   try {
+    daemon.send_token(token_from(given.token_file));
     return given.chosen({daemon, std::cout, std::cerr, given.json});
   } catch (const usage_error& wrong) {
     std::cerr << "penstock: " << wrong.what() << '\n';

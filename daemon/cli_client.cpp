@@ -90,6 +90,7 @@ answer client::stream(const request& what, std::function<void(std::string_view)>
   transfer now{handle, result, take ? &take : nullptr};
   header_list headers;
   for (const std::string& line : what.headers) headers.add(line);
+  if (!token_.empty()) headers.add("Authorization: Bearer " + token_);
   headers.add("Expect:");  // the daemon needs no question before a body
 
   curl_easy_reset(handle);  // keeps the connection

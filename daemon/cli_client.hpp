@@ -46,6 +46,9 @@ class client {
   client(const client&) = delete;
   client& operator=(const client&) = delete;
 
+  // With every request from now on; empty: none.
+  void send_token(std::string token) { token_ = std::move(token); }
+
   answer send(const request& what);
   // Hands a 2xx body to `take` piece by piece as it arrives; any other body is in the answer, as with send().
   answer stream(const request& what, std::function<void(std::string_view)> take);
@@ -56,7 +59,7 @@ class client {
   struct state;
   void set_up_connection();
 
-  std::string base_;
+  std::string base_, token_;
   certificates certificates_;
   std::string socket_path_;  // empty: TCP
   std::string url_base_;     // what libcurl is told

@@ -42,7 +42,14 @@ field make_settings_fields() {
       {.name = "secrets", .type = field_type::string,
        .doc = "Folder of ${secret:NAME}: one file each. systemd credentials are found as well. Default: DATA/secrets."},
       {.name = "insecure", .type = field_type::boolean,
-       .doc = "Allow listening beyond loopback although nothing asks for a token.", .fallback = "false"},
+       .doc = "Allow listening beyond loopback although no admin token exists, or no token is asked for.", .fallback = "false"},
+      {.name = "auth", .type = field_type::choice,
+       .doc = "Who is asked for a token. auto: everybody, from the first token on that was made in the data folder; tokens: "
+              "everybody, always; none: nobody.",
+       .fallback = "auto", .choices = {"auto", "tokens", "none"}},
+      {.name = "keep_audit", .type = field_type::integer,
+       .doc = "Changes kept in the audit log; of refused attempts it keeps a tenth of that.", .fallback = "100000",
+       .minimum = 100},
       {.name = "log_level", .type = field_type::choice, .doc = "The least severe message that is logged.",
        .fallback = "info", .choices = {"debug", "info", "warn", "error"}},
       {.name = "log_format", .type = field_type::choice, .doc = "text for people, json for collectors: one object a line.",
@@ -101,6 +108,8 @@ result<settings> parse_settings(std::string_view text) {
   s.pipelines = text_of("pipelines");
   s.secrets = text_of("secrets");
   s.insecure = checked.at("insecure").get<bool>();
+  s.auth = text_of("auth");
+  s.keep_audit = number("keep_audit");
   s.log_level = text_of("log_level");
   s.log_format = text_of("log_format");
   s.drain_timeout = std::chrono::nanoseconds(number("drain_timeout"));
@@ -123,21 +132,22 @@ result<void> check_address(const settings& s, const api::listen_address& where) 
     return error{errc::invalid, "listening on " + where.shown() +
                                     " needs a certificate: set 'tls: {certificate: FILE, key: FILE}' in the settings"};
   }
-  if (!s.insecure && !where.stays_here()) {
+  if (s.auth == "none" && !s.insecure && !where.stays_here()) {
     return error{errc::invalid, "listening on " + where.shown() +
-                                    " would open every pipeline to the network: keep to 127.0.0.1 or [::1] (with a proxy in "
-                                    "front), or set 'insecure: true' if the network itself is trusted"};
+                                    " with 'auth: none' would open every pipeline to the network: keep to 127.0.0.1 or [::1], "
+                                    "leave 'auth' out, or set 'insecure: true' if the network itself is trusted"};
   }
   return {};
 }
 
 }  // namespace
 
-result<void> check(const settings& s) {
+result<std::vector<api::listen_address>> listen_addresses(const settings& s) {
+  std::vector<api::listen_address> all;
   for (const std::string& text : s.listen) {
     const auto where = api::parse_listen_address(text);
     if (!where) return where.error();
-    if (const auto ok = check_address(s, *where); !ok) return ok;
+    all.push_back(*where);
   }
   for (const inherited_socket& one : s.inherited) {
     const auto where = api::address_of(one.fd, one.tls);
@@ -145,9 +155,27 @@ result<void> check(const settings& s) {
       return error{errc::invalid, "systemd hands over socket '" + one.name +
                                       "', which is no listening stream socket: use ListenStream= in the socket unit"};
     }
-    if (const auto ok = check_address(s, *where); !ok) return ok;
+    all.push_back(*where);
+  }
+  return all;
+}
+
+result<void> check(const settings& s) {
+  const auto all = listen_addresses(s);
+  if (!all) return all.error();
+  for (const api::listen_address& where : *all) {
+    if (const auto ok = check_address(s, where); !ok) return ok;
   }
   return {};
+}
+
+result<void> check_listening(const settings& s, const api::listen_address& where, bool has_admin_token) {
+  if (s.insecure || has_admin_token || where.stays_here()) return {};
+  return error{errc::invalid, "listening on " + where.shown() +
+                                  " would open every pipeline to the network, because no admin token exists: make one with "
+                                  "'penstock token create --data " + s.data.string() +
+                                  " --name NAME --role admin' and start again, keep to 127.0.0.1 or [::1], or set 'insecure: "
+                                  "true' if the network itself is trusted"};
 }
 
 }  // namespace penstock::daemon

@@ -26,6 +26,8 @@ struct settings {
   std::filesystem::path pipelines{};        // folder of definitions; empty: none
   std::filesystem::path secrets{};          // folder of ${secret:NAME}; empty: DATA/secrets
   bool insecure = false;                    // listen beyond loopback without tokens
+  std::string auth = "auto";                // who is asked for a token: "auto", "tokens" or "none"
+  std::int64_t keep_audit = 0;              // entries
   std::string log_level = "info";
   std::string log_format = "text";          // or "json"
   std::chrono::nanoseconds drain_timeout{};
@@ -46,7 +48,15 @@ const config::field& settings_fields();
 // The settings that the file's text says, defaults for the rest. invalid / malformed with positions.
 result<settings> parse_settings(std::string_view text);
 
-// Checks what only the whole can tell: an address beyond loopback needs `insecure`, TLS needs a certificate.
+// Checks what only the whole can tell: an address beyond loopback, where nobody is ever asked for a token, needs `insecure`;
+// TLS needs a certificate.
 result<void> check(const settings& s);
+
+// Where it listens: the addresses of the settings, or of the sockets that systemd has made. Those that are wrong are an error.
+result<std::vector<api::listen_address>> listen_addresses(const settings& s);
+
+// Once the tokens are known: beyond loopback it takes one of an admin of everything, or `insecure`. For each address that is
+// listened on.
+result<void> check_listening(const settings& s, const api::listen_address& where, bool has_admin_token);
 
 }  // namespace penstock::daemon

@@ -60,6 +60,7 @@ webhook_intake::webhook_intake(std::string path, const config::value& signature,
 }
 
 result<verified_delivery> webhook_intake::verify(const delivery& d, timestamp now) const {
+  if (!signature_ && !d.trusted) return error{errc::forbidden, source_ + " checks no signature, so it takes trusted deliveries only"};
   if (!signature_) return verified_delivery{};
   return verify_signature(*signature_, keys_, d.headers, d.body->text(), now);
 }

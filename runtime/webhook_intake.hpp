@@ -40,6 +40,7 @@ class webhook_intake {
                  const std::function<std::string(const std::string&)>& reveal);
 
   // errc::unauthorized: signature missing, wrong or too old, checked before anything is read and in constant time;
+  // errc::forbidden: there is none to check, and the delivery is not trusted;
   // errc::malformed, errc::too_large: as read_events.
   result<batch> take(const delivery& d, timestamp now = wall_now()) const;
 

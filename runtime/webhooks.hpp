@@ -30,6 +30,7 @@ namespace asio = boost::asio;
 struct delivery {
   std::map<std::string, std::string> headers;
   std::shared_ptr<const buffer> body;
+  bool trusted = true;  // its sender may post also where no signature says who it is
 };
 
 struct delivery_answer {
@@ -40,7 +41,7 @@ struct delivery_answer {
 class webhooks {
  public:
   // Runs on the control thread; may suspend until the events are safe.
-  // unauthorized: signature missing or wrong; malformed: body unreadable; overloaded: the queue is full;
+  // unauthorized: signature missing or wrong; forbidden: there is none to check, and the delivery is not trusted; malformed: body unreadable; overloaded: the queue is full;
   // unavailable: the flow failed before the events were safe (the sender should try again).
   using receiver = std::function<asio::awaitable<result<delivery_answer>>(delivery)>;
 

@@ -541,6 +541,14 @@ asio::awaitable<result<void>> pipeline_set::stop_flow(std::string pipeline, std:
   co_return error{errc::unavailable, "flow " + flow + " did not end within " + format_duration(limit) + "; it ends by itself", {}, 5};
 }
 
+void pipeline_set::note_file(const std::string& file, const pipeline_record& taken) {
+  around_.audit.note({.who = "file",
+                      .target = file,
+                      .pipeline = taken.name,
+                      .outcome = "done",
+                      .detail = "revision " + std::to_string(taken.revision)});
+}
+
 asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
   try {
     apply_request request;
@@ -549,6 +557,7 @@ asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
     request.origin = file.string();
     const auto applied = co_await apply(std::move(request));
     if (!applied) co_return applied.error();
+    if (!applied->unchanged) note_file(file.string(), applied->record);
     for (const auto& [name, live] : live_) {
       if (name == applied->record.name || live->record().origin != file.string()) continue;
       spdlog::warn("{} names pipeline {} now; pipeline {}, which it named before, goes on until it is deleted", file.string(),
@@ -596,7 +605,9 @@ asio::awaitable<void> pipeline_set::take_up_files(fs::path folder) {
     record.revision = earlier.empty() ? 1 : earlier.front().revision + 1;
     record.etag = make_etag(record.revision, record.text);
     const auto stored = co_await around_.store.put_pipeline(record, before);
-    if (stored) spdlog::info("pipeline {}: revision {}, from {}, which was changed meanwhile", record.name, record.revision, record.origin);
+    if (!stored) continue;
+    spdlog::info("pipeline {}: revision {}, from {}, which was changed meanwhile", record.name, record.revision, record.origin);
+    note_file(record.origin, *stored);
   }
 }
 
@@ -637,6 +648,13 @@ asio::awaitable<void> pipeline_set::load_files(std::vector<fs::path> files) {
       broken_.erase(named.string());
     }
   }
+}
+
+std::string pipeline_set::hook_owner(const std::string& path) const {
+  for (const auto& [name, live] : live_) {
+    if (hooks_of(*live->current()->definition).contains(path)) return name;
+  }
+  return {};
 }
 
 std::vector<broken_file> pipeline_set::broken_files() const {

@@ -55,6 +55,7 @@ class pipeline_set {
   result<std::shared_ptr<job_supervisor>> find_job(const std::string& pipeline, const std::string& job) const;
   result<std::shared_ptr<flow_supervisor>> find_flow(const std::string& pipeline, const std::string& flow) const;
   std::vector<broken_file> broken_files() const;
+  std::string hook_owner(const std::string& path) const;  // the pipeline that receives there; empty: none
   std::vector<std::shared_ptr<job_supervisor>> all_jobs() const;  // retired ones too
 
   // A run found unfinished at start goes back to its job, or to one made for it when its definition is gone.
@@ -73,6 +74,7 @@ class pipeline_set {
   // Topics and hook paths are shared by all: two pipelines may not mean different things by one name.
   result<void> check_shared_names(const config::pipeline& next) const;
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
+  void note_file(const std::string& file, const pipeline_record& taken);  // in the audit log
   asio::awaitable<void> load_file(std::filesystem::path file);
   std::optional<error> claimed_by_another_file(const std::string& name, const std::string& file) const;
   std::int64_t revision_before(const pipeline_record& current) const;

@@ -213,3 +213,40 @@ END;
 -- migration: 3 traces
 -- The W3C trace context that a run was asked with: traceparent, and behind a space tracestate when there is one; '': none.
 ALTER TABLE runs ADD COLUMN trace TEXT NOT NULL DEFAULT '';
+
+-- migration: 4 tokens and audit log
+
+-- Bearer tokens. A revoked one stays, so that the audit log's ids mean something, until a thousand others were revoked after
+-- it. As long as there is a row, requests are asked for a token (unless the settings say otherwise).
+CREATE TABLE tokens (
+  id            TEXT NOT NULL PRIMARY KEY,  -- the public part
+  name          TEXT NOT NULL,
+  secret_sha256 TEXT NOT NULL,     -- hex; the secret itself is nowhere
+  roles         TEXT NOT NULL,     -- words separated by spaces
+  pipelines     TEXT NOT NULL,     -- names separated by spaces; '': all
+  created_at    INTEGER NOT NULL,
+  expires_at    INTEGER,           -- NULL: never
+  revoked_at    INTEGER,           -- NULL: it was not
+  last_used_at  INTEGER,           -- NULL: never; else to the minute
+  rate          REAL,              -- requests per second; NULL: no limit
+  burst         INTEGER NOT NULL   -- 0 without a rate
+) STRICT, WITHOUT ROWID;
+
+-- Who changed something, and who was refused; each kind is kept up to a number of its own, so that a flood of refusals
+-- drives out no change.
+CREATE TABLE audit (
+  id       TEXT NOT NULL PRIMARY KEY,  -- ULID
+  at       INTEGER NOT NULL,
+  who      TEXT NOT NULL,
+  token    TEXT NOT NULL,
+  name     TEXT NOT NULL,
+  method   TEXT NOT NULL,
+  endpoint TEXT NOT NULL,
+  target   TEXT NOT NULL,
+  pipeline TEXT NOT NULL,
+  outcome  TEXT NOT NULL,          -- 'done', 'failed', 'refused'
+  status   INTEGER NOT NULL,
+  request  TEXT NOT NULL,
+  detail   TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX audit_refused ON audit (outcome = 'refused', id);

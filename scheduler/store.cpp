@@ -1,6 +1,6 @@
-// See store.hpp. The file is opened and migrated here; what is said to it stands in store_writer, store_pruner
-// and store_reader, and the class passes calls on to them: to the reader directly, to the others through the
-// commit queue.
+// See store.hpp. The file is opened and migrated here; what is said to it stands in store_writer, store_pruner,
+// store_reader and store_security, and the class passes calls on to them: to the readers directly, to the others
+// through the commit queue.
 #include "scheduler/store.hpp"
 
 #include <algorithm>
@@ -12,12 +12,15 @@
 #include <utility>
 #include <vector>
 
+#include <spdlog/spdlog.h>
+
 #include "runtime/commit_queue.hpp"
 #include "runtime/sqlite.hpp"
 #include "runtime/ulid.hpp"
 #include "scheduler/schema.hpp"
 #include "scheduler/store_pruner.hpp"
 #include "scheduler/store_reader.hpp"
+#include "scheduler/store_security.hpp"
 #include "scheduler/store_writer.hpp"
 
 namespace penstock::scheduler {
@@ -95,9 +98,10 @@ sqlite::connection open_and_migrate(const std::filesystem::path& file) {
 
 struct store::state {
   std::filesystem::path file;
-  // Both are made, used and destroyed on the store thread.
+  // These are made, used and destroyed on the store thread.
   std::unique_ptr<store_writer> write;
   std::unique_ptr<store_pruner> prune;
+  std::unique_ptr<security_writer> guard;
   std::unique_ptr<store_reader> read;   // made at the first look, after the file exists
   std::atomic<bool> failing{false};     // the last commit
   runtime::commit_queue queue;
@@ -111,12 +115,14 @@ struct store::state {
     sqlite::connection db = open_and_migrate(file);
     write = std::make_unique<store_writer>(db);
     prune = std::make_unique<store_pruner>(db);
+    guard = std::make_unique<security_writer>(db);
     return db;
   }
 
   void close_statements() {
     write.reset();
     prune.reset();
+    guard.reset();
   }
 
   store_reader& look() {
@@ -128,6 +134,19 @@ struct store::state {
   template <class F, class T = std::invoke_result_t<F, store_writer&>>
   asio::awaitable<T> commit(F f) {
     return queue.run([this, f = std::move(f)](sqlite::connection&) { return f(*write); });
+  }
+
+  // The same for what nobody waits for: f(security_writer&).
+  template <class F>
+  void note(const char* what, F f) {
+    queue.submit([this, f = std::move(f)](sqlite::connection&) { f(*guard); },
+                 [what](const std::exception_ptr& failure) {
+                   try {
+                     if (failure) std::rethrow_exception(failure);
+                   } catch (const std::exception& e) {
+                     spdlog::error("{} cannot be stored: {}", what, e.what());
+                   }
+                 });
   }
 };
 
@@ -343,6 +362,32 @@ std::int64_t store::count_dead_runs() { return state_->look().count_dead_runs();
 
 asio::awaitable<std::int64_t> store::settle_dead_runs(std::vector<std::string> ids) {
   return state_->commit([ids = std::move(ids)](auto& w) { return w.settle_dead(ids); });
+}
+
+// ---- tokens and the audit log ----
+
+asio::awaitable<void> store::add_token(token_record token) {
+  return state_->commit([token = std::move(token), s = state_.get()](auto&) { s->guard->add_token(token); });
+}
+
+asio::awaitable<void> store::revoke_token(std::string id, timestamp at) {
+  return state_->commit([id = std::move(id), at, s = state_.get()](auto&) { s->guard->revoke_token(id, at); });
+}
+
+std::vector<token_record> store::tokens() { return state_->look().security().tokens(); }
+
+asio::awaitable<void> store::add_audit(audit_record entry, audit_limits keep) {
+  return state_->commit([entry = std::move(entry), keep, s = state_.get()](auto&) { s->guard->add_audit(entry, keep); });
+}
+
+std::vector<audit_record> store::audit(const audit_filter& wanted) { return state_->look().security().audit(wanted); }
+
+void store::note_token_use(std::string id, timestamp at) {
+  state_->note("the use of a token", [id = std::move(id), at](security_writer& w) { w.token_used(id, at); });
+}
+
+void store::note_audit(audit_record entry, audit_limits keep) {
+  state_->note("an entry of the audit log", [entry = std::move(entry), keep](security_writer& w) { w.add_audit(entry, keep); });
 }
 
 }  // namespace penstock::scheduler

@@ -21,7 +21,9 @@
 #include <boost/asio/awaitable.hpp>
 
 #include "config/error.hpp"
+#include "scheduler/audit.hpp"
 #include "scheduler/model.hpp"
+#include "scheduler/token.hpp"
 
 namespace penstock::scheduler {
 
@@ -91,6 +93,12 @@ struct history {
   std::string pipeline, job;
   std::optional<std::int64_t> runs{};    // so many, 0 keeps none
   std::optional<timestamp> before{};     // those that ended earlier are deleted
+};
+
+// How many entries of the audit log are kept.
+struct audit_limits {
+  std::int64_t changes = 100'000;
+  std::int64_t refusals = 10'000;
 };
 
 struct run_filter {
@@ -216,6 +224,16 @@ class store {
                                     std::size_t limit);
   std::int64_t count_dead_runs();
   asio::awaitable<std::int64_t> settle_dead_runs(std::vector<std::string> ids);  // replayed or discarded
+
+  // ---- tokens and the audit log ----
+  asio::awaitable<void> add_token(token_record token);
+  asio::awaitable<void> revoke_token(std::string id, timestamp at);  // unknown ids are ignored
+  std::vector<token_record> tokens();                                // by age
+  asio::awaitable<void> add_audit(audit_record entry, audit_limits keep);
+  std::vector<audit_record> audit(const audit_filter& wanted);  // newest first
+  // Written with the next commit; nobody waits. A failure is said on the log.
+  void note_token_use(std::string id, timestamp at);
+  void note_audit(audit_record entry, audit_limits keep);
 
  private:
   struct state;

@@ -106,7 +106,8 @@ store_reader::store_reader(sqlite::connection db)
                             " FROM taken_files WHERE pipeline = ?1 AND job = ?2 AND trigger_key = ?3 ORDER BY path"),
       files_of_run_(db_, "SELECT " + std::string(claim_columns) + " FROM taken_files WHERE run = ?1"),
       alerts_(db_, "SELECT " + std::string(alert_columns) +
-                       " FROM alerts WHERE settled = 0 ORDER BY id LIMIT ?1") {}
+                       " FROM alerts WHERE settled = 0 ORDER BY id LIMIT ?1"),
+      security_(db_) {}
 
 std::string store_reader::instance() { return one(instance_, first_text).value(); }
 

@@ -13,6 +13,7 @@
 
 #include "runtime/sqlite.hpp"
 #include "scheduler/store.hpp"
+#include "scheduler/store_security.hpp"
 
 namespace penstock::scheduler {
 
@@ -51,6 +52,8 @@ class store_reader {
                                     std::size_t limit);
   std::int64_t count_dead_runs();
 
+  security_reader& security() { return security_; }
+
  private:
   // A part of the index runs_of_job, and how many runs are in it.
   struct run_group {
@@ -88,6 +91,7 @@ class store_reader {
   sqlite::statement all_groups_, groups_of_pipeline_, groups_of_job_, unfinished_groups_of_job_;
   sqlite::statement cursor_, last_firing_, cursors_, scheduled_times_, dead_, dead_of_pipeline_, count_dead_;
   sqlite::statement taken_files_, files_of_run_, alerts_;
+  security_reader security_;
 };
 
 }  // namespace penstock::scheduler

@@ -39,6 +39,7 @@ struct supervisor::impl {
         dead_letters(around, pipelines, runs),
         alerts(around, pipelines),
         upkeep(around, pipelines, activity),
+        tokens(state, around.options.tokens),
         clock(std::in_place, where.control, [this] { clock_was_set(); }) {
     around.dependents = [this](const run_record& ended) { return pipelines.dependents_of(ended); };
   }
@@ -50,6 +51,7 @@ struct supervisor::impl {
   dead_letter_desk dead_letters;
   alert_desk alerts;
   maintenance upkeep;
+  token_book tokens;
   std::optional<definition_watch> definitions;
   std::optional<runtime::clock_watch> clock;
   bool stopping = false;
@@ -222,7 +224,17 @@ asio::awaitable<void> supervisor::follow_folder(std::filesystem::path folder) {
 
 std::vector<broken_file> supervisor::broken_files() const { return impl_->pipelines.broken_files(); }
 
+std::shared_ptr<const config::pipeline> supervisor::definition(const std::string& name) const {
+  const auto& live = impl_->pipelines.live();
+  const auto found = live.find(name);
+  return found == live.end() ? nullptr : found->second->current()->definition;
+}
+
+std::string supervisor::hook_owner(const std::string& path) const { return impl_->pipelines.hook_owner(path); }
+
 change_log& supervisor::changes() { return impl_->around.changes; }
+token_book& supervisor::tokens() { return impl_->tokens; }
+audit_desk& supervisor::audit() { return impl_->around.audit; }
 
 result<flow_view> supervisor::flow(const std::string& pipeline, const std::string& name) {
   const auto found = impl_->pipelines.find_flow(pipeline, name);

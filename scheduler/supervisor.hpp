@@ -21,10 +21,12 @@
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
 #include "runtime/tap.hpp"
+#include "scheduler/audit_desk.hpp"
 #include "scheduler/change_log.hpp"
 #include "scheduler/model.hpp"
 #include "scheduler/run_tally.hpp"
 #include "scheduler/store.hpp"
+#include "scheduler/token_book.hpp"
 
 namespace penstock::runtime {
 class cgroup_tree;
@@ -51,6 +53,8 @@ struct supervisor_options {
   std::int64_t max_log_bytes = 16 << 20;                        // of one task
   std::int64_t keep_runs = 10'000;                              // final runs kept of each job
   std::chrono::hours keep_for{24 * 30};                         // and for how long
+  token_rule tokens = token_rule::automatic;
+  audit_limits keep_audit{};
 };
 
 // ---- what is asked ----
@@ -216,7 +220,14 @@ class supervisor {
   asio::awaitable<void> follow_folder(std::filesystem::path folder);
   std::vector<broken_file> broken_files() const;
 
+  // The checked definition as it is live; null: there is none of that name. And whose hook a path ("/orders") is; empty:
+  // nobody's.
+  std::shared_ptr<const config::pipeline> definition(const std::string& name) const;
+  std::string hook_owner(const std::string& path) const;
+
   change_log& changes();
+  token_book& tokens();
+  audit_desk& audit();
 
   // ---- flows ----
   result<flow_view> flow(const std::string& pipeline, const std::string& name);

@@ -77,6 +77,7 @@ class Daemon:
         self.args = list(args)
         self.process = None
         self.address = None  # (host, port)
+        self.token = None    # sent with every request that brings no Authorization of its own
         self.killed = False
         self._reader = None
 
@@ -154,6 +155,7 @@ class Daemon:
 
     def request(self, method, path, body=None, headers=None, timeout=60):
         connection = self.connect(timeout)
+        headers = {**({"Authorization": f"Bearer {self.token}"} if self.token else {}), **(headers or {})}
         try:
             if isinstance(body, (dict, list)):
                 body = json.dumps(body)

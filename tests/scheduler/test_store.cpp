@@ -16,7 +16,7 @@ TEST_CASE("store: a new folder gets an id, and keeps it", "[store]") {
   CHECK(runtime::is_ulid(id));
   c.reopen();
   CHECK(c->instance() == id);
-  CHECK(c.ask("SELECT group_concat(name) FROM migrations") == "1 first schema,2 jobs,3 traces");
+  CHECK(c.ask("SELECT group_concat(name) FROM migrations") == "1 first schema,2 jobs,3 traces,4 tokens and audit log");
 }
 
 TEST_CASE("store: a file of a newer version is refused and left alone", "[store]") {

@@ -1,0 +1,277 @@
+#include "daemon/cli_tokens.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <utility>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_future.hpp>
+#include <nlohmann/json.hpp>
+
+#include "config/time.hpp"
+#include "daemon/cli_output.hpp"
+#include "daemon/cli_table.hpp"
+#include "runtime/unique_fd.hpp"
+#include "scheduler/audit_desk.hpp"
+#include "scheduler/store.hpp"
+#include "scheduler/token_book.hpp"
+
+namespace penstock::cli {
+namespace {
+
+namespace asio = boost::asio;
+namespace fs = std::filesystem;
+
+// ---- without a daemon ----
+
+// The data folder of a daemon that is down: held by its lock, so that none starts meanwhile.
+class offline_folder {
+ public:
+  explicit offline_folder(const fs::path& data) {
+    fs::create_directories(data);
+    const fs::path file = data / "lock";
+    lock_ = runtime::unique_fd(::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+    if (lock_.get() < 0) throw usage_error("data folder " + data.string() + " cannot be written to");
+    if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+      throw usage_error("a daemon works in the data folder " + data.string() + ": ask it, without --data");
+    }
+    store_ = std::make_unique<scheduler::store>(data / "state.db", thread_.get_executor());
+    tokens_ = std::make_unique<scheduler::token_book>(*store_, scheduler::token_rule::automatic);
+  }
+
+  scheduler::token_book& tokens() { return *tokens_; }
+
+  template <class T>
+  T wait_for(asio::awaitable<T> work) {
+    auto done = asio::co_spawn(io_, std::move(work), asio::use_future);
+    io_.restart();
+    io_.run();
+    return done.get();
+  }
+
+  void write_down(std::string what) {
+    scheduler::audit_desk desk(*store_, {});
+    wait_for(desk.add({.who = "offline", .target = "penstock token --data", .outcome = "done", .detail = std::move(what)}));
+  }
+
+ private:
+  runtime::unique_fd lock_;
+  asio::io_context io_;
+  asio::thread_pool thread_{1};
+  std::unique_ptr<scheduler::store> store_;
+  std::unique_ptr<scheduler::token_book> tokens_;
+};
+
+template <class T>
+T value_or_usage(result<T> r) {
+  if (!r) throw usage_error(r.error().detail);
+  return *std::move(r);
+}
+
+scheduler::token_record wish_of(const token_options& options) {
+  scheduler::token_record wish;
+  wish.name = options.name;
+  wish.roles = value_or_usage(scheduler::parse_roles(options.roles));
+  wish.pipelines = options.pipelines;
+  if (!options.expires_in.empty()) {
+    const auto length = parse_duration(options.expires_in);
+    if (!length) throw usage_error("--expires-in " + options.expires_in + ": expected a duration such as 90d");
+    wish.expires_at = wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(*length);
+  }
+  if (options.rate > 0) wish.rate = scheduler::request_rate{options.rate, options.burst > 0 ? options.burst : std::max(1, static_cast<int>(options.rate))};
+  return wish;
+}
+
+document shown(const scheduler::token_record& t) {
+  document d{{"id", t.id}, {"name", t.name}, {"state", token(state_of(t, wall_now()))}, {"roles", t.roles.names()}, {"pipelines", t.pipelines}};
+  d["created_at"] = format_time(t.created_at);
+  d["expires_at"] = t.expires_at ? document(format_time(*t.expires_at)) : document(nullptr);
+  d["last_used_at"] = t.last_used_at ? document(format_time(*t.last_used_at)) : document(nullptr);
+  return d;
+}
+
+document create_offline(const token_options& options) {
+  offline_folder folder(options.data);
+  const auto made = value_or_usage(folder.wait_for(folder.tokens().create(wish_of(options), false)));
+  folder.write_down("token " + made.record.id + " (" + made.record.name + ") made");
+  document d = shown(made.record);
+  d["token"] = made.text;
+  return d;
+}
+
+// ---- with one ----
+
+struct refusal {
+  answer said;
+};
+
+document ask(const surroundings& with, const request& what) {
+  answer said = with.daemon.send(what);
+  if (!said.ok()) throw refusal{std::move(said)};
+  if (said.body.empty()) return document::object();
+  document body = document::parse(said.body, nullptr, false);
+  if (body.is_discarded()) throw std::runtime_error("the daemon's answer is not JSON: " + said.body.substr(0, 200));
+  return body;
+}
+
+template <class Body>
+int guarded(const surroundings& with, Body body) {
+  try {
+    return body();
+  } catch (const refusal& no) {
+    if (with.json) {
+      with.out << no.said.body << '\n';
+    } else {
+      show_problem(with.err, no.said, "");
+    }
+    return exit_refused;
+  }
+}
+
+document create_online(const surroundings& with, const token_options& options) {
+  document body{{"name", options.name}, {"roles", options.roles}};
+  if (!options.pipelines.empty()) body["pipelines"] = options.pipelines;
+  if (!options.expires_in.empty()) body["expires_in"] = options.expires_in;
+  if (options.rate > 0) body["rate"] = document{{"per_second", options.rate}};
+  if (options.rate > 0 && options.burst > 0) body["rate"]["burst"] = options.burst;
+  return ask(with, {.method = "POST", .path = "/v1/tokens", .body = body.dump(), .headers = {"Content-Type: application/json"}});
+}
+
+std::string words_of(const document& object, const char* member, const char* none) {
+  std::string text;
+  for (const document& one : object.value(member, document::array())) text.append(text.empty() ? "" : ",").append(one.get<std::string>());
+  return text.empty() ? none : text;
+}
+
+document list_online(const surroundings& with) {
+  document all = document::array();
+  std::string cursor;
+  do {
+    const document page = ask(with, {.path = "/v1/tokens" + query({{"limit", "1000"}, {"cursor", cursor}})});
+    for (const document& one : page.at("items")) all.push_back(one);
+    cursor = page.at("next_cursor").is_string() ? page.at("next_cursor").get<std::string>() : "";
+  } while (!cursor.empty());
+  return {{"items", std::move(all)}};
+}
+
+document list_offline(const std::string& data) {
+  offline_folder folder(data);
+  document all = document::array();
+  for (const auto& one : folder.tokens().list()) all.push_back(shown(one));
+  return {{"items", std::move(all)}};
+}
+
+}  // namespace
+
+int create_token(const surroundings& with, const token_options& options) {
+  return guarded(with, [&] {
+    const document made = options.data.empty() ? create_online(with, options) : create_offline(options);
+    if (with.json) {
+      with.out << made.dump(2) << '\n';
+      return exit_ok;
+    }
+    with.out << made.at("token").get<std::string>() << '\n';
+    with.err << "token " << word(made, "id") << " for " << word(made, "name") << ": " << words_of(made, "roles", "-") << " in "
+             << words_of(made, "pipelines", "all pipelines") << ", expires " << word(made, "expires_at")
+             << ". It is shown only now: keep it in a file, and give that to --token-file or put it into PENSTOCK_TOKEN.\n";
+    return exit_ok;
+  });
+}
+
+int list_tokens(const surroundings& with, const token_options& options) {
+  return guarded(with, [&] {
+    const document list = options.data.empty() ? list_online(with) : list_offline(options.data);
+    if (with.json) {
+      with.out << list.dump(2) << '\n';
+      return exit_ok;
+    }
+    table t({"TOKEN", "NAME", "STATE", "ROLES", "PIPELINES", "EXPIRES", "LAST USED"});
+    for (const document& one : list.at("items")) {
+      t.add({word(one, "id"), word(one, "name"), word(one, "state"), words_of(one, "roles", "-"), words_of(one, "pipelines", "all"),
+             word(one, "expires_at"), word(one, "last_used_at")});
+    }
+    t.print(with.out);
+    return exit_ok;
+  });
+}
+
+int revoke_token(const surroundings& with, const token_options& options) {
+  return guarded(with, [&] {
+    if (options.data.empty()) {
+      ask(with, {.method = "DELETE", .path = "/v1/tokens/" + encode(options.id)});
+    } else {
+      offline_folder folder(options.data);
+      value_or_usage(folder.wait_for(folder.tokens().revoke(options.id, true)));
+      folder.write_down("token " + options.id + " revoked");
+    }
+    with.err << "token " << options.id << " is revoked\n";
+    return exit_ok;
+  });
+}
+
+int show_caller(const surroundings& with) {
+  return guarded(with, [&] {
+    const document me = ask(with, {.path = "/v1/token"});
+    if (with.json) {
+      with.out << me.dump(2) << '\n';
+      return exit_ok;
+    }
+    if (!me.at("token").is_object()) {
+      with.out << (word(me, "who") == "socket" ? "let in by the socket's file, as admin\n" : "nobody is asked for a token\n");
+      return exit_ok;
+    }
+    const document& t = me.at("token");
+    with.out << "token " << word(t, "id") << " for " << word(t, "name") << ": " << words_of(t, "roles", "-") << " in "
+             << words_of(t, "pipelines", "all pipelines") << ", expires " << word(t, "expires_at") << '\n';
+    return exit_ok;
+  });
+}
+
+int audit(const surroundings& with, const audit_options& options) {
+  return guarded(with, [&] {
+    const document list = ask(with, {.path = "/v1/audit" + query({{"token", options.token},
+                                                                  {"pipeline", options.pipeline},
+                                                                  {"outcome", options.outcome},
+                                                                  {"since", options.since},
+                                                                  {"limit", std::to_string(options.limit)}})});
+    if (with.json) {
+      with.out << list.dump(2) << '\n';
+      return exit_ok;
+    }
+    table t({"AT", "WHO", "OUTCOME", "STATUS", "WHAT", "DETAIL"});
+    for (const document& one : list.at("items")) {
+      const std::string who = word(one, "token") == "-" ? word(one, "who") : word(one, "token") + " (" + word(one, "name") + ")";
+      const std::string what = word(one, "method") == "-" ? word(one, "target") : word(one, "method") + " " + word(one, "target");
+      t.add({word(one, "at"), who, word(one, "outcome"), word(one, "status"), what, word(one, "detail")});
+    }
+    t.print(with.out);
+    return exit_ok;
+  });
+}
+
+std::string token_from(const std::string& file) {
+  std::string text;
+  if (!file.empty()) {
+    text = read_file(file);
+  } else if (const char* given = std::getenv("PENSTOCK_TOKEN")) {  // NOLINT(concurrency-mt-unsafe): one thread
+    text = given;
+  }
+  const auto is_space = [](char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; };
+  while (!text.empty() && is_space(text.back())) text.pop_back();
+  if (!file.empty() && text.empty()) throw usage_error("there is no token in " + file);
+  // Perhaps a proxy's and not one of ours; but it must fit on one line of a header.
+  const bool fits = std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 0x7f; });
+  if (!fits) throw usage_error(std::string(file.empty() ? "PENSTOCK_TOKEN" : file) + " is not a token: one looks like pst_ID_SECRET");
+  return text;
+}
+
+}  // namespace penstock::cli

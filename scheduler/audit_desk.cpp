@@ -1,0 +1,53 @@
+#include "scheduler/audit_desk.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include "runtime/ulid.hpp"
+
+namespace penstock::scheduler {
+
+namespace {
+
+constexpr std::size_t longest_text = 500;  // bytes
+
+// A client chooses the target's length; and a text of many languages must not be cut within a letter.
+void cut(std::string& text) {
+  if (text.size() <= longest_text) return;
+  std::size_t end = longest_text;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  text.resize(end);
+  text += "...";
+}
+
+void complete(audit_record& entry) {
+  if (entry.at == timestamp{}) entry.at = wall_now();
+  if (entry.id.empty()) entry.id = runtime::make_ulid(entry.at);
+  for (std::string* text : {&entry.target, &entry.pipeline, &entry.detail, &entry.request}) cut(*text);
+}
+
+}  // namespace
+
+asio::awaitable<void> audit_desk::add(audit_record entry) {
+  complete(entry);
+  try {
+    co_await store_.add_audit(std::move(entry), keep_);
+  } catch (const std::exception& e) {
+    spdlog::error("the audit log cannot be written: {}", e.what());
+  }
+}
+
+void audit_desk::note(audit_record entry) {
+  complete(entry);
+  store_.note_audit(std::move(entry), keep_);
+}
+
+void audit_desk::refused(audit_record entry, token_bucket::clock::time_point now) {
+  if (room_.take(now)) {
+    ++left_out_;
+    return;
+  }
+  if (left_out_ > 0) entry.detail += " (and " + std::to_string(std::exchange(left_out_, 0)) + " refused before that are not listed)";
+  note(std::move(entry));
+}
+
+}  // namespace penstock::scheduler
