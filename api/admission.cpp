@@ -139,6 +139,16 @@ void write_down(const request& r, const endpoint_rules& rules, context& c, const
   c.supervisor.audit().refused(std::move(entry), std::chrono::steady_clock::now());
 }
 
+// Any page that a browser shows may send requests to this machine, and while the door is open they would be taken for its
+// user's. A token is not sent by itself, so where one is asked for there is nothing to fear.
+std::optional<response> refuse_strange_page(const request& r, const endpoint_rules& rules, context& c) {
+  const bool changes = rules.method != http_method::get && (rules.needs == access::operate || rules.needs == access::admin);
+  if (!changes || from_same_origin(r)) return std::nullopt;
+  response refusal = problem_response(error{errc::forbidden, "a page of another site may not change anything here"});
+  write_down(r, rules, c, refusal, nullptr);
+  return refusal;
+}
+
 bool feeds(const config::component_use& to, const std::string& stream) {
   return to.component == "subscribers" && to.settings.value("name", std::string()) == stream;
 }
@@ -172,7 +182,8 @@ std::string_view bearer_of(const request& r) {
 
 std::optional<response> admit(request& r, const endpoint_rules& rules, context& c) {
   token_book& book = c.supervisor.tokens();
-  if (rules.needs == access::open || r.trusted_peer || !book.asked()) return std::nullopt;
+  if (rules.needs == access::open || r.trusted_peer) return std::nullopt;
+  if (!book.asked()) return refuse_strange_page(r, rules, c);
   const std::string_view text = bearer_of(r);
   const bool hook = rules.needs == access::signed_body;
   if (hook && !scheduler::parse_token(text)) return std::nullopt;  // some senders sign in this header

@@ -20,7 +20,8 @@ namespace penstock::api {
 // A refusal (401, 403, 404, 429), or nothing: it may go on. `r.token` is then who asks, where one is asked for. A refusal is
 // in the audit log already.
 //
-// Not asked for a token: endpoints that are open, a `trusted_peer`, and everybody while no token is asked for. A signed_body
+// Not asked for a token: endpoints that are open, a `trusted_peer`, and everybody while no token is asked for (but then the
+// page of another site, in somebody's browser, may change nothing: its requests are not that person's wish). A signed_body
 // endpoint is let through; it asks may_post_unsigned() when it has no signature to check.
 std::optional<response> admit(request& r, const endpoint_rules& rules, context& c);
 

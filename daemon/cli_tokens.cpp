@@ -2,12 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
+#include <iostream>
 #include <memory>
 #include <utility>
 
@@ -36,8 +38,11 @@ namespace fs = std::filesystem;
 // The data folder of a daemon that is down: held by its lock, so that none starts meanwhile.
 class offline_folder {
  public:
-  explicit offline_folder(const fs::path& data) {
-    fs::create_directories(data);
+  enum class missing { make, refuse };
+
+  explicit offline_folder(const fs::path& data, missing then = missing::refuse) : data_(data) {
+    if (then == missing::make) fs::create_directories(data);
+    if (!fs::is_directory(data)) throw usage_error("there is no folder " + data.string());
     const fs::path file = data / "lock";
     lock_ = runtime::unique_fd(::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
     if (lock_.get() < 0) throw usage_error("data folder " + data.string() + " cannot be written to");
@@ -47,6 +52,14 @@ class offline_folder {
     store_ = std::make_unique<scheduler::store>(data / "state.db", thread_.get_executor());
     tokens_ = std::make_unique<scheduler::token_book>(*store_, scheduler::token_rule::automatic);
   }
+
+  ~offline_folder() {
+    tokens_.reset();
+    store_.reset();
+    give_to_owner();
+  }
+  offline_folder(const offline_folder&) = delete;
+  offline_folder& operator=(const offline_folder&) = delete;
 
   scheduler::token_book& tokens() { return *tokens_; }
 
@@ -64,6 +77,19 @@ class offline_folder {
   }
 
  private:
+  // What root has made here must stay within reach of the daemon, whose folder this is.
+  void give_to_owner() const {
+    struct stat folder{};
+    if (::geteuid() != 0 || ::stat(data_.c_str(), &folder) != 0) return;
+    for (const char* name : {"lock", "state.db", "state.db-wal", "state.db-shm"}) {
+      const fs::path file = data_ / name;
+      struct stat now{};
+      if (::lstat(file.c_str(), &now) != 0 || now.st_uid == folder.st_uid) continue;
+      if (::lchown(file.c_str(), folder.st_uid, folder.st_gid) != 0) std::cerr << "penstock: " << file << " stays root's: the daemon may not be able to use it\n";
+    }
+  }
+
+  const fs::path data_;
   runtime::unique_fd lock_;
   asio::io_context io_;
   asio::thread_pool thread_{1};
@@ -100,7 +126,7 @@ document shown(const scheduler::token_record& t) {
 }
 
 document create_offline(const token_options& options) {
-  offline_folder folder(options.data);
+  offline_folder folder(options.data, offline_folder::missing::make);
   const auto made = value_or_usage(folder.wait_for(folder.tokens().create(wish_of(options), false)));
   folder.write_down("token " + made.record.id + " (" + made.record.name + ") made");
   document d = shown(made.record);

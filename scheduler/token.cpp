@@ -112,9 +112,10 @@ std::optional<shown_token> parse_token(std::string_view text) {
 }
 
 std::string sha256_hex(std::string_view text) {
+  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);  // looked up once: this is asked for each request
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
   unsigned size = 0;
-  if (EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr) != 1) {
+  if (EVP_Digest(text.data(), text.size(), digest.data(), &size, algorithm, nullptr) != 1) {
     throw std::runtime_error("SHA-256 failed");
   }
   constexpr std::string_view digits = "0123456789abcdef";

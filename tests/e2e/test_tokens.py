@@ -195,6 +195,34 @@ def test_revoking_cuts_off_what_the_token_has_open(shop):
         connection.close()
 
 
+def test_revoking_ends_a_websocket_and_a_wait(start_daemon):
+    shop = start_daemon({"shop": SHOP + "flows: {prices: {from: {topic: orders}, to: {subscribers: prices}}}\n"})
+    shop.put("slow", "name: slow\njobs: {wait: {run: [sh, -c, \"read line\"], trigger: {every: 1h}}, hold: {run: [sleep, '60'], grace: 1s}}\n")
+    close_the_door(shop)
+    victim = make(shop, "victim", "operate")
+    websocket = shop.connect(timeout=30)
+    websocket.request("GET", "/v1/streams/prices", headers={
+        **with_token(victim["token"]), "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
+    socket = websocket.sock
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += socket.recv(1)
+    assert head.startswith(b"HTTP/1.1 101")
+    run = shop.trigger("slow", "hold", headers=with_token(victim["token"])).json
+    waiting = shop.connect(timeout=30)
+    waiting.request("GET", f"/v1/runs/{run['id']}?wait=5m", headers=with_token(victim["token"]))
+    wait_until(lambda: shop.run(run["id"])["state"] == "running", "the run to start")
+    assert shop.request("DELETE", f"/v1/tokens/{victim['id']}").status == 204
+    while socket.recv(65536):  # to its end
+        pass
+    with pytest.raises((http.client.HTTPException, OSError)):
+        waiting.getresponse()
+    websocket.close()
+    waiting.close()
+    shop.cancel(run["id"])
+
+
 def test_a_token_can_end_itself(shop):
     close_the_door(shop)
     second = make(shop, "second", "admin")
@@ -231,8 +259,9 @@ def test_beyond_loopback_it_takes_an_admin_token(folder):
     assert "no admin token exists" in says and "penstock token create --data" in says and "insecure: true" in says
     # Neither a token for less, nor one that has expired, will do.
     assert penstock("token", "create", "--data", daemon.data, "--name", "x", "--role", "read").returncode == 2
-    brief = penstock("token", "create", "--data", daemon.data, "--name", "brief", "--role", "admin", "--expires-in", "1us")
+    brief = penstock("token", "create", "--data", daemon.data, "--name", "brief", "--role", "admin", "--expires-in", "1s")
     assert brief.returncode == 0
+    wait_until(lambda: "expired" in penstock("token", "list", "--data", daemon.data).stdout, "the token to expire")
     assert "no admin token exists" in refused_start("--data", daemon.data, "--listen", "0.0.0.0:0")
     made = penstock("token", "create", "--data", daemon.data, "--name", "root", "--role", "admin")
     assert made.returncode == 0 and "shown only now" in made.stderr
@@ -286,6 +315,39 @@ def test_auth_tokens_asks_from_the_beginning(folder):
         assert daemon.get("/v1/pipelines").status == 200
     finally:
         assert daemon.stop() == 0
+
+
+def test_a_page_of_another_site_changes_nothing_while_the_door_is_open(shop):
+    """What a browser sends without asking first: a POST with a body of plain text."""
+    evil = "name: evil\njobs: {a: {run: [\"true\"]}}\n"
+    host = "127.0.0.1:%d" % shop.address[1]
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{shop.address[1] + 1}", "http://localhost"):
+        headers = {"Origin": origin, "Content-Type": "text/plain"}
+        assert shop.request("POST", "/v1/pipelines", evil, headers).status == 403, origin
+        assert shop.post("/v1/tokens", '{"name": "x", "roles": ["admin"]}', headers).status == 403
+        assert shop.post("/v1/pipelines/shop/pause", b"", headers).status == 403
+    assert [p["name"] for p in shop.get_json("/v1/pipelines")["items"]] == ["shop"] and shop.get_json("/v1/tokens")["items"] == []
+    assert len(audit(shop, outcome="refused")) == 12
+    own = {"Origin": f"http://{host}", "Content-Type": "text/plain"}
+    assert shop.request("POST", "/v1/pipelines", evil, own).status == 201  # a page of its own
+
+
+def test_list_and_revoke_make_no_folder(folder):
+    for command in (["list"], ["revoke", "x"]):
+        refused = penstock("token", *command, "--data", folder / "typo")
+        assert refused.returncode == 2 and "there is no folder" in refused.stderr
+    assert not (folder / "typo").exists()
+    assert penstock("token", "create", "--data", folder / "new", "--name", "x", "--role", "admin").returncode == 0
+    assert penstock("token", "revoke", "none", "--data", folder / "new").returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_makes_in_the_daemons_folder_is_the_daemons(folder):
+    data = folder / "data"
+    data.mkdir()
+    os.chown(data, 65534, 65534)
+    assert penstock("token", "create", "--data", data, "--name", "x", "--role", "admin").returncode == 0
+    assert {os.lstat(data / name).st_uid for name in os.listdir(data)} == {65534}
 
 
 def test_a_folder_in_use_is_left_alone(shop):
