@@ -327,7 +327,7 @@ def test_a_page_of_another_site_changes_nothing_while_the_door_is_open(shop):
         assert shop.post("/v1/tokens", '{"name": "x", "roles": ["admin"]}', headers).status == 403
         assert shop.post("/v1/pipelines/shop/pause", b"", headers).status == 403
     assert [p["name"] for p in shop.get_json("/v1/pipelines")["items"]] == ["shop"] and shop.get_json("/v1/tokens")["items"] == []
-    assert len(audit(shop, outcome="refused")) == 12
+    wait_until(lambda: len(audit(shop, outcome="refused")) == 12, "the entries")
     own = {"Origin": f"http://{host}", "Content-Type": "text/plain"}
     assert shop.request("POST", "/v1/pipelines", evil, own).status == 201  # a page of its own
 
@@ -421,7 +421,7 @@ def test_refusals_are_written_down_without_what_strangers_put_into_them(shop):
     reader = make(shop, "reader", "read")
     assert shop.get("/v1/pipelines?limit=hello-secret", {"Authorization": "Bearer my-password"}).status == 401
     assert shop.post("/v1/pipelines/shop/pause", headers=with_token(reader["token"])).status == 403
-    refused = audit(shop, outcome="refused")
+    refused = wait_until(lambda: len(found := audit(shop, outcome="refused")) >= 2 and found, "the entries")
     assert [(e["status"], e["who"], e["target"]) for e in refused] == [
         (403, "token", "/v1/pipelines/shop/pause"), (401, "anyone", "/v1/pipelines")]
     assert refused[0]["token"] == reader["id"]
