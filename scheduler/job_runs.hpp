@@ -44,7 +44,7 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   // Admits a drafted run by the overlap rule. overloaded: the queue is full; invalid: its overlap key fails. A skipped one
   // is admitted too, as a run that has ended. A backfill's run always waits for its turn.
   result<prepared_run> prepare(run_record run);
-  // prepare, store, settle. conflict: the idempotency key came with another request before.
+  // prepare, store, settle. invalid: the idempotency key came with another request before.
   asio::awaitable<result<trigger_answer>> make(run_record run, std::optional<idempotency> once);
   // Several in one transaction; one that is refused is stored as skipped. `move` goes with the last.
   asio::awaitable<void> make_all(std::vector<run_record> runs, std::optional<schedule_move> move);

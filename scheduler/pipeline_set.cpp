@@ -8,6 +8,7 @@
 #include "config/kept_state.hpp"
 #include "runtime/flow_store.hpp"
 #include "scheduler/alert_text.hpp"
+#include "scheduler/etag.hpp"
 #include "scheduler/hook_secrets.hpp"
 
 namespace penstock::scheduler {
@@ -252,7 +253,7 @@ result<void> pipeline_set::check_preconditions(const apply_request& request, con
   if (request.must_be_new && live) return error{errc::conflict, "pipeline '" + live->record().name + "' exists already"};
   if (!request.if_match.empty()) {
     if (!live) return error{errc::precondition_failed, "there is no such pipeline for If-Match to match"};
-    if (request.if_match != "*" && request.if_match != live->record().etag) {
+    if (!lists_etag(request.if_match, live->record().etag, etag_comparison::strong)) {
       return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + request.if_match};
     }
   }
@@ -445,7 +446,7 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
   auto found = find(name);
   if (!found) co_return found.error();
   const auto live = *found;
-  if (!if_match.empty() && if_match != "*" && if_match != live->record().etag) {
+  if (!if_match.empty() && !lists_etag(if_match, live->record().etag, etag_comparison::strong)) {
     co_return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + if_match};
   }
   co_await around_.store.remove_pipeline(name);  // first: when the disk is full, nothing has changed

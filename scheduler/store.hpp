@@ -138,7 +138,7 @@ class store {
     std::string id;
     bool existed = false;  // the idempotency key was known: `id` is that run
   };
-  // errc::conflict: the key was used with another fingerprint.
+  // errc::invalid: the key was used with another fingerprint.
   asio::awaitable<result<created>> create_run(new_run r);
   // Several at once, all or none (dependents of a run that ended; missed firings).
   asio::awaitable<void> create_runs(std::vector<new_run> runs);

@@ -127,8 +127,8 @@ file_claim claim_from(const sqlite::statement& s) {
 
 result<store::created> answer_from(const sqlite::statement& s, const idempotency& once) {
   if (s.text(1) == once.fingerprint) return store::created{text(s, 0), true};
-  return error{errc::conflict, "the idempotency key '" + once.key +
-                                   "' was used for another request, which made run " + text(s, 0)};
+  return error{errc::invalid, "the idempotency key '" + once.key + "' was used for another request, which made run " + text(s, 0) +
+                                  "; a new request needs a new key"};
 }
 
 std::string id_prefix(timestamp t) {

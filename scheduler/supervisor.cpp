@@ -308,8 +308,11 @@ asio::awaitable<result<void>> supervisor::cancel(std::string id) {
   co_return result<void>{};
 }
 
-asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id, bool from_start, trace_context trace) {
-  return impl_->runs.retry(std::move(id), from_start, std::nullopt, std::move(trace));
+asio::awaitable<result<trigger_answer>> supervisor::retry(std::string id, bool from_start, trace_context trace,
+                                                          std::string idempotency_key) {
+  std::optional<idempotency> once;
+  if (!idempotency_key.empty()) once = idempotency{std::move(idempotency_key), "retry of " + id, from_start ? "start" : "failed"};
+  return impl_->runs.retry(std::move(id), from_start, std::move(once), std::move(trace));
 }
 
 asio::awaitable<result<backfill_answer>> supervisor::backfill(std::string pipeline, std::string job, backfill_request request) {

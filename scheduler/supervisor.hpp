@@ -65,7 +65,7 @@ struct apply_request {
   std::string media_type = "application/yaml";
   std::string origin = "rest";        // or the file's path
   std::filesystem::path directory{};  // of the file, for ${dir}; empty for REST
-  std::string if_match{};             // an ETag, or "*"; empty: none asked
+  std::string if_match{};             // one ETag or several (see etag.hpp), or "*"; empty: none asked
   bool must_be_new = false;           // POST, or If-None-Match: *
   bool dry_run = false;
 };
@@ -240,9 +240,8 @@ class supervisor {
                                                runtime::tap_options options);
 
   // ---- runs ----
-  // not_found: pipeline or job; invalid: parameters; overloaded: the job's queue is full; conflict: idempotency key, or
-  // paused; a run refused
-  // by `on_overlap: skip` is recorded as skipped and answered like any other.
+  // not_found: pipeline or job; invalid: parameters, or an idempotency key that came with another request; overloaded: the
+  // job's queue is full; conflict: paused; a run refused by `on_overlap: skip` is recorded as skipped and answered like any other.
   asio::awaitable<result<trigger_answer>> trigger(std::string pipeline, std::string job, trigger_request request);
   result<run_record> run(const std::string& id);
   std::vector<run_record> runs(const run_filter& filter);
@@ -250,8 +249,9 @@ class supervisor {
   asio::awaitable<result<run_record>> wait_for_end(std::string id, std::chrono::nanoseconds limit);
   asio::awaitable<result<void>> cancel(std::string id);  // conflict: it has ended already
   // A new run of the same job with the same input and parameters, on the current revision. Tasks that succeeded are not
-  // done again, unless `from_start`.
-  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start, trace_context trace = {});
+  // done again, unless `from_start`. Asked again with the same idempotency key, it is the run that was made the first time.
+  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start, trace_context trace = {},
+                                               std::string idempotency_key = {});
   // One run for each time of the job's schedule in the range that has none; they wait for their turn. conflict: the job
   // has no schedule, or is being backfilled by another request; invalid: too many times, or parameters.
   asio::awaitable<result<backfill_answer>> backfill(std::string pipeline, std::string job, backfill_request request);

@@ -189,10 +189,10 @@ TEST_CASE("store: a hundred requests with one key are one run", "[store]") {
 
   CHECK(c->known_request({"the key", "p/j", "same"})->value().id == *made.begin());
   CHECK(c->known_request({"the key", "p/j", "same"})->value().existed);
-  CHECK(c->known_request({"the key", "p/j", "other"})->error().code == errc::conflict);
+  CHECK(c->known_request({"the key", "p/j", "other"})->error().code == errc::invalid);
   CHECK_FALSE(c->known_request({"the key", "p/k", "same"}));
   CHECK_FALSE(c->known_request({"another key", "p/j", "same"}));
-  CHECK(c.await(request("other", "p/j")).error().code == errc::conflict);
+  CHECK(c.await(request("other", "p/j")).error().code == errc::invalid);
   c.reopen();
   CHECK(c.await(request("same", "p/j")).value().existed);
   CHECK_FALSE(c.await(request("other", "p/k")).value().existed);  // another job's key
