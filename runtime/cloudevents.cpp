@@ -75,6 +75,13 @@ result<void> read_attributes(batch& memory, event& e, const header_lookup& heade
 
 }  // namespace
 
+std::string with_small_letters(std::string_view media_type) {
+  std::string out(media_type);
+  const auto end = out.begin() + static_cast<std::ptrdiff_t>(std::min(out.find(';'), out.size()));
+  std::transform(out.begin(), end, out.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  return out;
+}
+
 result<batch> read_binary_cloudevent(const header_lookup& header, std::shared_ptr<const buffer> body,
                                      timestamp now) {
   const std::size_t most = intake_limits{}.event_bytes;
@@ -87,7 +94,7 @@ result<batch> read_binary_cloudevent(const header_lookup& header, std::shared_pt
   e.time = now;
   e.data = body->text();
   events.adopt(std::move(body));
-  e.datacontenttype = events.keep(header("content-type"));
+  e.datacontenttype = events.keep(with_small_letters(header("content-type")));
   if (const auto read = read_attributes(events, e, header); !read) return read.error();
   if (e.is_json() && e.data.empty()) e.data = events.keep("null");
   if (e.is_json()) {

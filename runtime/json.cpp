@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <simdjson.h>
 
+#include "runtime/cloudevents.hpp"
 #include "runtime/ulid.hpp"
 
 namespace penstock::runtime {
@@ -480,7 +481,8 @@ class intake {
     if (!m.time.empty() && !(time = parse_time(m.time)))
       return fail(errc::malformed, where, "'time' is not an RFC 3339 time");
     event e;
-    e.datacontenttype = m.datacontenttype;
+    const std::string type = with_small_letters(m.datacontenttype);
+    e.datacontenttype = type;
     std::string decoded;
     if (!read_data(m, e, decoded, where) || !has_room(e.data.size(), where)) return false;
     // Copies: attributes lie in the parser's memory. A payload that lies in the body stays there.
@@ -493,7 +495,7 @@ class intake {
     e.type = kept(m.type);
     e.subject = kept(m.subject);
     e.key = kept(m.key);
-    e.datacontenttype = kept(m.datacontenttype);
+    e.datacontenttype = kept(type);
     e.time = time.value_or(defaults_.now);
     made_.events.push_back(e);
     return true;

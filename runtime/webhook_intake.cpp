@@ -28,11 +28,16 @@ std::string_view header_of(const delivery& d, std::string_view name) {
   return found == d.headers.end() ? std::string_view() : std::string_view(found->second);
 }
 
+bool has_event_headers(const delivery& d) {
+  constexpr const char* required[] = {"ce-specversion", "ce-id", "ce-source", "ce-type"};
+  return std::any_of(std::begin(required), std::end(required), [&d](const char* name) { return d.headers.contains(name); });
+}
+
 // Without a content type that says otherwise a body is JSON: many senders, curl -d among them, name none or a
 // wrong one.
 intake_format format_of(const std::string& type) {
-  if (type.starts_with("application/cloudevents-batch")) return intake_format::cloudevents_batch;
-  if (type.starts_with("application/cloudevents")) return intake_format::cloudevent;
+  if (type == "application/cloudevents-batch+json") return intake_format::cloudevents_batch;
+  if (type == "application/cloudevents+json") return intake_format::cloudevent;
   if (type.find("ndjson") != std::string::npos || type.find("jsonl") != std::string::npos)
     return intake_format::ndjson;
   return intake_format::json;
@@ -66,14 +71,26 @@ result<verified_delivery> webhook_intake::verify(const delivery& d, timestamp no
 }
 
 result<batch> webhook_intake::read(const delivery& d, const std::string& id, timestamp now) const {
-  const std::string type = lower(header_of(d, "content-type"));
+  std::string type = lower(header_of(d, "content-type"));
+  type.resize(std::min(type.size(), type.find_first_of("; \t")));
+  const intake_format format = format_of(type);
   const bool structured = type.starts_with("application/cloudevents");
-  if (!structured && d.headers.contains("ce-specversion")) {
+  if (structured && format == intake_format::json) {
+    return error{errc::unsupported_media, "content type '" + type + "' is not read here; known of CloudEvents: application/cloudevents+json, " +
+                                              "application/cloudevents-batch+json, or ce-* headers"};
+  }
+  if (!structured && has_event_headers(d)) {
     return read_binary_cloudevent([&d](std::string_view name) { return header_of(d, name); }, d.body, now);
   }
   const event_defaults defaults{
       .source = source_, .now = now, .id = may_be_event_id(id) ? std::string_view(id) : std::string_view()};
-  return read_events(d.body, format_of(type), defaults);
+  auto events = read_events(d.body, format, defaults);
+  if (!events && events.error().code == errc::malformed && type == "application/x-www-form-urlencoded") {
+    return error{errc::unsupported_media,
+                 "this delivery is a form, and JSON is read here; set the sender's content type to application/json "
+                 "(at GitHub: Settings, Webhooks, Content type)"};
+  }
+  return events;
 }
 
 result<batch> webhook_intake::take(const delivery& d, timestamp now) const {
