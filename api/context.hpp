@@ -1,8 +1,11 @@
 // What handlers serve from: the domain behind REST. Made by api, lives as long as it; control thread.
 #pragma once
 
+#include <optional>
+
 #include <boost/asio/any_io_executor.hpp>
 
+#include "api/conditional.hpp"
 #include "api/log_watch.hpp"
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
@@ -27,6 +30,7 @@ struct context {
   phase now = phase::starting;
   const timestamp started_at = wall_now();
   server* http = nullptr;  // for its counters, and to cut off whom a revoked token had let in; set once it is made
+  std::optional<fixed_document> schema{};  // of definitions; made when it is first asked for
 };
 
 }  // namespace penstock::api

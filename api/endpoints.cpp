@@ -1,22 +1,24 @@
 #include "api/endpoints.hpp"
 
-#include <exception>
 #include <memory>
 #include <span>
+#include <utility>
 
-#include "api/admission.hpp"
+#include "api/conditional.hpp"
 #include "api/handlers.hpp"
+#include "api/media.hpp"
+#include "api/openapi.hpp"
+#include "api/serving.hpp"
 
 namespace penstock::api {
 
 namespace {
 
-struct endpoint {
-  endpoint_rules rules;
-  asio::awaitable<response> (*handle)(request&, context&);
-};
-
 using enum http_method;
+
+const std::vector<std::string_view> shown{json_type, text_type};
+const std::vector<std::string_view> written{json_type, yaml_type, text_type};
+const answer_rules not_modified{304, "", {}, {"ETag"}};
 
 const endpoint for_pipelines[] = {
     {{.method = get,
@@ -24,79 +26,135 @@ const endpoint for_pipelines[] = {
       .needs = access::read,
       .summary = "all pipelines, and definition files that are broken",
       .query = {"limit", "cursor"},
-      .for_scoped = true},
-     list_pipelines},
+      .for_scoped = true,
+      .operation = "list_pipelines",
+      .answers = {{200, "PipelinePage", shown}}},
+     list_pipelines, pipelines_text},
     {{.method = post,
       .path = "/v1/pipelines",
       .needs = access::admin,
       .summary = "register a new pipeline (YAML or JSON)",
       .query = {"dry_run"},
-      .body_required = true},
+      .body_required = true,
+      .operation = "post_pipeline",
+      .body = "PipelineDefinition",
+      .answers = {{201, "Applied", {json_type}, {"ETag", "Location"}}, {200, "DryRun"}},
+      .problems = {409}},
      post_pipeline},
     {{.method = put,
       .path = "/v1/pipelines/{name}",
       .needs = access::admin,
       .summary = "register or replace a pipeline (YAML or JSON); dry_run says what would change",
       .query = {"dry_run"},
-      .body_required = true},
+      .body_required = true,
+      .operation = "put_pipeline",
+      .body = "PipelineDefinition",
+      .headers = {"If-Match", "If-None-Match"},
+      .answers = {{200, "AppliedOrDryRun", {json_type}, {"ETag"}}, {201, "Applied", {json_type}, {"ETag", "Location"}}},
+      .problems = {409, 412}},
      put_pipeline},
     {{.method = get,
       .path = "/v1/pipelines/{name}",
       .needs = access::read,
-      .summary = "one pipeline; with Accept: application/yaml its definition as written"},
-     get_pipeline},
-    {{.method = del, .path = "/v1/pipelines/{name}", .needs = access::admin, .summary = "stop, drain and remove a pipeline"},
+      .summary = "one pipeline; with Accept: application/yaml its definition as written",
+      .operation = "get_pipeline",
+      .headers = {"If-None-Match"},
+      .answers = {{200, "Pipeline", written, {"ETag"}}, not_modified}},
+     get_pipeline, pipeline_text},
+    {{.method = del,
+      .path = "/v1/pipelines/{name}",
+      .needs = access::admin,
+      .summary = "stop, drain and remove a pipeline",
+      .operation = "delete_pipeline",
+      .headers = {"If-Match"},
+      .answers = {{204, "", {}}},
+      .problems = {409, 412}},
      delete_pipeline},
     {{.method = get,
       .path = "/v1/pipelines/{name}/revisions",
       .needs = access::read,
       .summary = "the revisions of a pipeline, newest first",
-      .query = {"limit", "cursor"}},
-     list_revisions},
+      .query = {"limit", "cursor"},
+      .operation = "list_revisions",
+      .answers = {{200, "RevisionPage", shown}}},
+     list_revisions, revisions_text},
     {{.method = get,
       .path = "/v1/pipelines/{name}/revisions/{revision}",
       .needs = access::read,
-      .summary = "one revision with its text; with Accept: application/yaml just that, as written"},
+      .summary = "one revision with its text; with Accept: application/yaml just that, as written",
+      .operation = "get_revision",
+      .headers = {"If-None-Match"},
+      .answers = {{200, "Revision", {json_type, yaml_type}, {"ETag"}}, not_modified}},
      get_revision},
     {{.method = post,
       .path = "/v1/pipelines/{name}/rollback",
       .needs = access::admin,
       .summary = "make an earlier revision the next one: revision=N, or the one before the current one",
-      .query = {"revision", "dry_run"}},
+      .query = {"revision", "dry_run"},
+      .operation = "rollback_pipeline",
+      .headers = {"If-Match"},
+      .answers = {{200, "AppliedOrDryRun", {json_type}, {"ETag"}}},
+      .problems = {409, 412, 422}},
      rollback_pipeline},
     {{.method = post,
       .path = "/v1/pipelines/{name}/pause",
       .needs = access::operate,
-      .summary = "stop flows and triggers until resumed"},
+      .summary = "stop flows and triggers until resumed",
+      .operation = "pause_pipeline",
+      .answers = {{200, "Pipeline", {json_type}, {"ETag"}}},
+      .problems = {409}},
      pause_pipeline},
-    {{.method = post, .path = "/v1/pipelines/{name}/resume", .needs = access::operate, .summary = "go on after a pause"},
+    {{.method = post,
+      .path = "/v1/pipelines/{name}/resume",
+      .needs = access::operate,
+      .summary = "go on after a pause",
+      .operation = "resume_pipeline",
+      .answers = {{200, "Pipeline", {json_type}, {"ETag"}}},
+      .problems = {409}},
      resume_pipeline},
+};
+
+const endpoint for_flows[] = {
     {{.method = get,
       .path = "/v1/pipelines/{name}/flows/{flow}",
       .needs = access::read,
-      .summary = "one flow and its steps"},
-     get_flow},
+      .summary = "one flow and its steps",
+      .operation = "get_flow",
+      .answers = {{200, "Flow", shown}}},
+     get_flow, flow_text},
     {{.method = post,
       .path = "/v1/pipelines/{name}/flows/{flow}/start",
       .needs = access::operate,
-      .summary = "start a flow that was stopped"},
+      .summary = "start a flow that was stopped",
+      .operation = "start_flow",
+      .answers = {{200, "Flow"}},
+      .problems = {409}},
      start_flow},
     {{.method = post,
       .path = "/v1/pipelines/{name}/flows/{flow}/stop",
       .needs = access::operate,
       .summary = "drain and stop a flow until it is started; what its steps hold is kept, or emitted with emit=true",
-      .query = {"emit"}},
+      .query = {"emit"},
+      .operation = "stop_flow",
+      .answers = {{200, "Flow"}},
+      .problems = {409}},
      stop_flow},
     {{.method = post,
       .path = "/v1/pipelines/{name}/flows/{flow}/restart",
       .needs = access::operate,
-      .summary = "drain, stop and start a flow"},
+      .summary = "drain, stop and start a flow",
+      .operation = "restart_flow",
+      .answers = {{200, "Flow"}},
+      .problems = {409}},
      restart_flow},
     {{.method = get,
       .path = "/v1/pipelines/{name}/flows/{flow}/tap",
       .needs = access::read,
       .summary = "samples of the events that pass a point (a step's name, from or to), as server-sent events",
-      .query = {"after", "where", "rate"}},
+      .query = {"after", "where", "rate"},
+      .operation = "tap_flow",
+      .answers = {{200, "", {sse_type}}},
+      .problems = {409, 422, 429}},
      tap_flow},
 };
 
@@ -106,104 +164,166 @@ const endpoint for_runs[] = {
       .needs = access::operate,
       .summary = "start a run with {\"params\":{},\"events\":[]}; wait=30s answers when it has ended",
       .query = {"wait"},
-      .takes_events = true},
+      .takes_events = true,
+      .operation = "trigger_run",
+      .body = "Trigger",
+      .headers = {"Idempotency-Key"},
+      .answers = {{202, "Run", {json_type}, {"Location"}}, {200, "Run"}},
+      .problems = {409, 429}},
      trigger_run},
     {{.method = post,
       .path = "/v1/pipelines/{name}/jobs/{job}/backfill",
       .needs = access::operate,
       .summary = "one run for each scheduled time without one in {\"from\":\"\",\"to\":\"\"}; dry_run only counts them",
       .query = {"dry_run"},
-      .body_required = true},
+      .body_required = true,
+      .operation = "backfill_job",
+      .body = "Backfill",
+      .answers = {{202, "BackfillAnswer"}, {200, "BackfillAnswer"}},
+      .problems = {409, 429}},
      backfill_job},
     {{.method = get,
       .path = "/v1/runs",
       .needs = access::read,
       .summary = "runs, newest first",
       .query = {"pipeline", "job", "state", "since", "until", "limit", "cursor"},
-      .for_scoped = true},
-     list_runs},
-    {{.method = get, .path = "/v1/runs/{id}", .needs = access::read, .summary = "one run with its tasks", .query = {"wait"}},
-     get_run},
+      .for_scoped = true,
+      .operation = "list_runs",
+      .answers = {{200, "RunPage", shown}}},
+     list_runs, runs_text},
+    {{.method = get,
+      .path = "/v1/runs/{id}",
+      .needs = access::read,
+      .summary = "one run with its tasks",
+      .query = {"wait"},
+      .operation = "get_run",
+      .answers = {{200, "Run", shown}}},
+     get_run, run_text},
     {{.method = post,
       .path = "/v1/runs/{id}/cancel",
       .needs = access::operate,
-      .summary = "end a run, gracefully"},
+      .summary = "end a run, gracefully",
+      .operation = "cancel_run",
+      .answers = {{202, "Run", {json_type}, {"Location"}}},
+      .problems = {409}},
      cancel_run},
     {{.method = post,
       .path = "/v1/runs/{id}/retry",
       .needs = access::operate,
       .summary = "a new run with the same input; tasks that succeeded are kept, unless from=start",
-      .query = {"from", "wait"}},
+      .query = {"from", "wait"},
+      .operation = "retry_run",
+      .headers = {"Idempotency-Key"},
+      .answers = {{202, "Run", {json_type}, {"Location"}}, {200, "Run"}},
+      .problems = {409, 422, 429}},
      retry_run},
     {{.method = get,
       .path = "/v1/runs/{id}/logs",
       .needs = access::read,
       .summary = "what the tasks printed; follow=true streams until the run ends",
-      .query = {"task", "follow", "timestamps"}},
+      .query = {"task", "follow", "timestamps"},
+      .operation = "get_run_logs",
+      .answers = {{200, "", {text_type}}}},
      get_run_logs},
 };
 
 const endpoint for_events[] = {
-    {{.method = get, .path = "/v1/topics", .needs = access::read, .summary = "all topics", .query = {"limit", "cursor"}, .for_scoped = true},
-     list_topics},
+    {{.method = get,
+      .path = "/v1/topics",
+      .needs = access::read,
+      .summary = "all topics",
+      .query = {"limit", "cursor"},
+      .for_scoped = true,
+      .operation = "list_topics",
+      .answers = {{200, "TopicPage", shown}}},
+     list_topics, topics_text},
     {{.method = get,
       .path = "/v1/topics/{topic}",
       .needs = access::read,
-      .summary = "one topic, its consumers and their lag"},
-     get_topic},
+      .summary = "one topic, its consumers and their lag",
+      .operation = "get_topic",
+      .answers = {{200, "Topic", shown}}},
+     get_topic, topic_text},
     {{.method = post,
       .path = "/v1/topics/{topic}/events",
       .needs = access::ingest,
       .summary = "append events (JSON, NDJSON, CloudEvents); answered once they are durable",
       .body_required = true,
-      .takes_events = true},
+      .takes_events = true,
+      .operation = "post_events",
+      .body = "Events",
+      .answers = {{202, "Accepted"}},
+      .problems = {409, 429}},
      post_events},
     {{.method = get,
       .path = "/v1/topics/{topic}/events",
       .needs = access::read,
       .summary = "read events without moving a cursor; follow=true streams NDJSON, or SSE when accepted",
-      .query = {"after", "limit", "cursor", "follow"}},
+      .query = {"after", "limit", "cursor", "follow"},
+      .operation = "get_events",
+      .headers = {"Last-Event-ID"},
+      .answers = {{200, "EventPage", {json_type, ndjson_type, sse_type}}}},
      get_events},
     {{.method = get,
       .path = "/v1/streams",
       .needs = access::read,
       .summary = "live streams of flows that send to subscribers, and how many are connected",
       .query = {"limit", "cursor"},
-      .for_scoped = true},
-     list_streams},
+      .for_scoped = true,
+      .operation = "list_streams",
+      .answers = {{200, "StreamPage", shown}}},
+     list_streams, streams_text},
     {{.method = get,
       .path = "/v1/streams/{stream}",
       .needs = access::read,
       .summary = "events as they come: server-sent events, or a WebSocket when asked; after or Last-Event-ID goes on",
-      .query = {"after"}},
+      .query = {"after"},
+      .operation = "get_stream",
+      .headers = {"Last-Event-ID"},
+      .answers = {{200, "", {sse_type}}, {101, "", {}}},
+      .problems = {403, 426, 429}},
      get_stream},
     {{.method = post,
       .path = "/hooks/{path...}",
       .needs = access::signed_body,
       .summary = "webhook intake",
       .any_query = true,
-      .takes_events = true},
+      .takes_events = true,
+      .operation = "post_hook",
+      .body = "Delivery",
+      .answers = {{202, "DeliveryAnswer"}, {200, "DuplicateDelivery"}},
+      .problems = {401, 403, 409, 429}},
      post_hook},
     {{.method = get,
       .path = "/v1/dead-letters",
       .needs = access::read,
       .summary = "what failed and why, oldest first",
       .query = {"pipeline", "limit", "cursor"},
-      .for_scoped = true},
-     list_dead_letters},
+      .for_scoped = true,
+      .operation = "list_dead_letters",
+      .answers = {{200, "DeadLetterPage", shown}}},
+     list_dead_letters, dead_letters_text},
     {{.method = post,
       .path = "/v1/dead-letters/replay",
       .needs = access::operate,
       .summary = "process again: {\"ids\":[]}, {\"pipeline\":\"\"} or {\"all\":true}",
       .body_required = true,
-      .for_scoped = true},
+      .for_scoped = true,
+      .operation = "replay_dead_letters",
+      .body = "Selection",
+      .answers = {{200, "Settled"}},
+      .problems = {404, 409}},
      replay_dead_letters},
     {{.method = post,
       .path = "/v1/dead-letters/discard",
       .needs = access::operate,
       .summary = "drop: {\"ids\":[]}, {\"pipeline\":\"\"} or {\"all\":true}",
       .body_required = true,
-      .for_scoped = true},
+      .for_scoped = true,
+      .operation = "discard_dead_letters",
+      .body = "Selection",
+      .answers = {{200, "Settled"}},
+      .problems = {404, 409}},
      discard_dead_letters},
 };
 
@@ -213,109 +333,127 @@ const endpoint for_operation[] = {
       .needs = access::read,
       .summary = "changes of state of runs, flows and pipelines, as server-sent events; after or Last-Event-ID goes on",
       .query = {"after", "pipeline", "kind"},
-      .for_scoped = true},
+      .for_scoped = true,
+      .operation = "get_changes",
+      .headers = {"Last-Event-ID"},
+      .answers = {{200, "", {sse_type}}}},
      get_changes},
     {{.method = get,
       .path = "/v1/schema/pipeline",
       .needs = access::read,
       .summary = "JSON Schema of definitions",
       .always = true,
-      .for_scoped = true},
+      .for_scoped = true,
+      .operation = "get_schema",
+      .headers = {"If-None-Match"},
+      .answers = {{200, "JsonSchema", {schema_type}, {"ETag"}}, not_modified}},
      get_schema},
-    {{.method = get, .path = "/healthz", .needs = access::open, .summary = "the process is up", .always = true}, get_health},
-    {{.method = get, .path = "/readyz", .needs = access::open, .summary = "200 when serving, else 503", .always = true},
+    {{.method = get,
+      .path = "/healthz",
+      .needs = access::open,
+      .summary = "the process is up",
+      .always = true,
+      .operation = "get_health",
+      .answers = {{200, "Health"}}},
+     get_health},
+    {{.method = get,
+      .path = "/readyz",
+      .needs = access::open,
+      .summary = "200 when serving, else 503",
+      .always = true,
+      .operation = "get_readiness",
+      .answers = {{200, "Readiness"}}},
      get_readiness},
-    {{.method = get, .path = "/metrics", .needs = access::read, .summary = "figures for Prometheus"}, get_metrics},
+    {{.method = get,
+      .path = "/metrics",
+      .needs = access::read,
+      .summary = "figures for Prometheus",
+      .operation = "get_metrics",
+      .answers = {{200, "", {metrics_type}}}},
+     get_metrics},
 };
 
 const endpoint for_security[] = {
-    {{.method = get, .path = "/v1/tokens", .needs = access::admin, .summary = "tokens, oldest first", .query = {"limit", "cursor"}},
-     list_tokens},
+    {{.method = get,
+      .path = "/v1/tokens",
+      .needs = access::admin,
+      .summary = "tokens, oldest first",
+      .query = {"limit", "cursor"},
+      .operation = "list_tokens",
+      .answers = {{200, "TokenPage", shown}}},
+     list_tokens, tokens_text},
     {{.method = post,
       .path = "/v1/tokens",
       .needs = access::admin,
       .summary = "make a token: {\"name\":\"\",\"roles\":[]} with pipelines, expires_in or expires_at, rate; shown once",
-      .body_required = true},
+      .body_required = true,
+      .operation = "create_token",
+      .body = "NewToken",
+      .answers = {{201, "CreatedToken", {json_type}, {"Location"}}},
+      .problems = {409, 422}},
      create_token},
-    {{.method = get, .path = "/v1/tokens/{id}", .needs = access::admin, .summary = "one token, without its secret"}, get_token},
+    {{.method = get,
+      .path = "/v1/tokens/{id}",
+      .needs = access::admin,
+      .summary = "one token, without its secret",
+      .operation = "get_token",
+      .answers = {{200, "Token"}}},
+     get_token},
     {{.method = del,
       .path = "/v1/tokens/{id}",
       .needs = access::admin,
-      .summary = "revoke a token, and cut off what it has open"},
+      .summary = "revoke a token, and cut off what it has open",
+      .operation = "revoke_token",
+      .answers = {{204, "", {}}},
+      .problems = {409}},
      revoke_token},
     {{.method = get,
       .path = "/v1/token",
       .needs = access::any_token,
       .summary = "who you are: the token of this request",
-      .for_scoped = true},
+      .for_scoped = true,
+      .operation = "get_caller",
+      .answers = {{200, "Caller"}}},
      get_caller},
     {{.method = get,
       .path = "/v1/audit",
       .needs = access::admin,
       .summary = "who changed what, and who was refused, newest first",
-      .query = {"token", "pipeline", "outcome", "since", "until", "limit", "cursor"}},
-     list_audit},
+      .query = {"token", "pipeline", "outcome", "since", "until", "limit", "cursor"},
+      .operation = "list_audit",
+      .answers = {{200, "AuditPage", shown}}},
+     list_audit, audit_text},
 };
 
-// While the daemon drains, what only reads is still answered.
-bool serves(const endpoint_rules& rules, phase now) {
-  return rules.always || now == phase::ready || (now == phase::stopping && rules.method == get);
+asio::awaitable<response> send_fixed(const request& r, std::shared_ptr<const fixed_document> document) {
+  co_return send_document(r, *document);
 }
 
-// Moving events in is what the daemon is for, and it counts these by topic; everything else that changes something is written
-// down.
-bool is_audited(const endpoint_rules& rules) {
-  return rules.method != get && (rules.needs == access::operate || rules.needs == access::admin);
+// An endpoint whose answer is made once, from the tables themselves.
+route fixed_route(const endpoint_rules& own, std::string text) {
+  const auto document = std::make_shared<const fixed_document>(make_document(own.answers.front().media.front(), std::move(text)));
+  return {own, [document](request& r) { return send_fixed(r, document); }};
 }
 
-std::string pipeline_of(const scheduler::audit_record& entry, const request& r, context& c) {
-  if (!entry.pipeline.empty() || entry.endpoint.find("/runs/{id}") == std::string::npos) return entry.pipeline;
-  const auto run = c.supervisor.run(r.parameter("id"));
-  return run ? run->pipeline : std::string();
-}
+const endpoint_rules index_rules{.method = get,
+                                 .path = "/",
+                                 .needs = access::read,
+                                 .summary = "what there is",
+                                 .always = true,
+                                 .for_scoped = true,
+                                 .operation = "get_index",
+                                 .headers = {"If-None-Match"},
+                                 .answers = {{200, "Index", {json_type}, {"ETag"}}, not_modified}};
 
-// What changes definitions or tokens is answered once its entry is durable; what is done with them leaves traces of its own,
-// so its entry may come a moment after the answer.
-asio::awaitable<response> audited(const endpoint& e, request& r, context& c) {
-  auto entry = audit_entry(r, e.rules);
-  entry.pipeline = pipeline_of(entry, r, c);
-  response reply;
-  std::exception_ptr failure;
-  try {
-    auto work = e.handle(r, c);
-    reply = co_await std::move(work);
-  } catch (...) {
-    failure = std::current_exception();
-  }
-  entry.status = failure ? 500 : reply.status;
-  entry.outcome = entry.status < 400 ? "done" : "failed";
-  entry.detail = reply.note;
-  if (entry.endpoint == "/v1/pipelines") entry.pipeline = reply.subject;
-  if (e.rules.needs == access::admin) {
-    co_await c.supervisor.audit().add(std::move(entry));
-  } else {
-    c.supervisor.audit().note(std::move(entry));
-  }
-  if (failure) std::rethrow_exception(failure);
-  co_return reply;
-}
-
-asio::awaitable<response> serve(const endpoint& e, request& r, context& c) {
-  if (!serves(e.rules, c.now)) return not_ready(r, c);
-  return is_audited(e.rules) ? audited(e, r, c) : e.handle(r, c);
-}
-
-// Made once, from the tables themselves and this entry.
-asio::awaitable<response> send_index(std::shared_ptr<const std::string> text) {
-  co_return response{.body = *text};
-}
-
-route index_route(std::vector<endpoint_rules> rules) {
-  const endpoint_rules own{.method = get, .path = "/", .needs = access::read, .summary = "this index", .always = true, .for_scoped = true};
-  rules.push_back(own);
-  const auto text = std::make_shared<const std::string>(index_text(rules));
-  return {own, [text](request&) { return send_index(text); }};
-}
+const endpoint_rules openapi_rules{.method = get,
+                                   .path = "/openapi.json",
+                                   .needs = access::read,
+                                   .summary = "this interface as an OpenAPI 3.1 document",
+                                   .always = true,
+                                   .for_scoped = true,
+                                   .operation = "get_openapi",
+                                   .headers = {"If-None-Match"},
+                                   .answers = {{200, "OpenApi", {json_type}, {"ETag"}}, not_modified}};
 
 }  // namespace
 
@@ -325,15 +463,19 @@ std::vector<route> make_routes(context& c) {
   const auto add = [&](std::span<const endpoint> some) {
     for (const endpoint& e : some) {
       rules.push_back(e.rules);
-      routes.push_back({e.rules, [&c, &e](request& r) { return serve(e, r, c); }});
+      routes.push_back({e.rules, [&c, &e, offers = offers_of(e.rules)](request& r) { return serve(e, r, c, offers); }});
     }
   };
   add(for_pipelines);
+  add(for_flows);
   add(for_runs);
   add(for_events);
   add(for_operation);
   add(for_security);
-  routes.push_back(index_route(std::move(rules)));
+  rules.push_back(openapi_rules);
+  rules.push_back(index_rules);
+  routes.push_back(fixed_route(openapi_rules, openapi_text(rules)));
+  routes.push_back(fixed_route(index_rules, index_text(rules)));
   return routes;
 }
 

@@ -7,6 +7,7 @@
 #include <simdjson.h>
 
 #include "api/json.hpp"
+#include "api/media.hpp"
 #include "config/in_quotes.hpp"
 #include "runtime/cloudevents.hpp"
 
@@ -17,10 +18,14 @@ namespace {
 using runtime::intake_format;
 namespace ondemand = simdjson::ondemand;
 
-std::string media_type(std::string_view content_type) {
-  std::string type = lower(content_type.substr(0, content_type.find(';')));
-  while (!type.empty() && type.back() == ' ') type.pop_back();
-  return type;
+// A CloudEvent in headers (HTTP binding 1.0.2, section 3.1): also when some of what it needs is missing, so that it is told.
+bool has_event_headers(const request& r) {
+  constexpr std::string_view required[] = {"specversion", "id", "source", "type"};
+  return std::any_of(r.headers.begin(), r.headers.end(), [&](const header& h) {
+    return h.name.size() > 3 && same_letters(h.name.substr(0, 3), "ce-") &&
+           std::any_of(std::begin(required), std::end(required),
+                       [&h](std::string_view name) { return same_letters(h.name.substr(3), name); });
+  });
 }
 
 // ---- triggers ----
@@ -99,25 +104,30 @@ result<void> add_events(scheduler::trigger_request& out, std::string_view array,
 }  // namespace
 
 event_format format_of(const request& r) {
-  const bool binary = !r.header_value("ce-specversion").empty();
+  const bool binary = has_event_headers(r);
   const std::string_view sent = r.header_value("content-type");
   if (sent == "application/json" && !binary) return {};  // most requests: no copy of it
-  const std::string type = media_type(sent);
-  if (type == "application/cloudevents+json") return {.format = intake_format::cloudevent};
-  if (type == "application/cloudevents-batch+json") return {.format = intake_format::cloudevents_batch};
+  const std::string type = bare_type(sent);
+  if (type == cloudevent_type) return {.format = intake_format::cloudevent};
+  if (type == cloudevents_batch_type) return {.format = intake_format::cloudevents_batch};
+  if (type.starts_with("application/cloudevents")) return {.known = false};  // another event format, such as Avro
   if (binary) return {.binary = true};
   if (type == "application/x-ndjson" || type == "application/ndjson" || type == "application/jsonl" ||
       type == "application/x-jsonlines") {
     return {.format = intake_format::ndjson};
   }
-  if (type == "application/json" || type == "text/json" || type.ends_with("+json")) return {};
-  const bool says_nothing = type.empty() || type == "application/x-www-form-urlencoded" ||
-                            type == "text/plain" || type == "application/octet-stream";
-  return {.certain = false, .known = says_nothing};
+  if (is_json(type)) return {};
+  return {.certain = false, .known = says_nothing(type)};
 }
 
 result<runtime::batch> read_event_body(const request& r, std::shared_ptr<const runtime::buffer> body,
                                        const event_format& format, const runtime::event_defaults& defaults) {
+  if (!format.known) {
+    return error{errc::unsupported_media,
+                 "content type " + config::in_quotes(r.header_value("content-type")) +
+                     " is not read here; known: application/json, application/x-ndjson, "
+                     "application/cloudevents+json, application/cloudevents-batch+json, or ce-* headers"};
+  }
   if (format.binary) {
     const auto header = [&r](std::string_view name) { return r.header_value(name); };
     return runtime::read_binary_cloudevent(header, std::move(body), defaults.now);
@@ -130,11 +140,7 @@ result<runtime::batch> read_event_body(const request& r, std::shared_ptr<const r
     // More than one line, or it is the same failure told worse.
     if (as_lines) return as_lines;
   }
-  if (format.known) return events;
-  return error{errc::unsupported_media,
-               "content type " + config::in_quotes(r.header_value("content-type")) +
-                   " is not read here; known: application/json, application/x-ndjson, "
-                   "application/cloudevents+json, application/cloudevents-batch+json, or ce-* headers"};
+  return events;
 }
 
 result<scheduler::trigger_request> read_trigger(const runtime::buffer& body, timestamp now) {

@@ -16,8 +16,7 @@
 namespace penstock::api {
 
 // What the Content-Type says. `certain` is false when it says nothing about events (absent, or curl's form
-// type): the body is then JSON, or NDJSON when it only makes sense so. `known` is false for types that nobody
-// names for JSON.
+// type): the body is then JSON, or NDJSON when it only makes sense so. `known` is false for types that are not read here.
 struct event_format {
   runtime::intake_format format = runtime::intake_format::json;
   bool binary = false;  // CloudEvents attributes in ce-* headers

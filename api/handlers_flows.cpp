@@ -13,7 +13,7 @@ namespace penstock::api {
 
 namespace {
 
-constexpr std::int64_t usual_rate = 100, highest_rate = 10'000;  // samples a second
+constexpr std::int64_t usual_rate = 100;  // samples a second
 
 // The flow as it is after a change, or what went wrong.
 response shown(request& r, context& c, const result<void>& done) {
@@ -48,7 +48,7 @@ asio::awaitable<response> tap_flow(request& r, context& c) {
   runtime::tap_options options;
   options.after = r.query_value("after").value_or("to");
   options.where = r.query_value("where").value_or("");
-  const auto rate = read_integer(r, "rate", 1, highest_rate);
+  const auto rate = read_integer(r, rules_of("rate"));
   if (!rate) co_return problem_response(rate.error());
   options.rate = rate->value_or(usual_rate);
   if (!options.where.empty()) {

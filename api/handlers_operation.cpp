@@ -7,9 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "api/change_stream.hpp"
+#include "api/conditional.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
+#include "api/media.hpp"
 #include "api/metrics.hpp"
+#include "api/parameters.hpp"
 #include "api/problem.hpp"
 #include "config/field.hpp"
 #include "config/in_quotes.hpp"
@@ -61,16 +64,14 @@ asio::awaitable<response> not_ready(request&, context& c) { co_return not_now(c.
 asio::awaitable<response> get_changes(request& r, context& c) {
   change_stream::options wanted{.after = std::string(r.header_value("last-event-id")),
                                 .pipeline = std::string(r.query_value("pipeline").value_or("")),
-                                .kind = std::string(r.query_value("kind").value_or("")),
                                 .reader = r.token};
   if (wanted.after.empty()) wanted.after = r.query_value("after").value_or("");  // a browser cannot set the header
   if (!wanted.after.empty() && !is_change_id(wanted.after)) {
     co_return problem_response(error{errc::malformed, config::in_quotes(wanted.after) + " is no id of a change"});
   }
-  const std::vector<std::string> kinds{"run", "flow", "pipeline"};
-  if (!wanted.kind.empty() && std::find(kinds.begin(), kinds.end(), wanted.kind) == kinds.end()) {
-    co_return problem_response(error{errc::malformed, "query parameter kind: " + config::suggestion(wanted.kind, kinds)});
-  }
+  const auto kind = read_word(r, rules_of("kind"));
+  if (!kind) co_return problem_response(kind.error());
+  wanted.kind = *kind;
   response reply{.content_type = "text/event-stream"};
   reply.headers.emplace_back("Cache-Control", "no-store");
   reply.stream = std::make_unique<change_stream>(c, wanted, r.interrupted);
@@ -93,12 +94,12 @@ asio::awaitable<response> get_metrics(request&, context& c) {
     auto consumers = c.supervisor.consumers(status.name);
     all.topics.push_back({std::move(status), std::move(consumers)});
   }
-  co_return response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = to_metrics(all)};
+  co_return response{.content_type = metrics_type, .body = to_metrics(all)};
 }
 
-asio::awaitable<response> get_schema(request&, context& c) {
-  co_return response{.content_type = "application/schema+json",
-                     .body = to_text(config::pipeline_json_schema(c.components.catalog())) + "\n"};
+asio::awaitable<response> get_schema(request& r, context& c) {
+  if (!c.schema) c.schema = make_document(schema_type, to_text(config::pipeline_json_schema(c.components.catalog())) + "\n");
+  co_return send_document(r, *c.schema);
 }
 
 std::string index_text(const std::vector<endpoint_rules>& endpoints) {

@@ -7,8 +7,10 @@
 
 #include "api/admission.hpp"
 #include "api/gzip.hpp"
+#include "api/conditional.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
+#include "api/media.hpp"
 #include "api/parameters.hpp"
 #include "api/problem.hpp"
 #include "config/in_quotes.hpp"
@@ -17,27 +19,12 @@ namespace penstock::api {
 
 namespace {
 
-constexpr std::string_view yaml_type = "application/yaml";  // RFC 9512
-constexpr std::string_view json_type = "application/json";
-
-std::string bare_type(std::string_view content_type) {
-  std::string type = lower(content_type.substr(0, content_type.find(';')));
-  std::erase(type, ' ');
-  return type;
-}
-
-bool is_yaml(std::string_view type) {
-  return type == "application/yaml" || type == "application/x-yaml" || type == "text/yaml" ||
-         type == "text/x-yaml";
-}
-
 // What the body is. A type that says nothing (absent, curl's form type) is decided by the first character.
 result<std::string_view> definition_type(const request& r) {
   const std::string type = bare_type(r.header_value("content-type"));
   if (is_yaml(type)) return yaml_type;
-  if (type == "application/json" || type == "text/json") return json_type;
-  if (!type.empty() && type != "application/x-www-form-urlencoded" && type != "text/plain" &&
-      type != "application/octet-stream") {
+  if (type == json_type || type == "text/json") return json_type;
+  if (!says_nothing(type)) {
     return error{errc::unsupported_media, "content type " + config::in_quotes(type) +
                                               " is not read here; known: application/yaml, application/json"};
   }
@@ -52,21 +39,14 @@ std::optional<std::int64_t> positive_number(std::string_view text) {
   return whole && number > 0 ? std::optional(number) : std::nullopt;
 }
 
-// True when the Accept header names YAML with a quality above zero and not below JSON's (RFC 9110
-// section 12.5.1).
-bool prefers_yaml(std::string_view accept) {
-  double yaml = 0, other = 0;
-  while (!accept.empty()) {
-    const std::string_view range = accept.substr(0, accept.find(','));
-    accept.remove_prefix(std::min(accept.size(), range.size() + 1));
-    const std::string type = bare_type(range);
-    const std::size_t q = range.find("q=");
-    const double quality =
-        q == std::string_view::npos ? 1 : std::strtod(std::string(range.substr(q + 2)).c_str(), nullptr);
-    if (is_yaml(type)) yaml = std::max(yaml, quality);
-    if (type == json_type) other = std::max(other, quality);
-  }
-  return yaml > 0 && yaml >= other;
+bool prefers_yaml(const request& r) {
+  const std::string_view offers[] = {json_type, yaml_type, text_type};
+  return best_offer(r.header_value("accept"), offers) == yaml_type;
+}
+
+// A definition that was written as JSON is JSON.
+response as_written(const request& r, const scheduler::pipeline_record& record) {
+  return unless_known(r, {.content_type = record.media_type == json_type ? json_type : yaml_type, .body = record.text}, record.etag);
 }
 
 response pipeline_response(int status, const scheduler::pipeline_view& pipeline) {
@@ -85,7 +65,8 @@ json warnings_of(const scheduler::apply_answer& answer) {
 response applied_response(context& c, const scheduler::apply_answer& answer) {
   const std::string& name = answer.record.name;
   const auto live = c.supervisor.pipeline(name);
-  json document = live ? to_json(*live) : json{{"name", name}, {"revision", answer.record.revision}};
+  if (!live) return problem_response(live.error());  // removed meanwhile
+  json document = to_json(*live);
   document["unchanged"] = answer.unchanged;
   document["changes"] = to_json(answer.changes);
   document["warnings"] = warnings_of(answer);
@@ -181,12 +162,9 @@ asio::awaitable<response> get_pipeline(request& r, context& c) {
   const auto pipeline = c.supervisor.pipeline(r.parameter("name"));
   if (!pipeline) co_return problem_response(pipeline.error());
   response reply = pipeline_response(200, *pipeline);
-  reply.headers.emplace_back("Vary", "Accept");
-  if (prefers_yaml(r.header_value("accept"))) {
-    reply.content_type = pipeline->record.media_type == json_type ? json_type : yaml_type;
-    reply.body = pipeline->record.text;
-  }
-  co_return reply;
+  if (!prefers_yaml(r)) co_return reply;
+  // Only this form is what the ETag names; the others also show what changes all the time, so they are always sent.
+  co_return as_written(r, pipeline->record);
 }
 
 asio::awaitable<response> list_revisions(request& r, context& c) {
@@ -214,24 +192,16 @@ asio::awaitable<response> get_revision(request& r, context& c) {
   if (!number) co_return problem_response(error{errc::not_found, "a revision is a number, from 1"});
   const auto found = c.supervisor.revision(r.parameter("name"), *number);
   if (!found) co_return problem_response(found.error());
-  response reply;
-  if (prefers_yaml(r.header_value("accept"))) {
-    reply.content_type = found->media_type == json_type ? json_type : yaml_type;
-    reply.body = found->text;
-  } else {
-    json document = to_json(*found);
-    document["text"] = found->text;
-    reply.body = to_text(document) + "\n";
-  }
-  reply.headers.emplace_back("ETag", found->etag);
-  reply.headers.emplace_back("Vary", "Accept");
-  co_return reply;
+  if (prefers_yaml(r)) co_return as_written(r, *found);
+  json document = to_json(*found);
+  document["text"] = found->text;
+  co_return unless_known(r, {.body = to_text(document) + "\n"}, found->etag);
 }
 
 asio::awaitable<response> rollback_pipeline(request& r, context& c) {
   const auto dry_run = read_flag(r, "dry_run");
   if (!dry_run) co_return problem_response(dry_run.error());
-  const auto revision = read_integer(r, "revision", 1, INT64_MAX);
+  const auto revision = read_integer(r, rules_of("revision"));
   if (!revision) co_return problem_response(revision.error());
   scheduler::rollback_request wanted{.name = r.parameter("name"),
                                      .revision = *revision,

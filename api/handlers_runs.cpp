@@ -23,7 +23,6 @@ namespace penstock::api {
 
 namespace {
 
-constexpr std::chrono::nanoseconds longest_wait = std::chrono::minutes{10};
 constexpr std::size_t longest_key = 255;
 
 // So that a key that comes again with other content is noticed.
@@ -38,6 +37,14 @@ std::string fingerprint_of(std::string_view body) {
 
 scheduler::trace_context trace_of(const request& r) {
   return scheduler::read_trace_context(r.header_value("traceparent"), r.header_value("tracestate"));
+}
+
+// The same text in quotes (a structured field, as the draft of the header has it) is the same key.
+result<std::string> read_key(const request& r) {
+  std::string_view key = r.header_value("idempotency-key");
+  if (key.size() > 2 && key.front() == '"' && key.back() == '"') key = key.substr(1, key.size() - 2);
+  if (key.size() > longest_key) return error{errc::malformed, "Idempotency-Key has more than 255 characters"};
+  return std::string(key);
 }
 
 response run_response(int status, const scheduler::run_record& run, const std::vector<scheduler::timeline_entry>& timeline) {
@@ -68,20 +75,10 @@ asio::awaitable<response> made_run(request& r, context& c, scheduler::trigger_an
 }
 
 result<std::vector<scheduler::run_state>> read_states(const request& r) {
+  const auto words = read_words(r, rules_of("state"));
+  if (!words) return words.error();
   std::vector<scheduler::run_state> states;
-  std::string_view text = r.query_value("state").value_or("");
-  while (!text.empty()) {
-    const std::string_view word = text.substr(0, text.find(','));
-    text.remove_prefix(std::min(text.size(), word.size() + 1));
-    const auto state = scheduler::parse_run_state(word);
-    if (!state) {
-      const std::vector<std::string> known{"queued", "running",   "retrying",  "succeeded",
-                                           "failed", "cancelled", "timed_out", "skipped"};
-      return error{errc::malformed, "query parameter state: " + config::in_quotes(word) +
-                                        " is no state of a run; " + config::suggestion(word, known)};
-    }
-    states.push_back(*state);
-  }
+  for (const std::string& word : *words) states.push_back(scheduler::parse_run_state(word).value());
   return states;
 }
 
@@ -159,18 +156,16 @@ std::vector<scheduler::run_record> visible_runs(const request& r, context& c, sc
 }  // namespace
 
 asio::awaitable<response> trigger_run(request& r, context& c) {
-  const auto wait = read_duration(r, "wait", longest_wait);
+  const auto wait = read_duration(r, "wait", most_wait);
   if (!wait) co_return problem_response(wait.error());
-  const std::string_view key = r.header_value("idempotency-key");
-  if (key.size() > longest_key) {
-    co_return problem_response(error{errc::malformed, "Idempotency-Key has more than 255 characters"});
-  }
+  const auto key = read_key(r);
+  if (!key) co_return problem_response(key.error());
   const runtime::buffer body(std::move(r.body));
   auto wanted = read_trigger(body, wall_now());
   if (!wanted) co_return problem_response(wanted.error());
-  wanted->idempotency_key = key;
-  if (!key.empty()) wanted->fingerprint = fingerprint_of(body.text());
   wanted->trace = trace_of(r);
+  wanted->idempotency_key = *key;
+  if (!key->empty()) wanted->fingerprint = fingerprint_of(body.text());
   const auto made =
       co_await c.supervisor.trigger(r.parameter("name"), r.parameter("job"), std::move(*wanted));
   if (!made) co_return problem_response(made.error());
@@ -192,7 +187,7 @@ asio::awaitable<response> list_runs(request& r, context& c) {
 
 asio::awaitable<response> get_run(request& r, context& c) {
   const std::string& id = r.parameter("id");
-  const auto wait = read_duration(r, "wait", longest_wait);
+  const auto wait = read_duration(r, "wait", most_wait);
   if (!wait) co_return problem_response(wait.error());
   auto run = c.supervisor.run(id);
   if (run && *wait && !scheduler::is_final(run->state)) {
@@ -213,13 +208,13 @@ asio::awaitable<response> cancel_run(request& r, context& c) {
 }
 
 asio::awaitable<response> retry_run(request& r, context& c) {
-  const auto wait = read_duration(r, "wait", longest_wait);
+  const auto wait = read_duration(r, "wait", most_wait);
   if (!wait) co_return problem_response(wait.error());
-  const auto from = r.query_value("from").value_or("failed");
-  if (from != "failed" && from != "start") {
-    co_return problem_response(error{errc::malformed, "query parameter from: failed (what has succeeded is kept) or start"});
-  }
-  const auto made = co_await c.supervisor.retry(r.parameter("id"), from == "start", trace_of(r));
+  const auto from = read_word(r, rules_of("from"));
+  if (!from) co_return problem_response(from.error());
+  const auto key = read_key(r);
+  if (!key) co_return problem_response(key.error());
+  const auto made = co_await c.supervisor.retry(r.parameter("id"), *from == "start", trace_of(r), *key);
   if (!made) co_return problem_response(made.error());
   co_return co_await made_run(r, c, *made, *wait);
 }

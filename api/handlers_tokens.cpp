@@ -243,17 +243,15 @@ asio::awaitable<response> list_audit(request& r, context& c) {
   if (!since) co_return problem_response(since.error());
   const auto until = read_time(r, "until");
   if (!until) co_return problem_response(until.error());
+  const auto outcome = read_word(r, rules_of("outcome"));
+  if (!outcome) co_return problem_response(outcome.error());
   scheduler::audit_filter filter{.token = std::string(r.query_value("token").value_or("")),
                                  .pipeline = std::string(r.query_value("pipeline").value_or("")),
-                                 .outcome = std::string(r.query_value("outcome").value_or("")),
+                                 .outcome = *outcome,
                                  .since = *since,
                                  .until = *until,
                                  .before_id = wanted->after,
                                  .limit = wanted->limit + 1};
-  const std::vector<std::string> outcomes{"done", "failed", "refused"};
-  if (!filter.outcome.empty() && std::find(outcomes.begin(), outcomes.end(), filter.outcome) == outcomes.end()) {
-    co_return problem_response(error{errc::malformed, "query parameter outcome: " + config::suggestion(filter.outcome, outcomes)});
-  }
   auto entries = c.supervisor.audit().list(filter);
   const bool more = entries.size() > wanted->limit;
   if (more) entries.resize(wanted->limit);

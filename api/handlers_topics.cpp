@@ -10,6 +10,7 @@
 #include "api/event_stream.hpp"
 #include "api/handlers.hpp"
 #include "api/json.hpp"
+#include "api/media.hpp"
 #include "api/parameters.hpp"
 #include "api/problem.hpp"
 #include "config/in_quotes.hpp"
@@ -21,6 +22,7 @@ namespace {
 
 // Larger bodies are read elsewhere, so that the control thread has no pause that a live request would feel.
 constexpr std::size_t read_elsewhere = 128 << 10;
+constexpr std::string_view events_path = "/v1/topics/{topic}/events";
 
 error no_topic(const request& r, context& c, const std::string& name) {
   auto known = c.topics.names();
@@ -123,8 +125,11 @@ result<std::int64_t> first_of_stream(const request& r, runtime::topic& topic,
 
 response follow(request& r, context& c, std::shared_ptr<runtime::topic> topic, std::int64_t after,
                 std::int64_t limit) {
-  const bool sse = r.header_value("accept").find("text/event-stream") != std::string_view::npos;
-  response reply{.content_type = sse ? "text/event-stream" : "application/x-ndjson"};
+  const std::string_view offers[] = {ndjson_type, sse_type};
+  const auto chosen = best_offer(r.header_value("accept"), offers);
+  if (!chosen) return not_acceptable(r, offers);
+  const bool sse = *chosen == sse_type;
+  response reply{.content_type = *chosen};
   reply.headers.emplace_back("Cache-Control", "no-store");
   const event_stream::options how{.after = after,
                                   .limit = limit,
@@ -186,15 +191,17 @@ asio::awaitable<response> get_events(request& r, context& c) {
   if (!topic) co_return problem_response(no_topic(r, c, r.parameter("topic")));
   const auto following = read_flag(r, "follow");
   if (!following) co_return problem_response(following.error());
-  const auto after = read_integer(r, "after", 0, INT64_MAX);
+  const auto after = read_integer(r, rules_of("after", events_path));
   if (!after) co_return problem_response(after.error());
   if (*following) {
-    const auto limit = read_integer(r, "limit", 1, INT64_MAX);
+    const auto limit = read_integer(r, rules_of("limit", events_path));
     if (!limit) co_return problem_response(limit.error());
     const auto first = first_of_stream(r, *topic, *after);
     if (!first) co_return problem_response(first.error());
     co_return follow(r, c, topic, *first, limit->value_or(INT64_MAX));
   }
+  const std::string_view offers[] = {json_type};
+  if (!best_offer(r.header_value("accept"), offers)) co_return not_acceptable(r, offers);
   const auto wanted = read_page(r, "events");
   if (!wanted) co_return problem_response(wanted.error());
   std::int64_t start = after->value_or(0);

@@ -1,7 +1,9 @@
 #include "api/parameters.hpp"
 
+#include <algorithm>
 #include <charconv>
 
+#include "config/field.hpp"
 #include "config/in_quotes.hpp"
 
 namespace penstock::api {
@@ -51,7 +53,7 @@ std::string make_cursor(std::string_view name, std::string_view position) {
 }
 
 result<page> read_page(const request& r, std::string_view name) {
-  const auto limit = read_integer(r, "limit", 1, most_items);
+  const auto limit = read_integer(r, rules_of("limit"));
   if (!limit) return limit.error();
   page out;
   if (*limit) out.limit = static_cast<std::size_t>(**limit);
@@ -66,19 +68,39 @@ result<page> read_page(const request& r, std::string_view name) {
   return out;
 }
 
-result<std::optional<std::int64_t>> read_integer(const request& r, std::string_view name, std::int64_t least,
-                                                 std::int64_t most) {
-  const auto text = r.query_value(name);
+result<std::optional<std::int64_t>> read_integer(const request& r, const parameter_rules& rules) {
+  const auto text = r.query_value(rules.name);
   if (!text) return std::optional<std::int64_t>{};
   std::int64_t value = 0;
   const char* end = text->data() + text->size();
   const auto [stopped, failure] = std::from_chars(text->data(), end, value);
-  if (failure != std::errc{} || stopped != end || value < least || value > most) {
-    std::string range = "a whole number from " + std::to_string(least);
-    if (most < INT64_MAX) range += " to " + std::to_string(most);
-    return wrong_value(name, *text, range);
+  if (failure != std::errc{} || stopped != end || value < rules.least || value > rules.most) {
+    std::string range = "a whole number from " + std::to_string(rules.least);
+    if (rules.most < INT64_MAX) range += " to " + std::to_string(rules.most);
+    return wrong_value(rules.name, *text, range);
   }
   return std::optional{value};
+}
+
+result<std::string> read_word(const request& r, const parameter_rules& rules) {
+  const auto words = read_words(r, rules);
+  if (!words) return words.error();
+  if (words->size() > 1) return wrong_value(rules.name, *r.query_value(rules.name), "one word; " + config::suggestion("", rules.known));
+  return words->empty() ? std::string() : words->front();
+}
+
+result<std::vector<std::string>> read_words(const request& r, const parameter_rules& rules) {
+  std::vector<std::string> words;
+  std::string_view text = r.query_value(rules.name).value_or("");
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+    if (std::find(rules.known.begin(), rules.known.end(), word) == rules.known.end()) {
+      return wrong_value(rules.name, word, "known here; " + config::suggestion(word, rules.known));
+    }
+    words.emplace_back(word);
+  }
+  return words;
 }
 
 result<bool> read_flag(const request& r, std::string_view name) {

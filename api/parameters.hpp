@@ -10,14 +10,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/http.hpp"
+#include "api/query_rules.hpp"
 #include "config/error.hpp"
 #include "config/time.hpp"
 
 namespace penstock::api {
-
-constexpr std::int64_t most_items = 1000;  // of one page
 
 struct page {
   std::size_t limit = 100;
@@ -29,8 +29,9 @@ result<page> read_page(const request& r, std::string_view name);
 std::string make_cursor(std::string_view name, std::string_view position);
 
 // Absent: nothing. Otherwise errc::malformed names the parameter and what it takes.
-result<std::optional<std::int64_t>> read_integer(const request& r, std::string_view name, std::int64_t least,
-                                                 std::int64_t most);
+result<std::optional<std::int64_t>> read_integer(const request& r, const parameter_rules& rules);
+result<std::string> read_word(const request& r, const parameter_rules& rules);  // absent: empty
+result<std::vector<std::string>> read_words(const request& r, const parameter_rules& rules);
 result<bool> read_flag(const request& r, std::string_view name);  // absent: false; without a value: true
 result<std::optional<timestamp>> read_time(const request& r, std::string_view name);
 result<std::optional<std::chrono::nanoseconds>> read_duration(const request& r, std::string_view name,

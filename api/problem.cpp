@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "api/json.hpp"
+#include "api/media.hpp"
+#include "config/in_quotes.hpp"
 
 namespace penstock::api {
 
@@ -100,6 +102,12 @@ response problem_response(const error& e) {
   // RFC 9110 section 11.6.1: a 401 names a scheme.
   if (e.code == errc::unauthorized) r.headers.emplace_back("WWW-Authenticate", "Signature");
   return r;
+}
+
+response not_acceptable(const request& r, std::span<const std::string_view> offers) {
+  return problem_response(406, "not_acceptable",
+                          "nothing of what Accept asks for (" + config::in_quotes(r.header_value("accept")) +
+                              ") is made here; there is: " + media_list(offers));
 }
 
 response problem_response(int status, std::string_view token, std::string detail) {

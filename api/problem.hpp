@@ -1,6 +1,7 @@
 // Failures as HTTP: which status an errc has, and RFC 9457 problem documents. Pure, any thread.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,9 @@ int http_status(errc code);
 // some, errors
 // [{pointer, line, column, detail}]. Adds Retry-After for what may be tried again (RFC 9110 section 10.2.3).
 response problem_response(const error& e);
+
+// 406 that lists what there is (RFC 9110 section 15.5.7).
+response not_acceptable(const request& r, std::span<const std::string_view> offers);
 
 // The same for what only HTTP knows: `token` names the type, e.g. "method_not_allowed".
 response problem_response(int status, std::string_view token, std::string detail);

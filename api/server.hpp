@@ -50,7 +50,15 @@ enum class access { open, any_token, signed_body, read, ingest, operate, admin }
 
 std::string_view token(access a);
 
-// What the server has to know of an endpoint besides its code.
+// What an endpoint answers when all is well.
+struct answer_rules {
+  int status = 200;
+  std::string schema{};  // of its JSON, a name in schemas.json; empty: it has none
+  std::vector<std::string_view> media{"application/json"};  // the first is what a client without Accept gets; none: no body
+  std::vector<std::string> headers{};                       // besides those that every answer has
+};
+
+// What the server has to know of an endpoint besides its code, and what /openapi.json says of it.
 struct endpoint_rules {
   http_method method = http_method::get;
   std::string path;                  // pattern, see router.hpp
@@ -62,6 +70,11 @@ struct endpoint_rules {
   bool takes_events = false;   // the larger body limit
   bool always = false;         // also while the daemon starts or stops
   bool for_scoped = false;     // also for a token that is limited to some pipelines, though the path names none
+  std::string operation{};     // its name in /openapi.json, which stays; that of its handler
+  std::string body{};          // of what its body holds, a name in schemas.json; empty: it reads none
+  std::vector<std::string> headers{};    // of a request, those that it heeds
+  std::vector<answer_rules> answers{};
+  std::vector<int> problems{};           // statuses besides those that follow from the above (openapi.cpp)
 };
 
 struct route {

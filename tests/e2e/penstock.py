@@ -1,8 +1,10 @@
-"""The real penstockd under test, spoken to in the words of the domain. Standard library only.
+"""The real penstockd under test, spoken to in the words of the domain.
 
 A Daemon owns one process and one data folder; the folder outlives the process, so kill9() and start() is a crash and a
 recovery. Nothing here sleeps to wait: readiness is read from the daemon's log as it is written, ends of runs are waited
 for over REST (`?wait=`), and everything else goes through wait_until(), the one place with a polling interval.
+
+Every answer is held against the daemon's own /openapi.json (contract.py): what it does not document fails the test.
 """
 import hashlib
 import hmac
@@ -19,6 +21,8 @@ import tempfile
 import threading
 import time
 import urllib.parse
+
+from contract import Contract
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "deploy" / "examples"
@@ -66,7 +70,27 @@ def wait_until(look, what, timeout=PATIENCE):
         pause.wait(POLL)
 
 
+class Connection(http.client.HTTPConnection):
+    """One whose answers are checked as far as their head: what tests read by themselves, streams above all."""
+
+    def __init__(self, daemon, timeout):
+        super().__init__(*daemon.address, timeout=timeout)
+        self.daemon = daemon
+        self.asked = ("GET", "/")
+
+    def putrequest(self, method, url, *arguments, **options):
+        self.asked = (method, url)
+        super().putrequest(method, url, *arguments, **options)
+
+    def getresponse(self):
+        response = super().getresponse()
+        self.daemon.contract().check(*self.asked, response.status, response.getheader("Content-Type"))
+        return response
+
+
 class Daemon:
+    shared_contract = None  # one document for all: it is the same program
+
     def __init__(self, folder, pipelines=None, env=None, args=()):
         """`pipelines`: {name: YAML text} put over REST at the first start, or a folder given to --pipelines."""
         self.folder = pathlib.Path(folder)
@@ -151,7 +175,17 @@ class Daemon:
     # ---- HTTP ----
 
     def connect(self, timeout=60):
-        return http.client.HTTPConnection(*self.address, timeout=timeout)
+        return Connection(self, timeout)
+
+    def contract(self):
+        if Daemon.shared_contract is None:
+            connection = http.client.HTTPConnection(*self.address, timeout=60)
+            connection.request("GET", "/openapi.json")
+            response = connection.getresponse()
+            text = response.read()
+            connection.close()
+            Daemon.shared_contract = Contract(json.loads(text)) if response.status == 200 else contract_of_an_open_daemon()
+        return Daemon.shared_contract
 
     def request(self, method, path, body=None, headers=None, timeout=60):
         connection = self.connect(timeout)
@@ -164,9 +198,11 @@ class Daemon:
                 body = body.encode()
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
-            return Answer(response.status, response.getheaders(), response.read())
+            answer = Answer(response.status, response.getheaders(), response.read())
         finally:
             connection.close()
+        self.contract().check(method, path, answer.status, answer.headers.get("content-type"), answer.body)
+        return answer
 
     def get(self, path, headers=None):
         return self.request("GET", path, headers=headers)
@@ -291,6 +327,16 @@ class Daemon:
 
     def dead_letters(self, pipeline=None):
         return self.get_json("/v1/dead-letters?limit=1000" + (f"&pipeline={pipeline}" if pipeline else ""))["items"]
+
+
+def contract_of_an_open_daemon():
+    """For a daemon that shows its document only to those with a token: that of another one."""
+    other = Daemon(scratch_folder())
+    try:
+        return other.start().contract()
+    finally:
+        other.stop()
+        remove_folder(other.folder)
 
 
 def signed(secret, body, header="X-Quakes-Signature"):

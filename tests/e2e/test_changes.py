@@ -1,5 +1,4 @@
 """GET /v1/changes: each change of state as it comes, followed, filtered, taken up again."""
-import http.client
 import json
 import os
 
@@ -22,7 +21,7 @@ class Follower:
     """Reads server-sent events, one at a time."""
 
     def __init__(self, daemon, query="", last_event_id=None):
-        self.connection = http.client.HTTPConnection(*daemon.address, timeout=20)
+        self.connection = daemon.connect(timeout=20)
         self.connection.request("GET", "/v1/changes" + query, headers={"Last-Event-ID": last_event_id} if last_event_id else {})
         self.answer = self.connection.getresponse()
         assert self.answer.status == 200, self.answer.read()

@@ -1,5 +1,4 @@
 """Commands as tasks: what they are given, what becomes of what they print, and that they always end, with all children."""
-import http.client
 import json
 import os
 import re
@@ -278,7 +277,7 @@ def test_wait_answers_early_when_the_client_asks_for_less(start_daemon):
     run_id = daemon.trigger("shop", "work").json["id"]
     assert daemon.get_json(f"/v1/runs/{run_id}?wait=200ms")["state"] in ("queued", "running")
     # A client that goes away while it waits leaves nothing behind.
-    connection = http.client.HTTPConnection(*daemon.address, timeout=5)
+    connection = daemon.connect(timeout=5)
     connection.request("GET", f"/v1/runs/{run_id}?wait=30s")
     connection.close()
     daemon.cancel(run_id)

@@ -201,7 +201,7 @@ def test_no_folder_for_odds_and_ends():
 
 
 def test_scripts_can_be_run():
-    for name in ("deploy/packages", "deploy/quickstart", "tests/run", ".ci/run"):
+    for name in ("deploy/packages", "deploy/quickstart", "tests/run", "tests/tools", ".ci/run"):
         path = ROOT / name
         assert path.stat().st_mode & 0o111, f"{name} is not executable"
         assert lines_of(path)[0] == "#!/usr/bin/env bash"

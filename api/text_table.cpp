@@ -1,10 +1,10 @@
-#include "daemon/cli_table.hpp"
+#include "api/text_table.hpp"
 
 #include <algorithm>
 #include <stdexcept>
 #include <utility>
 
-namespace penstock::cli {
+namespace penstock::api {
 namespace {
 
 // Columns that a text takes on a terminal, nearly: code points, not bytes.
@@ -19,9 +19,9 @@ bool is_number(const std::string& text) {
 
 }  // namespace
 
-table::table(std::vector<std::string> headings) : headings_(std::move(headings)) {}
+text_table::text_table(std::vector<std::string> headings) : headings_(std::move(headings)) {}
 
-void table::add(std::vector<std::string> cells) {
+void text_table::add(std::vector<std::string> cells) {
   if (cells.size() != headings_.size())
     throw std::logic_error("a row has another number of cells than its table");
   for (std::string& cell : cells) {
@@ -32,7 +32,7 @@ void table::add(std::vector<std::string> cells) {
   rows_.push_back(std::move(cells));
 }
 
-void table::print(std::ostream& out) const {
+void text_table::print(std::ostream& out) const {
   std::vector<std::size_t> widths;
   std::vector<bool> right;
   for (std::size_t column = 0; column < headings_.size(); ++column) {
@@ -58,4 +58,4 @@ void table::print(std::ostream& out) const {
   for (const auto& row : rows_) print_row(row);
 }
 
-}  // namespace penstock::cli
+}  // namespace penstock::api

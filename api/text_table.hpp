@@ -1,15 +1,15 @@
-// Text in aligned columns, for people. Plain value, main thread.
+// Text in aligned columns, for people. Plain value, any thread.
 #pragma once
 
 #include <ostream>
 #include <string>
 #include <vector>
 
-namespace penstock::cli {
+namespace penstock::api {
 
-class table {
+class text_table {
  public:
-  explicit table(std::vector<std::string> headings);
+  explicit text_table(std::vector<std::string> headings);
 
   // As many cells as there are headings. Control characters become spaces.
   void add(std::vector<std::string> cells);
@@ -23,4 +23,4 @@ class table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-}  // namespace penstock::cli
+}  // namespace penstock::api

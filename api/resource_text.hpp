@@ -1,0 +1,28 @@
+// What REST shows as JSON, as text for a terminal: a table for a list, labelled lines and tables for one thing. Used by the server
+// for Accept: text/plain and by the operator's client. Pure, any thread.
+//
+// Each takes the JSON document of its resource as json.hpp makes it. Absent values show as -; times in lists go to the second.
+#pragma once
+
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace penstock::api {
+
+using shown_json = nlohmann::ordered_json;
+
+std::string pipelines_text(const shown_json& list);
+std::string pipeline_text(const shown_json& pipeline);
+std::string revisions_text(const shown_json& list);
+std::string flow_text(const shown_json& flow);
+std::string runs_text(const shown_json& list);
+std::string run_text(const shown_json& run);
+std::string topics_text(const shown_json& list);
+std::string topic_text(const shown_json& topic);
+std::string streams_text(const shown_json& list);
+std::string dead_letters_text(const shown_json& list);
+std::string tokens_text(const shown_json& list);
+std::string audit_text(const shown_json& list);
+
+}  // namespace penstock::api

@@ -1,0 +1,199 @@
+"""The daemon driven from its own /openapi.json with values that are right and values that are wrong: it answers every request, as the
+document says, never with a 5xx, and still works at the end.
+
+Deterministic but for the daemon's own timing: PENSTOCK_FUZZ_SEED chooses the requests (it is printed), PENSTOCK_FUZZ_SECONDS how long.
+"""
+import copy
+import os
+import random
+import socket
+import time
+import urllib.parse
+
+import pytest
+
+import any_value
+from contract import Contract
+from penstock import wait_until
+
+SEED = int(os.environ.get("PENSTOCK_FUZZ_SEED", "20180207"))
+SECONDS = float(os.environ.get("PENSTOCK_FUZZ_SECONDS", "20"))
+
+SHOP = """name: shop
+topics: {orders: {}, done: {}}
+flows:
+  intake: {from: {webhook: /in}, to: {topic: orders}}
+  checked: {from: {topic: orders}, steps: [{filter: event.n > 1}, {map: {n: event.n}}], to: {topic: done}}
+  live: {from: {topic: done}, to: {subscribers: {name: prices, keep: 100}}}
+jobs:
+  work: {run: ["true"], params: {n: {type: integer, default: 1}, city: {type: string, default: Oslo}}}
+  load: {trigger: {topic: orders, max_events: 10, max_wait: 1s}, steps: [{filter: event.n > 0}], to: drop}
+  nightly: {trigger: {cron: "0 6 * * *"}, run: ["true"]}
+"""
+KNOWN = {"name": ["shop", "other"], "flow": ["intake", "checked", "live"], "job": ["work", "load", "nightly"], "topic": ["orders", "done"],
+         "stream": ["prices"], "path": ["in"], "revision": ["1", "2"], "task": ["main"], "pipeline": ["shop"], "after": ["from", "to", "0"],
+         "where": ["event.n > 1", "nil", "event.", "string.rep('x', 1e9)", "while true do end"]}
+ACCEPTED = ["*/*", "application/json", "text/plain", "application/yaml", "text/event-stream", "application/x-ndjson", "image/png",
+            "text/*;q=0.5, */*;q=0.1", ";;,,q=", "application/json;q=0"]
+
+
+class Fuzzer:
+    def __init__(self, daemon, seed):
+        self.daemon, self.random = daemon, random.Random(seed)
+        self.contract = daemon.contract()
+        self.known = {name: list(values) for name, values in KNOWN.items()}
+        self.known["id"] = []
+        self.operations = [(path, method.upper(), operation) for path, item in self.contract.document["paths"].items()
+                           for method, operation in item.items()]
+        self.statuses = {}
+
+    def chance(self, likely):
+        return self.random.random() < likely
+
+    def filled(self, part):
+        return self.contract._filled(part)
+
+    def path_value(self, parameter):
+        known = self.known.get(parameter["name"], [])
+        if known and self.chance(0.85):
+            return self.random.choice(known)
+        return any_value.text(self.random) or "x"
+
+    def query_value(self, parameter):
+        if self.chance(0.2):
+            return any_value.text(self.random)
+        if parameter["name"] == "wait":
+            return self.random.choice(["0s", "1ms", "20ms"])
+        if self.known.get(parameter["name"]) and self.chance(0.7):
+            return self.random.choice(self.known[parameter["name"]])
+        value = any_value.right(self.filled(parameter["schema"]), self.random)
+        if isinstance(value, list):
+            return ",".join(value)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def address(self, path, operation):
+        query = []
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path":
+                value = urllib.parse.quote(self.path_value(parameter).encode("utf-8", "surrogatepass"), safe="")
+                path = path.replace("{%s}" % parameter["name"], value)
+            elif parameter["in"] == "query" and self.chance(0.4):
+                query += [(parameter["name"], self.query_value(parameter))] * (2 if self.chance(0.05) else 1)
+        if self.chance(0.03):
+            query.append((any_value.text(self.random), "1"))
+        if not query:
+            return path
+        return path + "?" + urllib.parse.urlencode(query, errors="surrogatepass", quote_via=urllib.parse.quote)
+
+    def headers(self, operation):
+        made = {}
+        if self.chance(0.4):
+            made["Accept"] = self.random.choice(ACCEPTED)
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "header" and self.chance(0.3):
+                etag = self.random.choice(['"a"', "*", 'W/"a", "b"', '"', ",,", '"1-0"'])
+                value = etag if "Match" in parameter["name"] else any_value.text(self.random)
+                made[parameter["name"]] = "".join(c for c in value if " " <= c < "\x7f").strip()
+        if self.chance(0.1):
+            made["ce-" + self.random.choice(["id", "specversion", "source", "type", "time"])] = self.random.choice(["1.0", "%00", "%", "x"])
+        return made
+
+    def body(self, operation):
+        content = operation.get("requestBody", {}).get("content")
+        if not content:
+            return None, None
+        media = self.random.choice(sorted(content))
+        schema = self.filled(content[media]["schema"])
+        if media == "application/yaml" or operation["operationId"] in ("put_pipeline", "post_pipeline"):
+            data = SHOP.encode() if self.chance(0.5) else SHOP.replace("name: shop", "name: other").replace("/in", "/in2").encode()
+            data = data.replace(b"prices", b"more").replace(b"orders", b"orders2") if b"other" in data else data
+            media = "application/yaml"
+        elif media == "application/x-ndjson":
+            data = b"\n".join(any_value.as_json(any_value.anything(self.random)) for _ in range(self.random.randrange(4)))
+        else:
+            choose = any_value.right if self.chance(0.6) else any_value.wrong
+            data = any_value.as_json(choose(schema, self.random))
+        if self.chance(0.3):
+            data = any_value.damaged(data, self.random)
+        if self.chance(0.1):
+            media = self.random.choice(["image/png", "", "application/json", "text/plain", "application/json; charset=utf-16", "a/b;;=\""])
+        return data, {"*/*": "application/json"}.get(media, media)
+
+    def one(self):
+        path, method, operation = self.random.choice(self.operations)
+        if method == "DELETE" and self.chance(0.7):
+            return
+        address = self.address(path, operation)
+        headers = self.headers(operation)
+        body, media = self.body(operation)
+        if media:
+            headers["Content-Type"] = media
+        if method == "GET" and self.chance(0.05):
+            method = "HEAD"
+        shown = (method, address, headers, body)
+        status = self.ask(shown)
+        stopped = operation["operationId"] == "post_hook" and status == 503  # another request has stopped its flow
+        assert status < 500 or stopped, f"seed {SEED}: {status} to {shown}"
+        self.statuses.setdefault(operation["operationId"], set()).add(status)
+
+    def ask(self, shown):
+        """The status; every answer is checked on its way. Of a stream only the head is read."""
+        method, address, headers, body = shown
+        connection = self.daemon.connect(timeout=20)
+        try:
+            connection.request(method, address, body, headers)
+            response = connection.getresponse()
+            stream = response.getheader("Content-Length") is None and response.status == 200
+            if not stream:
+                data = response.read()
+                self.contract.check(method, address, response.status, response.getheader("Content-Type"), data)
+                self.learn(response.status, data)
+            return response.status
+        except (socket.timeout, ConnectionError) as failure:
+            raise AssertionError(f"seed {SEED}: {failure!r} to {shown}") from failure
+        except AssertionError as wrong:
+            raise AssertionError(f"seed {SEED}: {wrong}\nasked: {shown}") from wrong
+        finally:
+            connection.close()
+
+    def learn(self, status, data):
+        """Ids of runs that exist make better questions."""
+        if status in (200, 202) and data[:7] == b'{"id":"' and len(self.known["id"]) < 200:
+            self.known["id"].append(data[7:33].decode())
+
+
+def test_any_request_is_answered_as_documented(start_daemon):
+    print(f"PENSTOCK_FUZZ_SEED={SEED} PENSTOCK_FUZZ_SECONDS={SECONDS:g}")
+    daemon = start_daemon({"shop": SHOP})
+    fuzzer = Fuzzer(daemon, SEED)
+    deadline = time.monotonic() + SECONDS
+    asked = 0
+    while time.monotonic() < deadline:
+        fuzzer.one()
+        asked += 1
+        if asked % 200 == 0:
+            daemon.put("shop", SHOP)  # it may have been removed, or become something else
+    print(f"{asked} requests")
+    assert asked > 5 * SECONDS, "it is slow"
+    assert len(fuzzer.statuses) == len(fuzzer.operations) or SECONDS < 10, "not every operation was asked"
+    for operation in ("list_runs", "put_pipeline", "post_events", "trigger_run", "get_run", "list_dead_letters"):
+        seen = fuzzer.statuses.get(operation, set())
+        assert any(status < 300 for status in seen), f"{operation}: nothing that was sent was right: {seen}"
+        assert any(400 <= status < 500 for status in seen), f"{operation}: nothing that was sent was wrong: {seen}"
+    assert "answered 500" not in daemon.log.read_text()
+    daemon.put("shop", SHOP)
+    daemon.post("/v1/pipelines/shop/resume")
+    run = daemon.trigger("shop", "work", wait="20s")
+    assert (run.status, run.json["state"]) == (200, "succeeded"), run
+    wait_until(lambda: daemon.get("/readyz").status == 200, "the daemon to be as it was")
+
+
+def test_the_fuzzer_finds_what_it_looks_for(daemon, monkeypatch):
+    """Against a document that allows less, it fails soon."""
+    document = copy.deepcopy(daemon.contract().document)
+    document["components"]["schemas"]["RunPage"]["required"].append("missing")
+    monkeypatch.setattr(type(daemon), "shared_contract", Contract(document))
+    fuzzer = Fuzzer(daemon, SEED)
+    with pytest.raises(AssertionError, match="missing"):
+        for _ in range(3000):
+            fuzzer.one()
