@@ -49,9 +49,9 @@ std::optional<response> check_media(const request& r, const endpoint_rules& rule
   return std::nullopt;
 }
 
-// For endpoints with a text: it is made of the JSON when the client wants that more.
+// For endpoints whose answer has several forms. The text is made of the JSON when the client wants that more.
 asio::awaitable<response> handle_and_show(const endpoint& e, request& r, context& c, const std::vector<std::string_view>& offers) {
-  const bool as_text = best_offer(r.header_value("accept"), offers) == text_type;
+  const bool as_text = e.text && best_offer(r.header_value("accept"), offers) == text_type;
   response reply = co_await e.handle(r, c);
   reply.headers.emplace_back("Vary", "Accept");
   if (!as_text || reply.status >= 300 || reply.content_type != json_type) co_return reply;
@@ -61,7 +61,7 @@ asio::awaitable<response> handle_and_show(const endpoint& e, request& r, context
 }
 
 asio::awaitable<response> handled(const endpoint& e, request& r, context& c, const std::vector<std::string_view>& offers) {
-  return e.text ? handle_and_show(e, r, c, offers) : e.handle(r, c);
+  return offers.size() > 1 ? handle_and_show(e, r, c, offers) : e.handle(r, c);
 }
 
 // Moving events in is what the daemon is for, and it counts these by topic; everything else that changes something is written
