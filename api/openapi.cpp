@@ -248,14 +248,16 @@ json all_problems() {
 }
 
 json all_headers() {
-  const auto header = [](const char* meaning, json schema) { return json{{"description", meaning}, {"schema", std::move(schema)}}; };
+  const auto header = [](bool always, const char* meaning, json schema) {
+    return json{{"description", meaning}, {"required", always}, {"schema", std::move(schema)}};
+  };
   const json text{{"type", "string"}};
-  return {{"ETag", header("names what is sent, or the revision that it shows", text)},
-          {"Location", header("where it is", {{"type", "string"}, {"format", "uri-reference"}})},
-          {"Retry-After", header("seconds to wait before trying again", {{"type", "integer"}, {"minimum", 1}})},
-          {"Allow", header("the methods of this path", text)},
-          {"WWW-Authenticate", header("how to show who one is", text)},
-          {"X-Request-Id", header("the client's, or one made here; the log has it", text)}};
+  return {{"ETag", header(false, "names what is sent, or the revision that it shows", text)},
+          {"Location", header(true, "where it is", {{"type", "string"}, {"format", "uri-reference"}})},
+          {"Retry-After", header(true, "seconds to wait before trying again", {{"type", "integer"}, {"minimum", 1}})},
+          {"Allow", header(true, "the methods of this path", text)},
+          {"WWW-Authenticate", header(true, "how to show who one is", text)},
+          {"X-Request-Id", header(false, "the client's, or one made here; the log has it", text)}};
 }
 
 // ---- operations ----

@@ -1,5 +1,6 @@
 """What the daemon may answer, as its own /openapi.json says: every response of every test is held against it (penstock.py calls
-check). Status, media type and body must be documented for that operation; nothing else may be in a body.
+check). Status, media type and body must be documented for that operation, headers that the document requires must be there, and
+nothing else may be in a body.
 
 Schemas are put together once, with their references filled in, and what was found right before is not looked at again: tests poll.
 """
@@ -33,8 +34,9 @@ class Contract:
                 return template, None
         return None, None
 
-    def check(self, method, path, status, content_type, body=None):
-        """`body`: None when it is a stream, which is not read here."""
+    def check(self, method, path, status, headers, body=None):
+        """`headers` by their names in small letters; `body`: None when it is a stream, which is not read here."""
+        content_type = headers.get("content-type")
         where = f"{method} {path} answered {status} {content_type or '(no content type)'}"
         template, operation = self.operation(method, path)
         if operation is None:
@@ -43,7 +45,11 @@ class Contract:
         documented = operation["responses"].get(str(status))
         if documented is None:
             raise Broken(f"{where}: {operation['operationId']} documents {', '.join(sorted(operation['responses']))}\n{body!r:.600}")
-        content = self._filled(documented).get("content", {})
+        documented = self._filled(documented)
+        for name, header in documented.get("headers", {}).items():
+            if header.get("required") and name.lower() not in headers:
+                raise Broken(f"{where}: without the header {name}, which is documented")
+        content = documented.get("content", {})
         self._check_body(f"{where} ({operation['operationId']})", method, status, content, content_type, body)
 
     def _check_unknown(self, method, where, status, content_type, body):

@@ -84,7 +84,7 @@ class Connection(http.client.HTTPConnection):
 
     def getresponse(self):
         response = super().getresponse()
-        self.daemon.contract().check(*self.asked, response.status, response.getheader("Content-Type"))
+        self.daemon.contract().check(*self.asked, response.status, {n.lower(): value for n, value in response.getheaders()})
         return response
 
 
@@ -201,7 +201,7 @@ class Daemon:
             answer = Answer(response.status, response.getheaders(), response.read())
         finally:
             connection.close()
-        self.contract().check(method, path, answer.status, answer.headers.get("content-type"), answer.body)
+        self.contract().check(method, path, answer.status, answer.headers, answer.body)
         return answer
 
     def get(self, path, headers=None):

@@ -146,7 +146,7 @@ class Fuzzer:
             stream = response.getheader("Content-Length") is None and response.status == 200
             if not stream:
                 data = response.read()
-                self.contract.check(method, address, response.status, response.getheader("Content-Type"), data)
+                self.contract.check(method, address, response.status, {n.lower(): value for n, value in response.getheaders()}, data)
                 self.learn(response.status, data)
             return response.status
         except (socket.timeout, ConnectionError) as failure:

@@ -87,10 +87,9 @@ def changed(document, change):
 
 def test_the_check_sees_what_is_wrong(daemon, document_of_the_program):
     answer = daemon.get("/v1/topics")
-    good = (("GET", "/v1/topics"), answer.status, answer.headers["content-type"], answer.body)
 
-    def check(contract, asked=good[0], status=good[1], content_type=good[2], body=good[3]):
-        contract.check(*asked, status, content_type, body)
+    def check(contract, asked=("GET", "/v1/topics"), status=200, content_type="application/json", body=answer.body):
+        contract.check(*asked, status, {"content-type": content_type}, body)
 
     right = Contract(document_of_the_program)
     check(right)
@@ -100,6 +99,11 @@ def test_the_check_sees_what_is_wrong(daemon, document_of_the_program):
                   dict(asked=("DELETE", "/v1/topics")), dict(status=404), dict(asked=("HEAD", "/v1/topics"))):
         with pytest.raises(Broken):
             check(right, **wrong)
+    problem = daemon.post("/healthz")
+    with pytest.raises(Broken, match="Location"):
+        check(right, ("POST", "/v1/runs/x/cancel"), 202)
+    with pytest.raises(Broken, match="Retry-After"):
+        check(right, status=503, content_type="application/problem+json", body=problem.body)
     with pytest.raises(Broken, match="documents"):
         check(changed(document_of_the_program, lambda d: d["paths"]["/v1/topics"]["get"]["responses"].pop("200")))
     with pytest.raises(Broken, match="knows no such operation"):
