@@ -6,6 +6,7 @@ Deterministic but for the daemon's own timing: PENSTOCK_FUZZ_SEED chooses the re
 import copy
 import os
 import random
+import re
 import socket
 import time
 import urllib.parse
@@ -14,7 +15,7 @@ import pytest
 
 import any_value
 from contract import Contract
-from penstock import wait_until
+from penstock import EXAMPLES, wait_until
 
 SEED = int(os.environ.get("PENSTOCK_FUZZ_SEED", "20180207"))
 SECONDS = float(os.environ.get("PENSTOCK_FUZZ_SECONDS", "20"))
@@ -33,16 +34,20 @@ jobs:
 KNOWN = {"name": ["shop", "other"], "flow": ["intake", "checked", "live"], "job": ["work", "load", "nightly"], "topic": ["orders", "done"],
          "stream": ["prices"], "path": ["in"], "revision": ["1", "2"], "task": ["main"], "pipeline": ["shop"], "after": ["from", "to", "0"],
          "where": ["event.n > 1", "nil", "event.", "string.rep('x', 1e9)", "while true do end"]}
+LEARNT = {"id": rb'^{"id":"(\w{26})"', "cursor": rb'"next_cursor":"([^"]+)"', "etag": rb'"etag":"(.*?)",', "letter": rb'{"id":"([^"]+)","kind":"'}
 ACCEPTED = ["*/*", "application/json", "text/plain", "application/yaml", "text/event-stream", "application/x-ndjson", "image/png",
             "text/*;q=0.5, */*;q=0.1", ";;,,q=", "application/json;q=0"]
 
 
 class Fuzzer:
+    """Asks; and learns from the answers what to ask about: runs, cursors, ETags, dead letters."""
+
     def __init__(self, daemon, seed):
         self.daemon, self.random = daemon, random.Random(seed)
         self.contract = daemon.contract()
         self.known = {name: list(values) for name, values in KNOWN.items()}
-        self.known["id"] = []
+        self.known.update({"id": [], "cursor": [], "etag": ['"a"', "*", 'W/"a", "b"', '"', ",,"], "letter": []})
+        self.definitions = [path.read_bytes() for path in sorted(EXAMPLES.rglob("*.yaml"))]
         self.operations = [(path, method.upper(), operation) for path, item in self.contract.document["paths"].items()
                            for method, operation in item.items()]
         self.statuses = {}
@@ -91,8 +96,7 @@ class Fuzzer:
             made["Accept"] = self.random.choice(ACCEPTED)
         for parameter in operation.get("parameters", []):
             if parameter["in"] == "header" and self.chance(0.3):
-                etag = self.random.choice(['"a"', "*", 'W/"a", "b"', '"', ",,", '"1-0"'])
-                value = etag if "Match" in parameter["name"] else any_value.text(self.random)
+                value = self.random.choice(self.known["etag"]) if "Match" in parameter["name"] else any_value.text(self.random)
                 made[parameter["name"]] = "".join(c for c in value if " " <= c < "\x7f").strip()
         if self.chance(0.1):
             made["ce-" + self.random.choice(["id", "specversion", "source", "type", "time"])] = self.random.choice(["1.0", "%00", "%", "x"])
@@ -104,7 +108,9 @@ class Fuzzer:
             return None, None
         media = self.random.choice(sorted(content))
         schema = self.filled(content[media]["schema"])
-        if media == "application/yaml" or operation["operationId"] in ("put_pipeline", "post_pipeline"):
+        if operation["operationId"] in ("replay_dead_letters", "discard_dead_letters") and self.known["letter"] and self.chance(0.5):
+            data = any_value.as_json({"ids": [self.random.choice(self.known["letter"])]})
+        elif media == "application/yaml" or operation["operationId"] in ("put_pipeline", "post_pipeline"):
             data = SHOP.encode() if self.chance(0.5) else SHOP.replace("name: shop", "name: other").replace("/in", "/in2").encode()
             data = data.replace(b"prices", b"more").replace(b"orders", b"orders2") if b"other" in data else data
             media = "application/yaml"
@@ -119,7 +125,18 @@ class Fuzzer:
             media = self.random.choice(["image/png", "", "application/json", "text/plain", "application/json; charset=utf-16", "a/b;;=\""])
         return data, {"*/*": "application/json"}.get(media, media)
 
+    def definition(self):
+        """An example with a few bytes changed, only to be looked at: it could do anything."""
+        text = self.random.choice(self.definitions)
+        for _ in range(self.random.randrange(4)):
+            text = any_value.damaged(text, self.random)
+        return "PUT", "/v1/pipelines/other?dry_run=true", {"Content-Type": "application/yaml"}, text
+
     def one(self):
+        if self.chance(0.05):
+            shown = self.definition()
+            assert self.ask(shown) < 500, f"seed {SEED}: {shown}"
+            return
         path, method, operation = self.random.choice(self.operations)
         if method == "DELETE" and self.chance(0.7):
             return
@@ -157,9 +174,13 @@ class Fuzzer:
             connection.close()
 
     def learn(self, status, data):
-        """Ids of runs that exist make better questions."""
-        if status in (200, 202) and data[:7] == b'{"id":"' and len(self.known["id"]) < 200:
-            self.known["id"].append(data[7:33].decode())
+        if status >= 300 or data[:1] != b"{":
+            return
+        for kind, pattern in LEARNT.items():
+            for found in re.findall(pattern, data)[:3]:
+                known = self.known[kind]
+                known.append(found.decode("utf-8", "replace").replace('\\"', '"'))
+                del known[:-100]
 
 
 def test_any_request_is_answered_as_documented(start_daemon):
