@@ -72,7 +72,7 @@ class offline_folder {
   }
 
   void write_down(std::string what) {
-    scheduler::audit_desk desk(*store_, {});
+    scheduler::audit_desk desk(io_.get_executor(), *store_, {});
     wait_for(desk.add({.who = "offline", .target = "penstock token --data", .outcome = "done", .detail = std::move(what)}));
   }
 

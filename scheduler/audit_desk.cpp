@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <utility>
+
 #include "runtime/ulid.hpp"
 
 namespace penstock::scheduler {
@@ -29,6 +31,7 @@ void complete(audit_record& entry) {
 
 asio::awaitable<void> audit_desk::add(audit_record entry) {
   complete(entry);
+  write();
   try {
     co_await store_.add_audit(std::move(entry), keep_);
   } catch (const std::exception& e) {
@@ -38,7 +41,23 @@ asio::awaitable<void> audit_desk::add(audit_record entry) {
 
 void audit_desk::note(audit_record entry) {
   complete(entry);
-  store_.note_audit(std::move(entry), keep_);
+  gathered_.push_back(std::move(entry));
+  if (stopped_) return write();
+  if (gathered_.size() > 1) return;
+  timer_.expires_after(gathering);
+  timer_.async_wait([this](boost::system::error_code cancelled) {
+    if (!cancelled) write();
+  });
+}
+
+void audit_desk::write() {
+  if (!gathered_.empty()) store_.note_audit(std::exchange(gathered_, {}), keep_);
+}
+
+void audit_desk::stop() {
+  stopped_ = true;
+  timer_.cancel();
+  write();
 }
 
 void audit_desk::refused(audit_record entry, token_bucket::clock::time_point now) {

@@ -1,10 +1,15 @@
 // Who changed what, and who tried to: entries go into the audit log and come out of it.
 //
 // Control thread; owned by the supervisor. Refusals are written at a bounded rate, so that a flood of them neither fills the
-// disk nor keeps the store busy; those left out are counted, and the next one that is written says how many.
+// disk nor keeps the store busy; those left out are counted, and the next one that is written says how many. What is only noted
+// is gathered for a moment, so that thousands of runs a second cost a few commits more and not thousands. Ends with stop(),
+// which writes what was gathered.
 #pragma once
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -17,18 +22,28 @@ namespace penstock::scheduler {
 
 class audit_desk {
  public:
-  audit_desk(store& state, audit_limits keep) : store_(state), keep_(keep) {}
+  static constexpr std::chrono::milliseconds gathering{20};
+
+  audit_desk(asio::any_io_executor control, store& state, audit_limits keep)
+      : store_(state), keep_(keep), timer_(std::move(control)) {}
 
   // Durable when it returns; what cannot be written is said on the log. An id is made where there is none.
   asio::awaitable<void> add(audit_record entry);
-  // Soon, and in order: durable with the next commit.
+  // Soon, and in order.
   void note(audit_record entry);
   void refused(audit_record entry, token_bucket::clock::time_point now);
   std::vector<audit_record> list(const audit_filter& wanted) { return store_.audit(wanted); }
+  // Writes what was gathered; what is noted later is written at once.
+  void stop();
 
  private:
+  void write();
+
   store& store_;
   const audit_limits keep_;
+  boost::asio::steady_timer timer_;
+  std::vector<audit_record> gathered_;
+  bool stopped_ = false;
   token_bucket room_{{.per_second = 10, .burst = 100}};
   std::int64_t left_out_ = 0;
 };

@@ -386,8 +386,10 @@ void store::note_token_use(std::string id, timestamp at) {
   state_->note("the use of a token", [id = std::move(id), at](security_writer& w) { w.token_used(id, at); });
 }
 
-void store::note_audit(audit_record entry, audit_limits keep) {
-  state_->note("an entry of the audit log", [entry = std::move(entry), keep](security_writer& w) { w.add_audit(entry, keep); });
+void store::note_audit(std::vector<audit_record> entries, audit_limits keep) {
+  state_->note("a part of the audit log", [entries = std::move(entries), keep](security_writer& w) {
+    for (const audit_record& entry : entries) w.add_audit(entry, keep);
+  });
 }
 
 }  // namespace penstock::scheduler

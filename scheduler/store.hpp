@@ -233,7 +233,7 @@ class store {
   std::vector<audit_record> audit(const audit_filter& wanted);  // newest first
   // Written with the next commit; nobody waits. A failure is said on the log.
   void note_token_use(std::string id, timestamp at);
-  void note_audit(audit_record entry, audit_limits keep);
+  void note_audit(std::vector<audit_record> entries, audit_limits keep);
 
  private:
   struct state;

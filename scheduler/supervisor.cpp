@@ -114,6 +114,7 @@ asio::awaitable<stop_report> supervisor::stop() {
     report.forced.push_back(std::to_string(left) + " alerts were not taken in time and will be delivered after the next start");
     report.hangs = true;
   }
+  s.around.audit.stop();
   report.hangs = report.hangs || s.around.hanging_tasks > 0;
   co_return report;
 }

@@ -43,7 +43,7 @@ struct surroundings {
   std::map<std::string, std::shared_ptr<live_run>> unfinished{};  // every run that is not final, by id
   late_starts starts{where.control, store};
   change_log changes{runtime::make_ulid()};
-  audit_desk audit{store, options.keep_audit};
+  audit_desk audit{where.control, store, options.keep_audit};
   int ends_unstored = 0;  // runs of which nothing runs any more and whose end is on its way to the store
   int hanging_tasks = 0;  // given up on, but a thread still waits in their sink
   std::map<std::string, std::map<std::string, run_tally>> tallies{};  // by pipeline, then job

@@ -217,6 +217,26 @@ def test_the_scheme_is_read_whatever_its_case_and_nothing_else_is_taken_for_a_to
     assert guarded.get(f"/v1/token?access_token={token}", {"Authorization": "Bearer x"}).status == 401
 
 
+def test_strange_bytes_in_the_header_are_no_token_and_do_no_harm(guarded):
+    import random
+    import socket
+    chance = random.Random(7)
+    good = guarded.callers["read"].encode()
+    for round in range(150):
+        text = bytearray(good)
+        for _ in range(chance.randint(1, 3)):
+            text[chance.randrange(len(text))] = chance.choice([*range(0x20, 0x7f), *range(0x80, 0x100), 9])
+        if round % 10 == 0:
+            text = bytes(chance.choice(b"pst_abc\xff") for _ in range(chance.randint(0, 15_000)))
+        if bytes(text) == good:
+            continue
+        with socket.create_connection(guarded.address, timeout=20) as connection:
+            connection.sendall(b"GET /v1/pipelines HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer " + bytes(text) + b"\r\n\r\n")
+            answer = connection.recv(65536)
+        assert answer.split()[1] in (b"401", b"400"), (bytes(text), answer)
+    assert guarded.get("/v1/pipelines").status == 200
+
+
 def test_a_refused_request_leaves_the_connection_whole_and_its_body_unread(guarded):
     connection = guarded.connect()
     for _ in range(3):
