@@ -212,7 +212,8 @@ std::set<int> problems_of(const endpoint_rules& rules) {
   std::set<int> all(rules.problems.begin(), rules.problems.end());
   all.insert({400, 408, 413, 415, 417, 431, 500, 501, 503, 505});
   const bool by_role = rules.needs != access::open && rules.needs != access::signed_body;
-  if (by_role) all.insert({401, 403, 406, 429});
+  if (rules.needs != access::open) all.insert({401, 403, 429});
+  if (by_role) all.insert(406);
   if (rules.path.find('{') != rules.path.npos) all.insert(404);
   if (rules.body_required) all.insert(411);
   if (!rules.body.empty()) all.insert(422);
@@ -267,6 +268,7 @@ std::string tag_of(const endpoint_rules& rules) {
   if (path.find("/flows/") != path.npos) return "flows";
   if (path.find("/jobs/") != path.npos) return "runs";
   if (path.starts_with("/hooks/")) return "hooks";
+  if (path.starts_with("/v1/token") || path.starts_with("/v1/audit")) return "security";
   for (const char* tag : {"pipelines", "runs", "topics", "streams", "dead-letters"}) {
     if (path.starts_with(std::string("/v1/") + tag)) return tag;
   }
@@ -290,24 +292,6 @@ std::string openapi_path(std::string path) {
 }
 
 }  // namespace
-
-std::string_view token(access needed) {
-  switch (needed) {
-    case access::open:
-      return "open";
-    case access::signed_body:
-      return "signed_body";
-    case access::read:
-      return "read";
-    case access::ingest:
-      return "ingest";
-    case access::operate:
-      return "operate";
-    case access::admin:
-      return "admin";
-  }
-  return "admin";
-}
 
 std::string openapi_text(const std::vector<endpoint_rules>& endpoints) {
   const json schemas = all_schemas();

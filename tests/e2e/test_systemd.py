@@ -1,4 +1,5 @@
 """The unit as it is installed, and the daemon's side of Type=notify, with this test in systemd's place."""
+import json
 import os
 import re
 import shutil
@@ -41,7 +42,8 @@ def test_what_is_installed(installed):
 @needs_systemd
 def test_the_unit_is_clean(installed):
     unit = installed / "lib/systemd/system/penstockd.service"
-    finished = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    sockets = installed / "lib/systemd/system/penstockd.socket"
+    finished = subprocess.run(["systemd-analyze", "verify", "--man=no", unit, sockets], capture_output=True, text=True)
     assert (finished.returncode, finished.stderr.strip()) == (0, "")
 
 
@@ -100,3 +102,23 @@ def test_ready_means_serving(tmp_path):
         asker.join(20)
     assert answers == [200]
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_priorities_in_the_journal(tmp_path, log_format):
+    """With the journal as its stderr, each line says how bad it is; otherwise none does."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"log_format: {log_format}\ndata: {tmp_path}/data\nlisten: 'unix:{tmp_path}/no/folder/x.sock'\n")
+    for journal in (True, False):
+        log = tmp_path / f"log{journal}"
+        with open(log, "wb") as stream:
+            about = os.fstat(stream.fileno())
+            named = f"{about.st_dev}:{about.st_ino if journal else about.st_ino + 1}"
+            finished = subprocess.run([BIN / "penstockd", "--config", settings], stderr=stream, env={**os.environ, "JOURNAL_STREAM": named})
+        assert finished.returncode == 1
+        lines = log.read_text().splitlines()
+        worst = next(line for line in lines if "cannot listen" in line)
+        assert worst.startswith("<2>") == journal, lines
+        assert all(bool(re.match(r"<[2-7]>", line)) == journal for line in lines), lines
+        if log_format == "json":
+            assert json.loads(worst.removeprefix("<2>"))["level"] == "critical"
