@@ -18,6 +18,7 @@
 #include "runtime/event.hpp"
 #include "runtime/wakeup.hpp"
 #include "tests/api/http_client.hpp"
+#include "tests/temp_dir.hpp"
 
 using namespace penstock;
 using namespace penstock::api;
@@ -37,6 +38,8 @@ asio::awaitable<response> echo(request& r) {
   const runtime::buffer body(std::move(r.body));
   co_return response{.body = std::string(body.text())};
 }
+
+asio::awaitable<response> say_trusted(request& r) { co_return response{.body = r.trusted_peer ? "yes" : "no"}; }
 
 asio::awaitable<response> fail(request&) {
   throw std::runtime_error("secret inner text");
@@ -149,6 +152,7 @@ class fixture {
     all.back().rules.body_required = true;
     all.push_back({rule(http_method::post, "/events"), echo});
     all.back().rules.takes_events = true;
+    all.push_back({rule(http_method::get, "/trusted"), say_trusted});
     all.push_back({rule(http_method::get, "/fail"), fail});
     all.push_back({rule(http_method::get, "/much"), send_much});
     all.push_back({rule(http_method::get, "/split"), split_headers});
@@ -732,6 +736,29 @@ TEST_CASE("a stop is graceful", "[server]") {
     CHECK(f.stop(20ms) == 1);
     CHECK(c.closed());
   }
+}
+
+TEST_CASE("who comes by a socket's file is known on each of its requests", "[server]") {
+  fixture f;
+  const testing::temp_dir folder;
+  const std::string file = (folder.path() / "s.sock").string();
+  f.ask([&] { return f.http().listen(listen_address{.path = file}).shown(); });
+  client near(file), far(f.port());
+  for (int i = 0; i < 2; ++i) {
+    CHECK(near.call("GET /trusted HTTP/1.1\r\nHost: x\r\n\r\n").body == "yes");
+    CHECK(far.call("GET /trusted HTTP/1.1\r\nHost: x\r\n\r\n").body == "no");
+  }
+}
+
+TEST_CASE("a request sent just before the stop is answered", "[server]") {
+  fixture f;
+  client fresh(f.port());
+  while (f.connections() < 1) std::this_thread::yield();
+  std::thread stopper([&] { f.stop(10s); });
+  const reply r = fresh.call(hello);
+  stopper.join();
+  CHECK(r.status == 200);
+  CHECK(r.has("Connection: close\r\n"));
 }
 
 TEST_CASE("an address that cannot be had is named", "[server]") {

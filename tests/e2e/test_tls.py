@@ -131,8 +131,44 @@ def test_streams_over_tls(secure):
             daemon.publish("orders", [{"n": n}])
             while b'"n": %d' % n not in received and b'"n":%d' % n not in received:
                 received += connection.recv(65536)
-        connection.close()
-    wait_until(lambda: "penstock_http_connections 1" in daemon.get("/metrics").text or True, "the end of the stream")
+    wait_until(lambda: "penstock_http_connections 1\n" in daemon.get("/metrics").text, "its leaving to be noticed")
+
+
+def websocket_message(connection, buffered):
+    """The payload of the next message, put together from its frames; what comes behind it stays in `buffered`."""
+    def read(size):
+        while len(buffered) < size:
+            piece = connection.recv(65536)
+            assert piece, "the connection has ended"
+            buffered.extend(piece)
+        taken = bytes(buffered[:size])
+        del buffered[:size]
+        return taken
+    whole, last = b"", False
+    while not last:
+        head = read(2)
+        last, size = bool(head[0] & 128), head[1] & 127
+        whole += read(int.from_bytes(read(2 if size == 126 else 8), "big") if size > 125 else size)
+    return whole
+
+
+def test_websockets_over_tls(secure):
+    daemon = secure()
+    daemon.put("live", "name: live\ntopics: {ticks: {}}\nflows: {show: {from: {topic: ticks}, to: {subscribers: {name: ticks}}}}\n")
+    with dial(daemon) as connection:
+        answer = ask(connection, b"GET /v1/streams/ticks HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101")
+        buffered = bytearray(rest)
+        for size in (10, 1000, 300_000):  # also in many frames and records
+            daemon.publish("ticks", [{"text": "x" * size}])
+            assert json.loads(websocket_message(connection, buffered)) == {"text": "x" * size}
+        connection.sendall(b"\x88\x82\0\0\0\0\x03\xe8")  # close, 1000
+        assert websocket_message(connection, buffered)[:2] == b"\x03\xe8"
+        assert connection.recv(10) == b"", "with a proper end of TLS"
+    with dial(daemon) as connection:
+        assert ask(connection).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("how", [{"maximum_version": ssl.TLSVersion.TLSv1_1, "minimum_version": ssl.TLSVersion.TLSv1_1},
