@@ -53,11 +53,11 @@ column at_second(std::string heading, const char* member) {
   return {std::move(heading), [member](const shown_json& row) { return to_the_second(word(row, member)); }};
 }
 
-// A list of words, with commas; an empty one shows as -.
-std::string words(const shown_json& object, const char* member) {
+// A list of words, with commas.
+std::string words(const shown_json& object, const char* member, const char* none) {
   std::string text;
   for (const shown_json& one : member_of(object, member)) text += (text.empty() ? "" : ", ") + one.get<std::string>();
-  return text.empty() ? "-" : text;
+  return text.empty() ? none : text;
 }
 
 // The last column: what is absent leaves no -.
@@ -281,19 +281,22 @@ std::string dead_letters_text(const shown_json& list) {
 }
 
 std::string tokens_text(const shown_json& list) {
-  const column roles{"ROLES", [](const shown_json& row) { return words(row, "roles"); }};
-  const column pipelines{"PIPELINES", [](const shown_json& row) { return words(row, "pipelines"); }};
+  const column roles{"ROLES", [](const shown_json& row) { return words(row, "roles", "-"); }};
+  const column pipelines{"PIPELINES", [](const shown_json& row) { return words(row, "pipelines", "all"); }};
   return list_text(list,
-                   {plain("ID", "id"), plain("NAME", "name"), plain("STATE", "state"), roles, pipelines,
+                   {plain("TOKEN", "id"), plain("NAME", "name"), plain("STATE", "state"), roles, pipelines,
                     at_second("EXPIRES", "expires_at"), at_second("LAST USED", "last_used_at")},
                    "no tokens");
 }
 
 std::string audit_text(const shown_json& list) {
-  const column who{"WHO", [](const shown_json& row) { return word(row, row.value("name", shown_json()).is_null() ? "who" : "name"); }};
-  return list_text(list,
-                   {at_second("AT", "at"), who, plain("METHOD", "method"), plain("TARGET", "target"), plain("OUTCOME", "outcome"),
-                    plain("STATUS", "status"), remark("DETAIL", "detail")},
+  const column who{"WHO", [](const shown_json& row) {
+                     return member_of(row, "token").is_null() ? word(row, "who") : word(row, "token") + " (" + word(row, "name") + ")";
+                   }};
+  const column what{"WHAT", [](const shown_json& row) {
+                      return member_of(row, "method").is_null() ? word(row, "target") : word(row, "method") + " " + word(row, "target");
+                    }};
+  return list_text(list, {plain("AT", "at"), who, plain("OUTCOME", "outcome"), plain("STATUS", "status"), what, remark("DETAIL", "detail")},
                    "nothing was written down");
 }
 

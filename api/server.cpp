@@ -157,7 +157,7 @@ const std::string& server_core::date() {
 // ---- the server ----
 
 std::string_view token(access a) {
-  constexpr std::array<std::string_view, 7> names{"nothing", "any token", "signature or ingest", "read", "ingest", "operate", "admin"};
+  constexpr std::array<std::string_view, 7> names{"open", "any_token", "signed_body", "read", "ingest", "operate", "admin"};
   return names[static_cast<std::size_t>(a)];
 }
 

@@ -19,9 +19,9 @@
 #include <boost/asio/use_future.hpp>
 #include <nlohmann/json.hpp>
 
+#include "api/resource_text.hpp"
 #include "config/time.hpp"
 #include "daemon/cli_output.hpp"
-#include "daemon/cli_table.hpp"
 #include "runtime/unique_fd.hpp"
 #include "scheduler/audit_desk.hpp"
 #include "scheduler/store.hpp"
@@ -220,12 +220,7 @@ int list_tokens(const surroundings& with, const token_options& options) {
       with.out << list.dump(2) << '\n';
       return exit_ok;
     }
-    table t({"TOKEN", "NAME", "STATE", "ROLES", "PIPELINES", "EXPIRES", "LAST USED"});
-    for (const document& one : list.at("items")) {
-      t.add({word(one, "id"), word(one, "name"), word(one, "state"), words_of(one, "roles", "-"), words_of(one, "pipelines", "all"),
-             word(one, "expires_at"), word(one, "last_used_at")});
-    }
-    t.print(with.out);
+    with.out << api::tokens_text(list);
     return exit_ok;
   });
 }
@@ -273,13 +268,7 @@ int audit(const surroundings& with, const audit_options& options) {
       with.out << list.dump(2) << '\n';
       return exit_ok;
     }
-    table t({"AT", "WHO", "OUTCOME", "STATUS", "WHAT", "DETAIL"});
-    for (const document& one : list.at("items")) {
-      const std::string who = word(one, "token") == "-" ? word(one, "who") : word(one, "token") + " (" + word(one, "name") + ")";
-      const std::string what = word(one, "method") == "-" ? word(one, "target") : word(one, "method") + " " + word(one, "target");
-      t.add({word(one, "at"), who, word(one, "outcome"), word(one, "status"), what, word(one, "detail")});
-    }
-    t.print(with.out);
+    with.out << api::audit_text(list);
     return exit_ok;
   });
 }

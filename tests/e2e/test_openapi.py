@@ -14,7 +14,7 @@ from contract import Broken, Contract
 from penstock import ROOT, contract_of_an_open_daemon
 
 VALIDATOR = ROOT / "build" / "tools" / "bin" / "python"
-ROLES = {"open", "signed_body", "read", "ingest", "operate", "admin"}
+ROLES = {"open", "any_token", "signed_body", "read", "ingest", "operate", "admin"}
 
 
 @pytest.fixture(scope="module")
