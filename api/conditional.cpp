@@ -12,10 +12,7 @@
 namespace penstock::api {
 
 bool client_has(const request& r, std::string_view etag) {
-  for (const header& h : r.headers) {
-    if (same_letters(h.name, "if-none-match") && scheduler::lists_etag(h.value, etag, scheduler::etag_comparison::weak)) return true;
-  }
-  return false;
+  return scheduler::lists_etag(r.header_list("if-none-match"), etag, scheduler::etag_comparison::weak);
 }
 
 response unless_known(const request& r, response reply, const std::string& etag) {

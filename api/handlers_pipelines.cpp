@@ -41,7 +41,7 @@ std::optional<std::int64_t> positive_number(std::string_view text) {
 
 bool prefers_yaml(const request& r) {
   const std::string_view offers[] = {json_type, yaml_type, text_type};
-  return best_offer(r.header_value("accept"), offers) == yaml_type;
+  return best_offer(r.header_list("accept"), offers) == yaml_type;
 }
 
 // A definition that was written as JSON is JSON.
@@ -145,7 +145,7 @@ asio::awaitable<response> post_pipeline(request& r, context& c) {
 
 asio::awaitable<response> put_pipeline(request& r, context& c) {
   const std::string& name = r.parameter("name");
-  scheduler::apply_request wanted{.name = name, .if_match = plain_etag(r.header_value("if-match"))};
+  scheduler::apply_request wanted{.name = name, .if_match = plain_etag(r.header_list("if-match"))};
   if (const std::string_view none = r.header_value("if-none-match"); !none.empty()) {
     if (none != "*") co_return problem_response(error{errc::malformed, "If-None-Match takes only * here"});
     // RFC 9110 section 13.1.2: 412 when it exists, where POST answers 409.
@@ -205,7 +205,7 @@ asio::awaitable<response> rollback_pipeline(request& r, context& c) {
   if (!revision) co_return problem_response(revision.error());
   scheduler::rollback_request wanted{.name = r.parameter("name"),
                                      .revision = *revision,
-                                     .if_match = plain_etag(r.header_value("if-match")),
+                                     .if_match = plain_etag(r.header_list("if-match")),
                                      .dry_run = *dry_run};
   const auto answer = co_await c.supervisor.rollback(std::move(wanted));
   if (!answer) co_return problem_response(answer.error());
@@ -214,7 +214,7 @@ asio::awaitable<response> rollback_pipeline(request& r, context& c) {
 
 asio::awaitable<response> delete_pipeline(request& r, context& c) {
   const auto done =
-      co_await c.supervisor.remove(r.parameter("name"), plain_etag(r.header_value("if-match")));
+      co_await c.supervisor.remove(r.parameter("name"), plain_etag(r.header_list("if-match")));
   if (!done) co_return problem_response(done.error());
   co_return response{.status = 204};
 }

@@ -126,7 +126,7 @@ result<std::int64_t> first_of_stream(const request& r, runtime::topic& topic,
 response follow(request& r, context& c, std::shared_ptr<runtime::topic> topic, std::int64_t after,
                 std::int64_t limit) {
   const std::string_view offers[] = {ndjson_type, sse_type};
-  const auto chosen = best_offer(r.header_value("accept"), offers);
+  const auto chosen = best_offer(r.header_list("accept"), offers);
   if (!chosen) return not_acceptable(r, offers);
   const bool sse = *chosen == sse_type;
   response reply{.content_type = *chosen};
@@ -201,7 +201,7 @@ asio::awaitable<response> get_events(request& r, context& c) {
     co_return follow(r, c, topic, *first, limit->value_or(INT64_MAX));
   }
   const std::string_view offers[] = {json_type};
-  if (!best_offer(r.header_value("accept"), offers)) co_return not_acceptable(r, offers);
+  if (!best_offer(r.header_list("accept"), offers)) co_return not_acceptable(r, offers);
   const auto wanted = read_page(r, "events");
   if (!wanted) co_return problem_response(wanted.error());
   std::int64_t start = after->value_or(0);

@@ -71,6 +71,16 @@ std::string_view request::header_value(std::string_view name) const {
   return {};
 }
 
+std::string request::header_list(std::string_view name) const {
+  std::string list;
+  for (const header& h : headers) {
+    if (!same_letters(h.name, name)) continue;
+    if (!list.empty()) list += ", ";
+    list += h.value;
+  }
+  return list;
+}
+
 const std::string& request::parameter(std::string_view name) const {
   static const std::string none;
   for (const path_parameter& p : parameters) {

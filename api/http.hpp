@@ -79,6 +79,8 @@ struct request {
 
   // The first header of that name, whatever its case; empty when there is none.
   std::string_view header_value(std::string_view name) const;
+  // All headers of that name as one list (RFC 9110, section 5.3), with commas between them.
+  std::string header_list(std::string_view name) const;
   // A parameter of the path pattern; empty when the pattern has none of that name.
   const std::string& parameter(std::string_view name) const;
   std::optional<std::string_view> query_value(std::string_view name) const;

@@ -210,7 +210,7 @@ std::string meaning_of(const answer_rules& answer) {
 
 std::set<int> problems_of(const endpoint_rules& rules) {
   std::set<int> all(rules.problems.begin(), rules.problems.end());
-  all.insert({400, 408, 413, 415, 417, 431, 500, 501, 503, 505});
+  all.insert({400, 408, 413, 414, 415, 417, 431, 500, 501, 503, 505});
   const bool by_role = rules.needs != access::open && rules.needs != access::signed_body;
   if (rules.needs != access::open) all.insert({401, 403, 429});
   if (by_role) all.insert(406);

@@ -106,7 +106,7 @@ response problem_response(const error& e) {
 
 response not_acceptable(const request& r, std::span<const std::string_view> offers) {
   return problem_response(406, "not_acceptable",
-                          "nothing of what Accept asks for (" + config::in_quotes(r.header_value("accept")) +
+                          "nothing of what Accept asks for (" + config::in_quotes(r.header_list("accept")) +
                               ") is made here; there is: " + media_list(offers));
 }
 

@@ -148,6 +148,15 @@ std::string greatest_lag(const shown_json& topic) {
   return std::to_string(most);
 }
 
+std::string kept_runs(const shown_json& job) {
+  std::string all;
+  for (const auto& [state, count] : member_of(job, "runs").items()) {
+    if (!all.empty()) all += ", ";
+    all += count.dump() + " " + state;
+  }
+  return all.empty() ? "-" : all;
+}
+
 std::vector<column> flow_columns() {
   return {plain("FLOW", "name"),     plain("STATE", "state"), plain("RECEIVED", "received"), plain("EMITTED", "emitted"),
           plain("FILTERED", "filtered"), plain("DEAD", "dead"),   plain("RESTARTS", "restarts"), remark("REASON", "reason")};
@@ -184,7 +193,7 @@ std::string pipeline_text(const shown_json& pipeline) {
   line(out, "topics", joined(member_of(pipeline, "topics")));
   add_part(out, member_of(pipeline, "flows"), flow_columns());
   add_part(out, member_of(pipeline, "jobs"),
-           {plain("JOB", "name"), plain("QUEUED", "queued"), plain("RUNNING", "running"), at_second("NEXT", "next_firing"),
+           {plain("JOB", "name"), plain("QUEUED", "queued"), plain("RUNNING", "running"), at_second("NEXT", "next_firing"), {"RUNS", kept_runs},
             {"TRIGGERS", [](const shown_json& job) { return joined(member_of(job, "triggers")); }}});
   return out.str();
 }
@@ -262,7 +271,7 @@ std::string topic_text(const shown_json& topic) {
   std::ostringstream out;
   line(out, "topic", word(topic, "name"));
   line(out, "events", word(topic, "events"));
-  line(out, "offsets", word(topic, "first_offset") + " to " + word(topic, "last_offset"));
+  if (word(topic, "first_offset") != "-") line(out, "offsets", word(topic, "first_offset") + " to " + word(topic, "last_offset"));
   line(out, "bytes", word(topic, "bytes"));
   line(out, "duplicates", word(topic, "duplicates"));
   add_part(out, member_of(topic, "consumers"), {plain("CONSUMER", "consumer"), plain("CURSOR", "cursor"), plain("LAG", "lag")});

@@ -12,6 +12,7 @@
 #include "api/media.hpp"
 #include "api/problem.hpp"
 #include "config/in_quotes.hpp"
+#include "runtime/blocking_pool.hpp"
 
 namespace penstock::api {
 
@@ -45,17 +46,24 @@ std::optional<response> check_media(const request& r, const endpoint_rules& rule
                                     "content type " + config::in_quotes(sent) + " is not read here; known: application/json"});
     }
   }
-  if (!offers.empty() && negotiates(r, rules) && !best_offer(r.header_value("accept"), offers)) return not_acceptable(r, offers);
+  if (!offers.empty() && negotiates(r, rules) && !best_offer(r.header_list("accept"), offers)) return not_acceptable(r, offers);
   return std::nullopt;
 }
 
+constexpr std::size_t shown_elsewhere = 128 << 10;  // JSON of more bytes is made text on another thread, so that nobody feels it
+
 // For endpoints whose answer has several forms. The text is made of the JSON when the client wants that more.
 asio::awaitable<response> handle_and_show(const endpoint& e, request& r, context& c, const std::vector<std::string_view>& offers) {
-  const bool as_text = e.text && best_offer(r.header_value("accept"), offers) == text_type;
+  const bool as_text = e.text && best_offer(r.header_list("accept"), offers) == text_type;
   response reply = co_await e.handle(r, c);
   reply.headers.emplace_back("Vary", "Accept");
   if (!as_text || reply.status >= 300 || reply.content_type != json_type) co_return reply;
-  reply.body = e.text(shown_json::parse(reply.body));
+  auto work = [&e, &reply] { return e.text(shown_json::parse(reply.body)); };
+  if (reply.body.size() > shown_elsewhere) {
+    reply.body = co_await c.blocking.run(std::move(work));
+  } else {
+    reply.body = work();
+  }
   reply.content_type = text_type;
   co_return reply;
 }

@@ -4,6 +4,7 @@ nothing else may be in a body.
 
 Schemas are put together once, with their references filled in, and what was found right before is not looked at again: tests poll.
 """
+import gzip
 import json
 import re
 
@@ -50,6 +51,8 @@ class Contract:
             if header.get("required") and name.lower() not in headers:
                 raise Broken(f"{where}: without the header {name}, which is documented")
         content = documented.get("content", {})
+        if body and headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
         self._check_body(f"{where} ({operation['operationId']})", method, status, content, content_type, body)
 
     def _check_unknown(self, method, where, status, content_type, body):

@@ -179,13 +179,22 @@ class Daemon:
 
     def contract(self):
         if Daemon.shared_contract is None:
-            connection = http.client.HTTPConnection(*self.address, timeout=60)
+            document = self._document()
+            Daemon.shared_contract = Contract(document) if document else contract_of_an_open_daemon()
+        return Daemon.shared_contract
+
+    def _document(self):
+        """None: it is shown only to those with a token, or there is no plain HTTP at the address."""
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        try:
             connection.request("GET", "/openapi.json")
             response = connection.getresponse()
             text = response.read()
+            return json.loads(text) if response.status == 200 else None
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
             connection.close()
-            Daemon.shared_contract = Contract(json.loads(text)) if response.status == 200 else contract_of_an_open_daemon()
-        return Daemon.shared_contract
 
     def request(self, method, path, body=None, headers=None, timeout=60):
         connection = self.connect(timeout)
@@ -330,7 +339,7 @@ class Daemon:
 
 
 def contract_of_an_open_daemon():
-    """For a daemon that shows its document only to those with a token: that of another one."""
+    """The document of a daemon that everybody may ask; it is the same program."""
     other = Daemon(scratch_folder())
     try:
         return other.start().contract()

@@ -1,7 +1,7 @@
 """Accept, Content-Type, If-Match and If-None-Match: the client gets the form it asks for, or is told which there are."""
-import json
-
 import pytest
+
+from penstock import wait_until
 
 SHOP = """name: shop
 description: for people
@@ -136,6 +136,13 @@ def test_refusals_are_problems_for_terminals_too(shop):
     assert_problem(shop.get("/v1/runs?limit=x", {"Accept": "text/plain"}), 400)
 
 
+def test_a_long_list_is_a_table_too(shop):
+    ids = [shop.trigger("shop", "work").json["id"] for _ in range(300)]
+    wait_until(lambda: len(shop.runs("shop", "work", state="succeeded")) == 300, "the runs to end")
+    assert len(shop.get("/v1/runs?limit=300").body) > 128 << 10
+    assert [line.split()[0] for line in text_of(shop, "/v1/runs?limit=300").splitlines()[1:]] == ids[::-1]
+
+
 # ---- Content-Type ----
 
 
@@ -175,6 +182,28 @@ def test_if_match_takes_a_list_and_no_weak_tags(shop, make, status):
     etag = shop.get("/v1/pipelines/shop").headers["etag"]
     gone = shop.request("DELETE", "/v1/pipelines/shop", headers={"If-Match": make(etag)})
     assert gone.status == {200: 204}.get(status, status), gone
+
+
+def test_several_headers_of_a_name_are_one_list(shop):
+    etag = shop.get("/v1/pipelines/shop").headers["etag"]
+
+    def ask(method, path, *headers):
+        connection = shop.connect()
+        connection.putrequest(method, path)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.putheader("Content-Length", "0")
+        connection.endheaders()
+        response = connection.getresponse()
+        response.read()
+        connection.close()
+        return response
+    revision = "/v1/pipelines/shop/revisions/1"
+    assert ask("GET", revision, ("If-None-Match", '"a"'), ("If-None-Match", etag)).status == 304
+    assert ask("GET", revision, ("Accept", "image/png"), ("accept", "application/yaml")).getheader("Content-Type") == "application/yaml"
+    assert ask("GET", revision, ("Accept", "image/png"), ("Accept", "image/gif")).status == 406
+    assert ask("DELETE", "/v1/pipelines/shop", ("If-Match", '"a"'), ("If-Match", '"b"')).status == 412
+    assert ask("DELETE", "/v1/pipelines/shop", ("If-Match", '"a"'), ("If-Match", etag)).status == 204
 
 
 def test_what_the_client_has_is_not_sent_again(shop):
