@@ -5,6 +5,8 @@
 
 #include "api/json.hpp"
 #include "api/openapi.hpp"
+#include "api/query_rules.hpp"
+#include "scheduler/model.hpp"
 
 using namespace penstock;
 using api::json;
@@ -75,6 +77,21 @@ TEST_CASE("openapi: schemas are closed, and extended ones are whole", "[openapi]
   CHECK(schemas["RunPage"]["properties"]["items"]["items"]["$ref"] == "#/components/schemas/RunSummary");
   CHECK_FALSE(json(schemas).dump().find("$extends") != std::string::npos);
   CHECK(schemas["Applied"]["required"].size() == schemas["Pipeline"]["required"].size() + 3);
+}
+
+// The words of a schema are those of an enum: all of them, in their order, and no more.
+template <class Enum>
+void check_words(const json& words) {
+  for (std::size_t i = 0; i < words.size(); ++i) CHECK(words[i] == scheduler::token(static_cast<Enum>(i)));
+  CHECK_THROWS(scheduler::token(static_cast<Enum>(words.size())));
+}
+
+TEST_CASE("openapi: states and triggers have the words of the domain", "[openapi]") {
+  const json schemas = document_of({read_run})["components"]["schemas"];
+  check_words<scheduler::run_state>(schemas["RunState"]["enum"]);
+  check_words<scheduler::flow_state>(schemas["FlowState"]["enum"]);
+  check_words<scheduler::trigger_kind>(schemas["TriggerKind"]["enum"]);
+  check_words<scheduler::run_state>(api::rules_of("state").known);
 }
 
 TEST_CASE("openapi: what is named and not there is a mistake of the table", "[openapi]") {
