@@ -542,12 +542,10 @@ asio::awaitable<result<void>> pipeline_set::stop_flow(std::string pipeline, std:
   co_return error{errc::unavailable, "flow " + flow + " did not end within " + format_duration(limit) + "; it ends by itself", {}, 5};
 }
 
-void pipeline_set::note_file(const std::string& file, const pipeline_record& taken) {
-  around_.audit.note({.who = "file",
-                      .target = file,
-                      .pipeline = taken.name,
-                      .outcome = "done",
-                      .detail = "revision " + std::to_string(taken.revision)});
+asio::awaitable<void> pipeline_set::write_down(std::string file, pipeline_record taken) {
+  audit_record entry{.who = "file", .target = std::move(file), .pipeline = taken.name, .outcome = "done"};
+  entry.detail = "revision " + std::to_string(taken.revision);
+  co_await around_.audit.add(std::move(entry));
 }
 
 asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
@@ -558,7 +556,7 @@ asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
     request.origin = file.string();
     const auto applied = co_await apply(std::move(request));
     if (!applied) co_return applied.error();
-    if (!applied->unchanged) note_file(file.string(), applied->record);
+    if (!applied->unchanged) co_await write_down(file.string(), applied->record);
     for (const auto& [name, live] : live_) {
       if (name == applied->record.name || live->record().origin != file.string()) continue;
       spdlog::warn("{} names pipeline {} now; pipeline {}, which it named before, goes on until it is deleted", file.string(),
@@ -608,7 +606,7 @@ asio::awaitable<void> pipeline_set::take_up_files(fs::path folder) {
     const auto stored = co_await around_.store.put_pipeline(record, before);
     if (!stored) continue;
     spdlog::info("pipeline {}: revision {}, from {}, which was changed meanwhile", record.name, record.revision, record.origin);
-    note_file(record.origin, *stored);
+    co_await write_down(record.origin, *stored);
   }
 }
 

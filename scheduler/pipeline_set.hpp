@@ -74,7 +74,7 @@ class pipeline_set {
   // Topics and hook paths are shared by all: two pipelines may not mean different things by one name.
   result<void> check_shared_names(const config::pipeline& next) const;
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
-  void note_file(const std::string& file, const pipeline_record& taken);  // in the audit log
+  asio::awaitable<void> write_down(std::string file, pipeline_record taken);  // in the audit log
   asio::awaitable<void> load_file(std::filesystem::path file);
   std::optional<error> claimed_by_another_file(const std::string& name, const std::string& file) const;
   std::int64_t revision_before(const pipeline_record& current) const;
