@@ -247,6 +247,7 @@ scheduler::audit_record audit_entry(const request& r, const endpoint_rules& rule
     entry.token = r.token->id;
     entry.name = r.token->name;
   }
+  entry.address = r.peer;
   entry.method = token(r.method);
   entry.endpoint = rules.path;
   entry.target = r.target;

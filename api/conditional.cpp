@@ -6,13 +6,14 @@
 
 #include <openssl/evp.h>
 
+#include "api/gzip.hpp"
 #include "api/parameters.hpp"
 #include "scheduler/etag.hpp"
 
 namespace penstock::api {
 
 bool client_has(const request& r, std::string_view etag) {
-  return scheduler::lists_etag(r.header_list("if-none-match"), etag, scheduler::etag_comparison::weak);
+  return scheduler::lists_etag(plain_etag(r.header_list("if-none-match")), etag, scheduler::etag_comparison::weak);
 }
 
 response unless_known(const request& r, response reply, const std::string& etag) {

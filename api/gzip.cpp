@@ -119,20 +119,13 @@ std::string packed_etag(std::string_view etag) {
   return std::string(etag.substr(0, etag.size() - 1)).append(packed_mark);
 }
 
-std::string plain_etag(std::string_view etag) {
-  if (!etag.ends_with(packed_mark)) return std::string(etag);
-  return std::string(etag.substr(0, etag.size() - packed_mark.size())).append("\"");
-}
-
-bool names_etag(std::string_view if_none_match, std::string_view etag) {
-  while (!if_none_match.empty()) {
-    const std::string_view item = if_none_match.substr(0, if_none_match.find(','));
-    if_none_match.remove_prefix(std::min(if_none_match.size(), item.size() + 1));
-    std::string_view one = trimmed(item);
-    if (one.starts_with("W/")) one.remove_prefix(2);
-    if (one == "*" || plain_etag(one) == etag) return true;
+std::string plain_etag(std::string_view etags) {
+  std::string plain;
+  for (std::size_t mark = 0; (mark = etags.find(packed_mark)) != std::string_view::npos;) {
+    plain.append(etags.substr(0, mark)).append("\"");
+    etags.remove_prefix(mark + packed_mark.size());
   }
-  return false;
+  return plain.append(etags);
 }
 
 }  // namespace penstock::api

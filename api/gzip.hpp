@@ -17,11 +17,10 @@ namespace penstock::api {
 // of identity where that is given (RFC 9110 section 12.5.3).
 bool accepts_gzip(std::string_view accept_encoding);
 
-// The ETag of the packed variant of what has `etag` (RFC 9110 section 8.8.3.3), and back: a client may send either in If-Match.
+// The ETag of the packed variant of what has `etag` (RFC 9110 section 8.8.3.3), and back, also in a list of them: a client may
+// send either in If-Match and If-None-Match.
 std::string packed_etag(std::string_view etag);
-std::string plain_etag(std::string_view etag);
-// Whether If-None-Match names `etag`, by the weak comparison (RFC 9110 section 13.1.2).
-bool names_etag(std::string_view if_none_match, std::string_view etag);
+std::string plain_etag(std::string_view etags);
 
 class gzip_packer {
  public:

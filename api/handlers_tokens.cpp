@@ -45,6 +45,7 @@ json to_json(const scheduler::audit_record& e) {
           {"who", e.who},
           {"token", or_null(e.token)},
           {"name", or_null(e.name)},
+          {"address", or_null(e.address)},
           {"method", or_null(e.method)},
           {"endpoint", or_null(e.endpoint)},
           {"target", e.target},

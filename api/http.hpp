@@ -75,6 +75,7 @@ struct request {
   std::string id;    // X-Request-Id, the client's or made here
   interruption interrupted;
   std::shared_ptr<const scheduler::token_record> token;  // whose request it is; null: nobody was asked for one
+  std::string peer;           // of the connection, and kept by clear(): the address it came from; empty: not over a network
   bool trusted_peer = false;  // of the connection, and kept by clear(): who connects was let in by the system (a socket's file)
 
   // The first header of that name, whatever its case; empty when there is none.

@@ -305,7 +305,7 @@ std::string audit_text(const shown_json& list) {
   const column what{"WHAT", [](const shown_json& row) {
                       return member_of(row, "method").is_null() ? word(row, "target") : word(row, "method") + " " + word(row, "target");
                     }};
-  return list_text(list, {plain("AT", "at"), who, plain("OUTCOME", "outcome"), plain("STATUS", "status"), what, remark("DETAIL", "detail")},
+  return list_text(list, {plain("AT", "at"), who, plain("FROM", "address"), plain("OUTCOME", "outcome"), plain("STATUS", "status"), what, remark("DETAIL", "detail")},
                    "nothing was written down");
 }
 

@@ -75,6 +75,7 @@ session::session(std::shared_ptr<server_core> core, connection::socket accepted,
       watch_ended_(std::make_shared<runtime::wakeup>(core_->executor)) {
   request_.interrupted = interruption([this] { watch(); });
   request_.trusted_peer = socket_.is_local();
+  if (!request_.trusted_peer) request_.peer = socket_.peer();
   core_->enter(*this);
 }
 
@@ -479,17 +480,6 @@ void session::write_head(const response& reply, bool keep, bool chunked) {
     out_ += "Connection: keep-alive\r\n";
   }
   out_ += "\r\n";
-}
-
-// RFC 9110 section 13.2.2: who has it already is told so instead.
-void session::answer_unchanged(response& reply) const {
-  if (reply.status != 200 || (request_.method != http_method::get && request_.method != http_method::head)) return;
-  const std::string_view known = request_.header_value("if-none-match");
-  if (known.empty()) return;
-  const auto tag = std::find_if(reply.headers.begin(), reply.headers.end(), [](const auto& h) { return h.first == "ETag"; });
-  if (tag == reply.headers.end() || !names_etag(known, tag->second)) return;
-  reply.status = 304;
-  reply.body.clear();
 }
 
 // Large enough answers go in gzip to who takes it. In slices, at the fastest level, so that nobody else waits long.

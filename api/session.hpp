@@ -83,7 +83,6 @@ class session : public std::enable_shared_from_this<session> {
   response refusal(read_end why);
   void skip_arrived_body();
 
-  void answer_unchanged(response& reply) const;
   asio::awaitable<void> pack(response& reply);
   sending begin_sending(const response& reply);
   asio::awaitable<bool> send_rest(response& reply, sending now);

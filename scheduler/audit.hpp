@@ -19,6 +19,7 @@ struct audit_record {
                            // for, or none was shown), "offline" (in the data folder), "file" (a definition file), "signal"
   std::string token{};     // its id; also of one that was refused
   std::string name{};      // the token's
+  std::string address{};   // from where the connection came: of a proxy, where one is in front; empty: no network was involved
   std::string method{};    // "PUT"; empty: was not a request
   std::string endpoint{};  // the pattern of the path: "/v1/pipelines/{name}"
   std::string target{};    // the path as it was asked for, or the file

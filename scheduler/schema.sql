@@ -240,6 +240,7 @@ CREATE TABLE audit (
   who      TEXT NOT NULL,
   token    TEXT NOT NULL,
   name     TEXT NOT NULL,
+  address  TEXT NOT NULL,
   method   TEXT NOT NULL,
   endpoint TEXT NOT NULL,
   target   TEXT NOT NULL,

@@ -44,18 +44,19 @@ audit_record entry_from(const sqlite::statement& s) {
           .who = text(s, 2),
           .token = text(s, 3),
           .name = text(s, 4),
-          .method = text(s, 5),
-          .endpoint = text(s, 6),
-          .target = text(s, 7),
-          .pipeline = text(s, 8),
-          .outcome = text(s, 9),
-          .status = static_cast<int>(s.integer(10)),
-          .request = text(s, 11),
-          .detail = text(s, 12)};
+          .address = text(s, 5),
+          .method = text(s, 6),
+          .endpoint = text(s, 7),
+          .target = text(s, 8),
+          .pipeline = text(s, 9),
+          .outcome = text(s, 10),
+          .status = static_cast<int>(s.integer(11)),
+          .request = text(s, 12),
+          .detail = text(s, 13)};
 }
 
 constexpr std::string_view audit_columns =
-    "id, at, who, token, name, method, endpoint, target, pipeline, outcome, status, request, detail";
+    "id, at, who, token, name, address, method, endpoint, target, pipeline, outcome, status, request, detail";
 
 }  // namespace
 
@@ -69,7 +70,7 @@ security_writer::security_writer(sqlite::connection& db)
       revoke_(db, "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1"),
       used_(db, "UPDATE tokens SET last_used_at = ?2 WHERE id = ?1"),
       add_audit_(db, "INSERT INTO audit (" + std::string(audit_columns) +
-                         ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"),
+                         ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"),
       prune_(db,
              "DELETE FROM audit WHERE (outcome = 'refused') = ?1 AND id <= (SELECT id FROM audit"
              " WHERE (outcome = 'refused') = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)") {}
@@ -91,7 +92,7 @@ void security_writer::revoke_token(const std::string& id, timestamp at) { with(r
 void security_writer::token_used(const std::string& id, timestamp at) { with(used_, id, at).run(); }
 
 void security_writer::add_audit(const audit_record& e, const audit_limits& keep) {
-  with(add_audit_, e.id, e.at, e.who, e.token, e.name, e.method, e.endpoint, e.target, e.pipeline, e.outcome, e.status,
+  with(add_audit_, e.id, e.at, e.who, e.token, e.name, e.address, e.method, e.endpoint, e.target, e.pipeline, e.outcome, e.status,
        e.request, e.detail)
       .run();
   if (until_prune_-- > 0) return;

@@ -424,7 +424,8 @@ def test_refusals_are_written_down_without_what_strangers_put_into_them(shop):
     refused = wait_until(lambda: len(found := audit(shop, outcome="refused")) >= 2 and found, "the entries")
     assert [(e["status"], e["who"], e["target"]) for e in refused] == [
         (403, "token", "/v1/pipelines/shop/pause"), (401, "anyone", "/v1/pipelines")]
-    assert refused[0]["token"] == reader["id"]
+    assert refused[0]["token"] == reader["id"] and refused[1]["token"] is None
+    assert {e["address"] for e in refused} == {"127.0.0.1"}
     everything = json.dumps(audit(shop))
     assert "my-password" not in everything and "hello-secret" not in everything
 

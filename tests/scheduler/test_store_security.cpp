@@ -152,7 +152,7 @@ TEST_CASE("audit: an entry comes back whole, newest first, by filter and page", 
   control c(dir / "state.db");
   boost::asio::io_context quiet;  // its timer never fires: entries are written with one that is awaited
   audit_desk desk(quiet.get_executor(), *c.operator->(), {});
-  const audit_record whole{.id = runtime::make_ulid(noon), .at = noon, .who = "token", .token = "t1", .name = "n", .method = "PUT",
+  const audit_record whole{.id = runtime::make_ulid(noon), .at = noon, .who = "token", .token = "t1", .name = "n", .address = "::1", .method = "PUT",
                            .endpoint = "/v1/pipelines/{name}", .target = "/v1/pipelines/p", .pipeline = "p", .outcome = "failed",
                            .status = 422, .request = "r", .detail = "d"};
   c.await(desk.add(whole));
@@ -162,6 +162,7 @@ TEST_CASE("audit: an entry comes back whole, newest first, by filter and page", 
   CHECK(all[4].id == whole.id);
   CHECK(all[4].token == "t1");
   CHECK(all[4].name == "n");
+  CHECK(all[4].address == "::1");
   CHECK(all[4].method == "PUT");
   CHECK(all[4].endpoint == whole.endpoint);
   CHECK(all[4].pipeline == "p");
