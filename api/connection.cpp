@@ -37,9 +37,58 @@ bool has_socket_file(int fd) {
 
 }  // namespace
 
+namespace {
+
+// The socket, as TLS uses it. To read one record, TLS may read the socket several times: one that was cancelled in between, when
+// no read was pending, must not go on.
+struct cancellable_socket {
+  using lowest_layer_type = connection::socket;
+  using executor_type = connection::executor_type;
+
+  executor_type get_executor() { return socket.get_executor(); }
+  lowest_layer_type& lowest_layer() { return socket; }
+  template <class Buffers, class Token>
+  auto async_read_some(const Buffers& buffers, Token&& token) {
+    return asio::async_initiate<Token, void(boost::system::error_code, std::size_t)>(reading{*this}, token, buffers);
+  }
+  template <class Buffers, class Token>
+  auto async_write_some(const Buffers& buffers, Token&& token) {
+    return asio::async_initiate<Token, void(boost::system::error_code, std::size_t)>(writing{*this}, token, buffers);
+  }
+
+  struct reading {
+    cancellable_socket& from;
+    template <class Handler, class Buffers>
+    void operator()(Handler&& h, const Buffers& buffers) const {
+      if (from.cancelled) return from.abort(std::forward<Handler>(h));
+      from.socket.async_read_some(buffers, std::forward<Handler>(h));
+    }
+  };
+  struct writing {
+    cancellable_socket& to;
+    template <class Handler, class Buffers>
+    void operator()(Handler&& h, const Buffers& buffers) const {
+      if (to.cancelled) return to.abort(std::forward<Handler>(h));
+      to.socket.async_write_some(buffers, std::forward<Handler>(h));
+    }
+  };
+  template <class Handler>
+  void abort(Handler&& h) {
+    asio::post(socket.get_executor(), [h = std::forward<Handler>(h)]() mutable {
+      std::move(h)(boost::system::error_code(asio::error::operation_aborted), std::size_t{0});
+    });
+  }
+
+  connection::socket& socket;
+  bool cancelled = false;
+};
+
+}  // namespace
+
 struct connection::tls_layer {
-  tls_layer(socket& below, asio::ssl::context& with) : stream(below, with) {}
-  asio::ssl::stream<socket&> stream;
+  tls_layer(socket& accepted, asio::ssl::context& with) : below{accepted}, stream(below, with) {}
+  cancellable_socket below;
+  asio::ssl::stream<cancellable_socket&> stream;
   bool open = false;  // the handshake is done
 };
 
@@ -78,9 +127,20 @@ asio::awaitable<connection::handshake_end> connection::handshake() {
   co_return handshake_end::http_instead;
 }
 
-void connection::read_tls(asio::mutable_buffer into, handler done) { tls_->stream.async_read_some(into, std::move(done)); }
+void connection::cancel(error_code& failure) {
+  if (tls_) tls_->below.cancelled = true;
+  socket_.cancel(failure);
+}
 
-void connection::write_tls(asio::const_buffer data, handler done) { tls_->stream.async_write_some(data, std::move(done)); }
+void connection::read_tls(asio::mutable_buffer into, handler done) {
+  tls_->below.cancelled = false;
+  tls_->stream.async_read_some(into, std::move(done));
+}
+
+void connection::write_tls(asio::const_buffer data, handler done) {
+  tls_->below.cancelled = false;
+  tls_->stream.async_write_some(data, std::move(done));
+}
 
 asio::awaitable<void> connection::end_sending() {
   error_code ignored;
@@ -88,6 +148,7 @@ asio::awaitable<void> connection::end_sending() {
     // As if the peer had said its end already: then the library does not wait for it (RFC 8446, section 6.1, allows that).
     ::SSL_set_shutdown(tls_->stream.native_handle(), SSL_RECEIVED_SHUTDOWN);
     tls_->open = false;
+    tls_->below.cancelled = false;
     co_await tls_->stream.async_shutdown(as_result);
   }
   socket_.shutdown(socket::shutdown_send, ignored);

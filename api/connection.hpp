@@ -45,7 +45,7 @@ class connection {
   // Its address without the port; "unix" of a Unix socket, empty when it has left already.
   std::string peer() const;
 
-  void cancel(error_code& failure) { socket_.cancel(failure); }
+  void cancel(error_code& failure);
   void close(error_code& failure) { socket_.close(failure); }
 
   // The handshake of TLS; plain connections need none. After http_instead the peer was told.

@@ -138,6 +138,7 @@ std::vector<api::listen_address> application::listen() {
   check_tokens(listen_addresses(settings_).value());
   std::vector<api::listen_address> all;
   if (!settings_.tls.certificate.empty()) api_->use_tls(api::make_tls_context(settings_.tls));
+  if (!settings_.inherited.empty()) spdlog::info("systemd hands over {} sockets: 'listen' is not looked at", settings_.inherited.size());
   for (const inherited_socket& one : settings_.inherited) all.push_back(api_->inherit(one.fd, one.tls));
   for (const std::string& text : settings_.listen)
     all.push_back(api_->listen(api::parse_listen_address(text).value(), settings_.unix_socket));

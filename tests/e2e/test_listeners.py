@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import threading
@@ -287,10 +288,28 @@ def test_the_sockets_are_not_handed_on(heir):
 def test_what_cannot_be_inherited(tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams, tcp_socket("0.0.0.0") as open_to_all:
         datagrams.bind(("127.0.0.1", 0))
-        for one, words in ((datagrams, "stream"), (open_to_all, "network")):
-            refused = Heir(tmp_path, [one]).start()
+        for one, name, words in ((datagrams, None, "stream"), (open_to_all, None, "network"), (open_to_all, "https", "certificate")):
+            refused = Heir(tmp_path, [one], name).start()
             assert refused.process.wait(60) == 2
             assert words in (tmp_path / "heir.log").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_an_inherited_socket_speaks_tls(heir, tmp_path):
+    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x",
+                           "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key", "-out", tmp_path / "pem"], capture_output=True)
+    assert made.returncode == 0, made
+    (tmp_path / "settings.yaml").write_text(f"tls: {{certificate: {tmp_path}/pem, key: {tmp_path}/key}}\n")
+    secure, plain = tcp_socket(), tcp_socket()
+    one = heir([secure, plain], "https:rest", ["--config", tmp_path / "settings.yaml"]).start()
+    trust = ssl.create_default_context(cafile=str(tmp_path / "pem"))
+    port = secure.getsockname()[1]
+    for again in (False, True):
+        if again:
+            assert one.stop() == 0
+            one.start()
+        assert ask(http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=trust), path="/readyz")[0] == 200
+        assert ask(http.client.HTTPConnection("127.0.0.1", plain.getsockname()[1], timeout=60))[0] == 200
 
 
 @pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd-socket-activate is not installed")
@@ -298,9 +317,15 @@ def test_systemd_hands_over_its_sockets(tmp_path):
     path = tmp_path / "s.sock"
     process = subprocess.Popen(["systemd-socket-activate", "-l", str(path), str(BIN / "penstockd"), "--data", str(tmp_path / "data")],
                                stderr=subprocess.DEVNULL)
+
+    def served():
+        try:
+            return ask(UnixConnection(path), path="/readyz")[0] == 200
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False  # the socket is not there yet
+
     try:
-        wait_until(path.exists, "the socket's file")
-        assert ask(UnixConnection(path), path="/readyz")[0] == 200, "the first connection has started the daemon"
+        wait_until(served, "the daemon that the first connection starts")
     finally:
         process.terminate()
         assert process.wait(60) == 0
