@@ -14,6 +14,7 @@
 #include "api/parameters.hpp"
 #include "api/problem.hpp"
 #include "config/in_quotes.hpp"
+#include "scheduler/plan.hpp"
 
 namespace penstock::api {
 
@@ -79,11 +80,16 @@ response applied_response(context& c, const scheduler::apply_answer& answer) {
 }
 
 response dry_run_response(const scheduler::apply_answer& answer) {
+  json schedules = json::array();
+  for (const auto& schedule : answer.planned->schedules) schedules.push_back(to_json(schedule));
   const json document{{"name", answer.record.name},
                       {"dry_run", true},
                       {"created", answer.created},
                       {"unchanged", answer.unchanged},
                       {"changes", to_json(answer.changes)},
+                      {"plan", to_json(*answer.planned)},
+                      {"diff", answer.planned->diff},
+                      {"schedules", std::move(schedules)},
                       {"warnings", warnings_of(answer)}};
   return {.body = to_text(document) + "\n", .note = "dry run", .subject = answer.record.name};
 }

@@ -1,6 +1,7 @@
 #include "api/json.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <optional>
 
@@ -262,6 +263,20 @@ json to_json(const scheduler::broken_file& file) {
     errors.push_back({{"pointer", p.pointer}, {"line", p.line}, {"column", p.column}, {"detail", p.detail}});
   }
   return {{"file", file.file}, {"errors", std::move(errors)}};
+}
+
+json to_json(const scheduler::backup_view& backup) {
+  constexpr std::array states{"none", "running", "done", "failed", "cancelled"};
+  return {{"state", states.at(static_cast<std::size_t>(backup.state))},
+          {"to", text_or_null(backup.to)},
+          {"reason", text_or_null(backup.reason)},
+          {"as_of", time_or_null(backup.as_of)},
+          {"started_at", time_or_null(backup.started_at)},
+          {"ended_at", time_or_null(backup.ended_at)},
+          {"bytes", backup.bytes},
+          {"bytes_done", backup.bytes_done},
+          {"files", backup.files},
+          {"files_done", backup.files_done}};
 }
 
 json to_json(const config::pipeline_diff& diff) {

@@ -15,6 +15,10 @@
 #include "runtime/topic.hpp"
 #include "scheduler/supervisor.hpp"
 
+namespace penstock::scheduler {
+struct planned_schedule;
+}
+
 namespace penstock::api {
 
 using json = nlohmann::ordered_json;
@@ -39,6 +43,10 @@ json to_json(const scheduler::broken_file& file);
 // A revision, without its text.
 json to_json(const scheduler::pipeline_record& revision);
 json to_json(const config::pipeline_diff& diff);
+// Of a dry run (plan_json.cpp).
+json to_json(const scheduler::plan& plan);
+json to_json(const scheduler::planned_schedule& schedule);
+json to_json(const scheduler::backup_view& backup);
 json to_json(const runtime::topic_status& status, const std::vector<scheduler::consumer_view>& consumers);
 
 // Text, not a document: an event's payload is shown byte for byte.

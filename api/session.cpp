@@ -158,7 +158,6 @@ asio::awaitable<bool> session::serve_one() {
     reply = refusal(head);
   }
   no_deadline();
-  if (!reply.headers.empty()) answer_unchanged(reply);
   if (reply.body.size() >= worth_packing && !reply.stream) co_await pack(reply);
   std::shared_ptr<websocket_line> line;
   if (reply.messages) line = co_await become_websocket(reply);

@@ -20,6 +20,15 @@ std::string state_fingerprint(const component_use& step, const catalog& componen
   return kept.dump();
 }
 
+std::string input_of(const component_use& from, const catalog& components) {
+  const auto spec = components.sources.find(from.component);
+  if (spec == components.sources.end()) return from.component;
+  const std::string& naming = spec->second.settings.shorthand;
+  if (naming.empty() || !from.settings.contains(naming)) return from.component;
+  const value& named = from.settings.at(naming);
+  return named.is_string() ? from.component + " " + named.get<std::string>() : from.component;
+}
+
 std::vector<std::string> state_losses(const pipeline& before, const pipeline& after, const catalog& components) {
   std::vector<std::string> losses;
   for (const auto& [name, flow] : before.flows) {

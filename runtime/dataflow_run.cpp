@@ -13,6 +13,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <spdlog/spdlog.h>
 
+#include "config/kept_state.hpp"
 #include "runtime/gate.hpp"
 #include "runtime/sink_set.hpp"
 #include "runtime/step_chain.hpp"
@@ -26,18 +27,6 @@ namespace {
 constexpr const char* input_key = "input";      // what the consumer reads: see state::name_input
 constexpr const char* ticks_key = "ticks";      // how many ticks had results
 constexpr const char* pending_key = "pending";  // the tick whose results may have left: microseconds, and whether last
-
-// What a source reads, in words: its component and the setting that names its input ("topic orders").
-// Positions mean something only there. A list of inputs is not named: such a source has its record (topics_source.cpp).
-std::string input_of(const registry& components, const config::component_use& from) {
-  const auto& specs = components.catalog().sources;
-  const auto spec = specs.find(from.component);
-  if (spec == specs.end()) return from.component;
-  const std::string& naming = spec->second.settings.shorthand;
-  if (naming.empty() || !from.settings.contains(naming)) return from.component;
-  const config::value& named = from.settings.at(naming);
-  return named.is_string() ? from.component + " " + named.get<std::string>() : from.component;
-}
 
 std::int64_t last_position(const batch& events) {
   std::int64_t last = 0;
@@ -327,7 +316,7 @@ asio::awaitable<void> dataflow_run::state::write_record() {
 bool dataflow_run::state::name_input(const checkpoint& saved) {
   producer = options.consumer;
   if (options.input || !options.definition.from) return true;
-  const std::string input = input_of(components, *options.definition.from);
+  const std::string input = config::input_of(*options.definition.from, components.catalog());
   producer += " from " + input;
   const std::string before = own_entry(saved, input_key);
   if (before == input) return true;

@@ -89,6 +89,15 @@ timestamp instant(const date::time_zone& zone, date::local_seconds local) {
   return std::chrono::sys_seconds{local.time_since_epoch() - info.first.offset};
 }
 
+bool matches(const config::cron_expression& e, date::local_seconds local) {
+  const auto day = date::floor<date::days>(local);
+  const date::year_month_day on{day};
+  const date::hh_mm_ss<seconds> time{local - day};
+  return e.months[static_cast<unsigned>(on.month())] && day_matches(e, on) &&
+         e.hours[static_cast<unsigned>(time.hours().count())] && e.minutes[static_cast<unsigned>(time.minutes().count())] &&
+         e.seconds[static_cast<unsigned>(time.seconds().count())];
+}
+
 bool can_match(const config::cron_expression& e) {
   return e.seconds.any() && e.minutes.any() && e.hours.any();
 }
@@ -108,6 +117,29 @@ std::optional<timestamp> next_firing(const config::cron_expression& expression, 
   if (!day) return std::nullopt;
   if (*day != first_day) time = next_time(expression, seconds{0});
   return instant(zone, *day + time.value());
+}
+
+firing seen_locally(const config::cron_expression& expression, const std::string& timezone, timestamp at) {
+  const date::time_zone& zone = *date::locate_zone(timezone);
+  const auto second = std::chrono::floor<seconds>(at);
+  const date::sys_info info = zone.get_info(second);
+  const date::local_seconds local{second.time_since_epoch() + info.offset};
+  firing seen{.at = at, .offset = info.offset};
+  if (zone.get_info(local).result == date::local_info::ambiguous) {
+    seen.shift = clock_shift::repeated;
+  } else if (second == info.begin && !matches(expression, local)) {
+    seen.shift = clock_shift::skipped;
+  }
+  return seen;
+}
+
+std::string format_local(const firing& f) {
+  const auto local = std::chrono::floor<seconds>(f.at) + f.offset;
+  const auto minutes_east = std::chrono::duration_cast<minutes>(f.offset < seconds{0} ? -f.offset : f.offset);
+  const date::hh_mm_ss<minutes> east{minutes_east};
+  const auto two = [](std::int64_t n) { return (n < 10 ? "0" : "") + std::to_string(n); };
+  std::string text = format_time(timestamp(local)).substr(0, 19);
+  return text + (f.offset < seconds{0} ? "-" : "+") + two(east.hours().count()) + ":" + two(east.minutes().count());
 }
 
 }  // namespace penstock::scheduler

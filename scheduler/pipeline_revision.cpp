@@ -31,25 +31,16 @@ void fill_dir(config::trigger& trigger, const std::string& dir) {
   }
 }
 
+fs::path own_folder_of(const std::string& name, const fs::path& data) { return fs::absolute(data) / "work" / name; }
+
+std::string dir_of(const std::string& name, const std::string& origin, const fs::path& data) {
+  return origin == "rest" ? own_folder_of(name, data).string() : fs::path(origin).parent_path().string();
+}
+
 }  // namespace
 
-result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record, config::pipeline definition,
-                                                       const fs::path& data) {
-  auto made = std::make_shared<pipeline_revision>();
-  made->name = record.name;
-  made->revision = record.revision;
-  made->life = std::to_string(to_micros(record.created_at));
-
-  const fs::path own_folder = fs::absolute(data) / "work" / record.name;
-  const std::string dir = record.origin == "rest" ? own_folder.string() : fs::path(record.origin).parent_path().string();
-  made->workdir = definition.workdir.empty() ? own_folder : own_folder / with_dir(definition.workdir, dir);
-  std::error_code failure;
-  fs::create_directories(made->workdir, failure);
-  if (failure) {
-    const std::string detail = "workdir " + made->workdir.string() + " cannot be made: " + failure.message();
-    return error{errc::invalid, detail, {{"/workdir", 0, 0, detail}}};
-  }
-
+config::pipeline as_it_would_live(config::pipeline definition, const std::string& origin, const fs::path& data) {
+  const std::string dir = dir_of(definition.name, origin, data);
   for (auto& [name, flow] : definition.flows) {
     fill_dir(flow.does, dir);
     if (!flow.ready) continue;
@@ -61,7 +52,25 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
     for (auto& alert : job.alerts) fill_dir(alert.to.settings, dir);
   }
   definition.tests = {};  // only `penstock test` has a use for them; `document` keeps them
-  made->definition = std::make_shared<const config::pipeline>(std::move(definition));
+  return definition;
+}
+
+result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record, config::pipeline definition,
+                                                       const fs::path& data) {
+  auto made = std::make_shared<pipeline_revision>();
+  made->name = record.name;
+  made->revision = record.revision;
+  made->life = std::to_string(to_micros(record.created_at));
+
+  const fs::path own_folder = own_folder_of(record.name, data);
+  made->workdir = definition.workdir.empty() ? own_folder : own_folder / with_dir(definition.workdir, dir_of(record.name, record.origin, data));
+  std::error_code failure;
+  fs::create_directories(made->workdir, failure);
+  if (failure) {
+    const std::string detail = "workdir " + made->workdir.string() + " cannot be made: " + failure.message();
+    return error{errc::invalid, detail, {{"/workdir", 0, 0, detail}}};
+  }
+  made->definition = std::make_shared<const config::pipeline>(as_it_would_live(std::move(definition), record.origin, data));
   return std::shared_ptr<const pipeline_revision>(std::move(made));
 }
 

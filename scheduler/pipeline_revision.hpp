@@ -21,6 +21,9 @@ struct pipeline_revision {
   std::filesystem::path workdir;
 };
 
+// The definition with ${dir} filled in, as it would live with a record of that origin. Makes nothing.
+config::pipeline as_it_would_live(config::pipeline definition, const std::string& origin, const std::filesystem::path& data);
+
 // Parses a stored record again (it was checked when it was stored; a newer binary may still refuse it) and makes its
 // working folder under `data`.
 result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_record& record, const config::catalog& components,

@@ -10,6 +10,7 @@
 #include "scheduler/alert_text.hpp"
 #include "scheduler/etag.hpp"
 #include "scheduler/hook_secrets.hpp"
+#include "scheduler/plan.hpp"
 
 namespace penstock::scheduler {
 
@@ -285,6 +286,29 @@ result<void> pipeline_set::check_shared_names(const config::pipeline& next) cons
   return error{errc::invalid, detail, std::move(problems)};
 }
 
+plan pipeline_set::plan_of(const config::pipeline& after, const apply_answer& answer, const live_pipeline* live) const {
+  std::vector<std::string> shared;
+  for (const auto& [other, p] : live_) {
+    if (other == after.name) continue;
+    for (const auto& [topic, definition] : p->current()->definition->topics) shared.push_back(topic);
+  }
+  const plan_question asked{
+      .before = live ? live->current()->definition.get() : nullptr,
+      .after = after,
+      .changes = answer.changes,
+      .components = around_.components.catalog(),
+      .paused = live && live->record().paused,
+      .same_text = answer.unchanged,
+      .before_label = live ? after.name + ", revision " + std::to_string(live->record().revision) : "nothing",
+      .after_label = after.name + ", as planned",
+      .shared_topics = std::move(shared),
+      .now = wall_now(),
+      .last_firing = [this, &after](const std::string& job, const std::string& key) {
+        return around_.store.last_firing(after.name, job, key);
+      }};
+  return make_plan(asked);
+}
+
 asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request) {
   const std::string file = request.origin == "rest" ? "" : request.origin;
   auto parsed = config::parse_pipeline(request.text, around_.components.catalog(), {.file = file});
@@ -308,15 +332,19 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   apply_answer answer;
   answer.created = !live;
   answer.warnings = parsed->warnings;
-  answer.changes = config::diff(live ? live->current()->definition.get() : nullptr, &*parsed);
+  const config::pipeline* before = live ? live->current()->definition.get() : nullptr;
+  // The live definition has ${dir} filled in, so only one that has, too, can be compared with it.
+  const auto after = as_it_would_live(*parsed, request.origin, around_.options.data);
+  answer.changes = config::diff(before, &after);
   if (live) {
     answer.record = live->record();
-    for (auto& loss : config::state_losses(*live->current()->definition, *parsed, around_.components.catalog())) {
+    for (auto& loss : config::state_losses(*before, after, around_.components.catalog())) {
       answer.warnings.push_back({.pointer = {}, .line = 0, .column = 0, .detail = std::move(loss)});
     }
     answer.unchanged = live->record().text == request.text && live->record().origin == request.origin;
-    if (answer.unchanged) co_return answer;
   }
+  if (request.dry_run) answer.planned = std::make_shared<const plan>(plan_of(after, answer, live));
+  if (answer.unchanged) co_return answer;
   if (auto faults = hook_secret_faults(*parsed, around_.offered.secrets); !faults.empty()) {
     const std::string detail = faults.front().detail;
     co_return error{errc::invalid, detail, std::move(faults)};

@@ -70,6 +70,8 @@ class pipeline_set {
 
  private:
   result<void> check_preconditions(const apply_request& request, const live_pipeline* live) const;
+  // What apply() would do with the definition, as it would live; `live`: what is there, or null.
+  plan plan_of(const config::pipeline& after, const apply_answer& answer, const live_pipeline* live) const;
   void share_pools();
   // Topics and hook paths are shared by all: two pipelines may not mean different things by one name.
   result<void> check_shared_names(const config::pipeline& next) const;

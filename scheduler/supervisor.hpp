@@ -30,11 +30,15 @@
 
 namespace penstock::runtime {
 class cgroup_tree;
+class commit_pause;
+class wakeup;
 }
 
 namespace penstock::scheduler {
 
 namespace asio = boost::asio;
+
+struct plan;           // plan.hpp
 
 // The executors that work runs on; each outlives the supervisor.
 struct executors {
@@ -50,6 +54,7 @@ struct supervisor_options {
   std::int64_t max_active_runs = 64;                            // of the whole daemon
   std::chrono::nanoseconds priority_ageing{std::chrono::minutes{10}};  // a run that waited so long goes before all others
   std::shared_ptr<runtime::cgroup_tree> cgroups{};              // null: there are none to use
+  std::shared_ptr<runtime::commit_pause> commits{};             // of all stores, for backups; null: none can be made
   std::int64_t max_log_bytes = 16 << 20;                        // of one task
   std::int64_t keep_runs = 10'000;                              // final runs kept of each job
   std::chrono::hours keep_for{24 * 30};                         // and for how long
@@ -76,6 +81,7 @@ struct apply_answer {
   pipeline_record record;
   config::pipeline_diff changes;
   std::vector<problem> warnings;  // of the definition, and what steps will lose of what they have kept
+  std::shared_ptr<const plan> planned;  // of a dry run
 };
 
 struct rollback_request {
@@ -182,6 +188,24 @@ struct settled {
   std::vector<std::string> failed{};  // one sentence each: id and why it could not be replayed
 };
 
+struct backup_request {
+  std::filesystem::path to;  // absolute; a new folder, whose parent is there
+  bool logs = false;         // what tasks have printed, too
+};
+
+enum class backup_state { none, running, done, failed, cancelled };
+
+// The backup that is being made, or the last one since the daemon started.
+struct backup_view {
+  backup_state state = backup_state::none;
+  std::string to;
+  std::string reason;  // why it failed
+  std::optional<timestamp> started_at{}, ended_at{};
+  std::optional<timestamp> as_of{};  // the instant that it shows
+  std::int64_t bytes = 0, bytes_done = 0;
+  int files = 0, files_done = 0;
+};
+
 struct stop_report {
   std::vector<std::string> forced;  // what could not end by itself in time, one sentence each
   bool hangs = false;               // a thread waits in a call that nobody can end: the process must leave without it
@@ -271,6 +295,16 @@ class supervisor {
   // a new run. not_found: an id is unknown.
   asio::awaitable<result<settled>> replay_dead_letters(std::vector<std::string> ids);
   asio::awaitable<result<settled>> discard_dead_letters(std::vector<std::string> ids);
+
+  // ---- backup ----
+  // Starts to copy the data folder as it is at one instant; see backup_desk.hpp. invalid: where to; conflict: there is
+  // something already, or another backup is being made.
+  result<void> start_backup(backup_request request);
+  backup_view backup() const;
+  // Notified when the one that is being made has ended, as long as somebody else holds it.
+  void follow_backup(const std::shared_ptr<runtime::wakeup>& follower);
+  // What was copied so far is removed. conflict: none is being made.
+  result<void> cancel_backup();
 
  private:
   struct impl;
