@@ -328,6 +328,25 @@ const endpoint for_events[] = {
 };
 
 const endpoint for_operation[] = {
+    {{.method = post,
+      .path = "/v1/backup",
+      .needs = access::admin,
+      .summary = "copy the data folder as it is at one instant: {\"to\":\"/absolute/new/folder\",\"logs\":false}; "
+                 "wait=10m answers when it is done",
+      .query = {"wait"},
+      .body_required = true},
+     post_backup},
+    {{.method = get,
+      .path = "/v1/backup",
+      .needs = access::read,
+      .summary = "the backup that is being made, or the last one; wait=30s answers when it has ended",
+      .query = {"wait"}},
+     get_backup},
+    {{.method = post,
+      .path = "/v1/backup/cancel",
+      .needs = access::admin,
+      .summary = "end the backup that is being made; what was copied is removed"},
+     cancel_backup},
     {{.method = get,
       .path = "/v1/changes",
       .needs = access::read,

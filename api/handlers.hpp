@@ -65,6 +65,11 @@ asio::awaitable<response> revoke_token(request& r, context& c);
 asio::awaitable<response> get_caller(request& r, context& c);
 asio::awaitable<response> list_audit(request& r, context& c);
 
+// handlers_backup.cpp
+asio::awaitable<response> post_backup(request& r, context& c);
+asio::awaitable<response> get_backup(request& r, context& c);
+asio::awaitable<response> cancel_backup(request& r, context& c);
+
 // handlers_operation.cpp
 asio::awaitable<response> get_health(request& r, context& c);
 asio::awaitable<response> get_readiness(request& r, context& c);

@@ -101,6 +101,7 @@ asio::awaitable<void> application::start() {
   options.data = fs::absolute(settings_.data);
   options.instance = store_->instance();
   options.drain_timeout = settings_.drain_timeout;
+  options.commits = commits_;
   options.max_active_runs = settings_.max_active_runs;
   options.priority_ageing = settings_.priority_ageing;
   if (auto groups = runtime::cgroup_tree::of_this_process()) {
@@ -212,9 +213,9 @@ void application::make_stores() {
   made(batch_pool_, "batch", static_cast<std::size_t>(settings_.batch_threads), worker_pool::priority::low);
   blocking_ = std::make_unique<runtime::blocking_pool>(most_blocking_calls);
 
-  topics_ = std::make_unique<runtime::topics>(settings_.data / "topics", writers_->executor());
+  topics_ = std::make_unique<runtime::topics>(settings_.data / "topics", writers_->executor(), commits_);
   endings_.emplace_back([this] { topics_->close(); });
-  flow_store_ = std::make_unique<runtime::flow_store>(settings_.data / "flows.db", writers_->executor());
+  flow_store_ = std::make_unique<runtime::flow_store>(settings_.data / "flows.db", writers_->executor(), commits_);
   endings_.emplace_back([this] { flow_store_->close(); });
   webhooks_ = std::make_unique<runtime::webhooks>();
   subscribers_ = std::make_unique<runtime::subscribers>();
@@ -222,7 +223,7 @@ void application::make_stores() {
                                        credentials_folder()};
   services_ = std::make_unique<runtime::services>(
       runtime::services{*topics_, *flow_store_, *webhooks_, *subscribers_, *blocking_, secrets});
-  store_ = std::make_unique<scheduler::store>(settings_.data / "state.db", store_thread_->executor());
+  store_ = std::make_unique<scheduler::store>(settings_.data / "state.db", store_thread_->executor(), commits_);
   endings_.emplace_back([this] { store_->close(); });
 }
 

@@ -53,6 +53,7 @@ class application {
   service_manager manager_;
   std::vector<std::function<void()>> endings_;  // of what has been made, to be called last to first
 
+  const std::shared_ptr<runtime::commit_pause> commits_ = std::make_shared<runtime::commit_pause>();  // of all stores
   std::unique_ptr<worker_pool> store_thread_, writers_, flows_pool_, batch_pool_;
   std::unique_ptr<runtime::blocking_pool> blocking_;
   std::unique_ptr<runtime::topics> topics_;

@@ -42,6 +42,7 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   std::function<sqlite::connection()> open;
   std::function<void()> committed;
   std::function<void()> undone;
+  std::shared_ptr<commit_pause> pause;
 
   std::mutex mutex;
   std::condition_variable rested;
@@ -57,6 +58,7 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
 
   void work_once() {
     {
+      const commit_pause::entry inside(pause.get());
       std::vector<item> group = take_group();
       finish(group, run_group(group));
     }
@@ -139,12 +141,14 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
 };
 
 commit_queue::commit_queue(asio::any_io_executor executor, std::function<sqlite::connection()> open,
-                           std::function<void()> committed, std::function<void()> undone)
+                           std::function<void()> committed, std::function<void()> undone,
+                           std::shared_ptr<commit_pause> pause)
     : state_(std::make_shared<state>()) {
   state_->executor = std::move(executor);
   state_->open = std::move(open);
   state_->committed = std::move(committed);
   state_->undone = std::move(undone);
+  state_->pause = std::move(pause);
 }
 
 commit_queue::~commit_queue() { close(); }

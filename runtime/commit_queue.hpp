@@ -22,6 +22,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "runtime/commit_pause.hpp"
 #include "runtime/sqlite.hpp"
 
 namespace penstock::runtime {
@@ -37,8 +38,10 @@ class commit_queue {
   // (a strand, or a context with one thread). On the queue's thread and before any `done` of the group,
   // `committed` is called after each COMMIT, `undone` after a group was rolled back as a whole (both may be
   // empty; none may throw). A cache that pieces keep in memory is brought back to what is stored there.
+  // `pause`: what may hold its commits for a moment; null: nothing does.
   commit_queue(asio::any_io_executor executor, std::function<sqlite::connection()> open,
-               std::function<void()> committed = {}, std::function<void()> undone = {});
+               std::function<void()> committed = {}, std::function<void()> undone = {},
+               std::shared_ptr<commit_pause> pause = {});
   ~commit_queue();
   commit_queue(const commit_queue&) = delete;
   commit_queue& operator=(const commit_queue&) = delete;

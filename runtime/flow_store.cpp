@@ -152,8 +152,8 @@ dead_letter read_dead_letter(const sqlite::statement& row) {
 }  // namespace
 
 struct flow_store::state {
-  state(std::filesystem::path f, const asio::any_io_executor& executor)
-      : file(std::move(f)), queue(asio::make_strand(executor), [this] { return open_writer(); }) {}
+  state(std::filesystem::path f, const asio::any_io_executor& executor, std::shared_ptr<commit_pause> pause)
+      : file(std::move(f)), queue(asio::make_strand(executor), [this] { return open_writer(); }, {}, {}, std::move(pause)) {}
 
   sqlite::connection open_writer() {
     sqlite::connection db(file, sqlite::open_mode::read_write_create);
@@ -187,8 +187,8 @@ struct flow_store::state {
   commit_queue queue;               // last: its destruction waits for work that uses the rest
 };
 
-flow_store::flow_store(std::filesystem::path file, asio::any_io_executor executor)
-    : state_(std::make_unique<state>(std::move(file), executor)) {}
+flow_store::flow_store(std::filesystem::path file, asio::any_io_executor executor, std::shared_ptr<commit_pause> pause)
+    : state_(std::make_unique<state>(std::move(file), executor, std::move(pause))) {}
 
 flow_store::~flow_store() { close(); }
 

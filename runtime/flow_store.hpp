@@ -82,7 +82,8 @@ struct dead_letter_filter {
 // not made.
 class flow_store {
  public:
-  flow_store(std::filesystem::path file, asio::any_io_executor executor);
+  // `pause`: as of its commit_queue.
+  flow_store(std::filesystem::path file, asio::any_io_executor executor, std::shared_ptr<commit_pause> pause = {});
   ~flow_store();
 
   checkpoint load(const std::string& consumer);  // blocks briefly

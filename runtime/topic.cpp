@@ -280,16 +280,18 @@ class row_reader {
 }  // namespace
 
 struct topic::state {
-  state(config::topic d, std::filesystem::path f, const asio::any_io_executor& writers)
+  state(config::topic d, std::filesystem::path f, const asio::any_io_executor& writers, std::shared_ptr<commit_pause> p)
       : definition(std::make_shared<const config::topic>(std::move(d))),
         file(std::move(f)),
         log(file.string() + "-wal"),
         source("/topics/" + definition->name),
+        pause(std::move(p)),
         queue(
             asio::make_strand(writers), [this] { return open_writer(); }, [this] { publish(); },
             [this] {
               if (current) current->last_offset = last_offset;
-            }) {}
+            },
+            pause) {}
 
   // --- writing: on the queue's executor
 
@@ -326,6 +328,7 @@ struct topic::state {
   const std::filesystem::path file;
   const std::filesystem::path log;
   const std::string source;  // what events have that name no other
+  const std::shared_ptr<commit_pause> pause;  // may be null
 
   std::atomic<std::int64_t> last_offset{unknown};  // committed
   std::atomic<std::size_t> pending{0};             // bytes in the queue
@@ -372,6 +375,7 @@ void topic::state::publish() {
 // The write-ahead log starts over only at a moment without readers; with several busy ones there may be none
 // for hours. When it has grown large, the next reads wait until it is folded into the file.
 void topic::state::bound_log() {
+  if (pause && pause->viewed) return;
   std::error_code missing;
   const std::uintmax_t size = std::filesystem::file_size(log, missing);
   if (missing || size <= log_limit) return;
@@ -638,9 +642,10 @@ class topic::subscription {
   std::shared_ptr<listeners::listener> own_;
 };
 
-topic::topic(config::topic definition, std::filesystem::path file, asio::any_io_executor writers)
+topic::topic(config::topic definition, std::filesystem::path file, asio::any_io_executor writers,
+             std::shared_ptr<commit_pause> pause)
     : name_(definition.name),
-      state_(std::make_unique<state>(std::move(definition), std::move(file), writers)) {}
+      state_(std::make_unique<state>(std::move(definition), std::move(file), writers, std::move(pause))) {}
 
 topic::~topic() { close(); }
 
@@ -764,8 +769,8 @@ void topic::close() {
 
 // ---------------------------------------------------------------------------------------------------------------
 
-topics::topics(std::filesystem::path folder, asio::any_io_executor writer_pool)
-    : folder_(std::move(folder)), writer_pool_(std::move(writer_pool)) {}
+topics::topics(std::filesystem::path folder, asio::any_io_executor writer_pool, std::shared_ptr<commit_pause> pause)
+    : folder_(std::move(folder)), writer_pool_(std::move(writer_pool)), pause_(std::move(pause)) {}
 
 topics::~topics() { close(); }
 
@@ -775,7 +780,7 @@ std::shared_ptr<topic> topics::declare(const config::topic& definition) {
   if (known) {
     known->redefine(definition);
   } else {
-    known = std::make_shared<topic>(definition, folder_ / (definition.name + ".db"), writer_pool_);
+    known = std::make_shared<topic>(definition, folder_ / (definition.name + ".db"), writer_pool_, pause_);
   }
   return known;
 }
@@ -811,6 +816,11 @@ void topics::remove(const std::string& name) {
   topics_.erase(found);
   for (const char* const suffix : {".db", ".db-wal", ".db-shm"})
     std::filesystem::remove(folder_ / (name + suffix));
+}
+
+void topics::hold_still(const std::function<void()>& act) const {
+  const std::lock_guard lock(mutex_);
+  act();
 }
 
 void topics::close() {

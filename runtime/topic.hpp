@@ -65,7 +65,9 @@ struct topic_status {
 
 class topic : public std::enable_shared_from_this<topic> {
  public:
-  topic(config::topic definition, std::filesystem::path file, asio::any_io_executor writers);
+  // `pause`: as of its commit_queue.
+  topic(config::topic definition, std::filesystem::path file, asio::any_io_executor writers,
+        std::shared_ptr<commit_pause> pause = {});
   ~topic();
 
   const std::string& name() const { return name_; }
@@ -117,7 +119,7 @@ class topic : public std::enable_shared_from_this<topic> {
 // All topics by name. Thread-safe; owned by the daemon.
 class topics {
  public:
-  topics(std::filesystem::path folder, asio::any_io_executor writer_pool);
+  topics(std::filesystem::path folder, asio::any_io_executor writer_pool, std::shared_ptr<commit_pause> pause = {});
   ~topics();
 
   // Makes the topic, or redefines an existing one. Opens no file yet.
@@ -127,11 +129,14 @@ class topics {
   std::vector<std::string> names() const;
   // Forgets the topic and unlinks its file.
   void remove(const std::string& name);
+  // Calls `act` while no topic can be declared, found or removed. It must not call back.
+  void hold_still(const std::function<void()>& act) const;
   void close();
 
  private:
   std::filesystem::path folder_;
   asio::any_io_executor writer_pool_;
+  std::shared_ptr<commit_pause> pause_;
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<topic>, std::less<>> topics_;
 };

@@ -106,9 +106,10 @@ struct store::state {
   std::atomic<bool> failing{false};     // the last commit
   runtime::commit_queue queue;
 
-  state(std::filesystem::path path, asio::any_io_executor executor)
+  state(std::filesystem::path path, asio::any_io_executor executor, std::shared_ptr<runtime::commit_pause> pause)
       : file(std::move(path)),
-        queue(std::move(executor), [this] { return open(); }, [this] { failing = false; }, [this] { failing = true; }) {}
+        queue(std::move(executor), [this] { return open(); }, [this] { failing = false; }, [this] { failing = true; },
+              std::move(pause)) {}
 
   sqlite::connection open() {
     close_statements();
@@ -150,8 +151,8 @@ struct store::state {
   }
 };
 
-store::store(std::filesystem::path file, asio::any_io_executor writer)
-    : state_(std::make_unique<state>(std::move(file), std::move(writer))) {
+store::store(std::filesystem::path file, asio::any_io_executor writer, std::shared_ptr<runtime::commit_pause> pause)
+    : state_(std::make_unique<state>(std::move(file), std::move(writer), std::move(pause))) {
   const auto opened = std::make_shared<std::promise<void>>();
   const auto done = [opened](const std::exception_ptr& failure) {
     if (failure) {
@@ -166,6 +167,13 @@ store::store(std::filesystem::path file, asio::any_io_executor writer)
 }
 
 store::~store() { close(); }
+
+void store::name_anew(const std::filesystem::path& file) {
+  sqlite::connection db(file, sqlite::open_mode::read_write_create);
+  sqlite::statement name(db, "UPDATE data_folder SET instance = ?1");
+  const std::string id = runtime::make_ulid();
+  name.bind(1, id).run();
+}
 
 void store::close() {
   state_->read.reset();

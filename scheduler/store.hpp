@@ -25,6 +25,10 @@
 #include "scheduler/model.hpp"
 #include "scheduler/token.hpp"
 
+namespace penstock::runtime {
+class commit_pause;
+}
+
 namespace penstock::scheduler {
 
 namespace asio = boost::asio;
@@ -114,12 +118,15 @@ class store {
  public:
   // Opens or makes DATA/state.db on the store thread and migrates it; throws with a clear text when it is
   // newer than this binary or damaged. `writer` is the store thread's executor.
-  store(std::filesystem::path file, asio::any_io_executor writer);
+  // `pause`: as of its commit_queue.
+  store(std::filesystem::path file, asio::any_io_executor writer, std::shared_ptr<runtime::commit_pause> pause = {});
   ~store();
   void close();
 
   // The id of this data folder (ULID), made with it.
   std::string instance();
+  // Gives the data folder of a state.db that nobody has open a new id, because it is a copy. Blocks.
+  static void name_anew(const std::filesystem::path& file);
 
   // ---- pipelines ----
   // Stores the next revision and makes it current. `expected_revision` (0: must not exist) guards against a

@@ -6,6 +6,7 @@
 #include "runtime/clock_watch.hpp"
 #include "scheduler/alert_desk.hpp"
 #include "scheduler/background.hpp"
+#include "scheduler/backup_desk.hpp"
 #include "scheduler/dead_letter_desk.hpp"
 #include "scheduler/definition_watch.hpp"
 #include "scheduler/maintenance.hpp"
@@ -40,6 +41,7 @@ struct supervisor::impl {
         alerts(around, pipelines),
         upkeep(around, pipelines, activity),
         tokens(state, around.options.tokens),
+        backups(around),
         clock(std::in_place, where.control, [this] { clock_was_set(); }) {
     around.dependents = [this](const run_record& ended) { return pipelines.dependents_of(ended); };
   }
@@ -52,6 +54,7 @@ struct supervisor::impl {
   alert_desk alerts;
   maintenance upkeep;
   token_book tokens;
+  backup_desk backups;
   std::optional<definition_watch> definitions;
   std::optional<runtime::clock_watch> clock;
   bool stopping = false;
@@ -95,6 +98,7 @@ asio::awaitable<stop_report> supervisor::stop() {
   stop_report report;
 
   if (s.definitions) s.definitions->stop();
+  co_await s.backups.close();
   co_await s.pipelines.close();
   s.upkeep.stop();
   s.alerts.stop();
@@ -343,5 +347,12 @@ asio::awaitable<result<settled>> supervisor::replay_dead_letters(std::vector<std
 asio::awaitable<result<settled>> supervisor::discard_dead_letters(std::vector<std::string> ids) {
   return impl_->dead_letters.discard(std::move(ids));
 }
+
+// ---- backup ----
+
+result<void> supervisor::start_backup(backup_request request) { return impl_->backups.start(std::move(request)); }
+backup_view supervisor::backup() const { return impl_->backups.view(); }
+void supervisor::follow_backup(const std::shared_ptr<runtime::wakeup>& follower) { impl_->backups.follow(follower); }
+result<void> supervisor::cancel_backup() { return impl_->backups.cancel(); }
 
 }  // namespace penstock::scheduler
