@@ -1,5 +1,7 @@
 #include "daemon/cli_client.hpp"
 
+#include <csignal>
+#include <exception>
 #include <utility>
 
 #include <curl/curl.h>
@@ -13,6 +15,7 @@ struct transfer {
   CURL* handle;
   answer& result;
   const take_body* take;  // null: everything into the answer
+  std::exception_ptr thrown{};  // by `take`; nothing may be thrown through libcurl
 };
 
 std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user) {
@@ -21,12 +24,21 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
   long status = 0;
   curl_easy_getinfo(now.handle, CURLINFO_RESPONSE_CODE, &status);
   if (now.take != nullptr && status >= 200 && status < 300) {
-    (*now.take)(piece);
+    try {
+      (*now.take)(piece);
+    } catch (...) {
+      now.thrown = std::current_exception();
+      return 0;  // ends the transfer
+    }
   } else {
     now.result.body.append(piece);
   }
   return piece.size();
 }
+
+volatile std::sig_atomic_t interrupts = 0;
+
+int end_when_interrupted(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) { return interrupts > 0 ? 1 : 0; }
 
 struct header_list {
   curl_slist* first = nullptr;
@@ -107,8 +119,13 @@ answer client::stream(const request& what, std::function<void(std::string_view)>
   curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &on_body);
   curl_easy_setopt(handle, CURLOPT_WRITEDATA, &now);
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, reason);
+  curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(patience_.count()));
+  curl_easy_setopt(handle, CURLOPT_NOPROGRESS, 0L);
+  curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, &end_when_interrupted);
 
   const CURLcode code = curl_easy_perform(handle);
+  if (now.thrown) std::rethrow_exception(now.thrown);
+  if (code == CURLE_ABORTED_BY_CALLBACK) throw interruption();
   if (code != CURLE_OK) {
     const std::string why = reason[0] != '\0' ? reason : curl_easy_strerror(code);
     throw unreachable("no answer from " + base_ + ": " + why);
@@ -133,6 +150,16 @@ void client::set_up_connection() {
   file(CURLOPT_SSLCERT, certificates_.own);
   file(CURLOPT_SSLKEY, certificates_.own_key);
 }
+
+void client::catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupts = 1; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second one is the system's
+  ::sigaction(SIGINT, &action, nullptr);
+}
+
+bool client::interrupted() { return interrupts > 0; }
+void client::forget_interrupt() { interrupts = 0; }
 
 std::string encode(std::string_view text) {
   constexpr std::string_view hex = "0123456789ABCDEF";

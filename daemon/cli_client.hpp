@@ -2,6 +2,7 @@
 // Owned by main(); the connection is kept between requests.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -16,6 +17,12 @@ namespace penstock::cli {
 class unreachable : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+// Ctrl-C was pressed while the answer was awaited. What the daemon does meanwhile goes on.
+class interruption : public std::runtime_error {
+ public:
+  interruption() : std::runtime_error("interrupted") {}
 };
 
 struct request {
@@ -50,10 +57,19 @@ class client {
   void send_token(std::string token) { token_ = std::move(token); }
 
   answer send(const request& what);
-  // Hands a 2xx body to `take` piece by piece as it arrives; any other body is in the answer, as with send().
+  // Hands a 2xx body to `take` piece by piece as it arrives; any other body is in the answer, as with send(). What `take`
+  // throws ends the transfer and is thrown on.
   answer stream(const request& what, std::function<void(std::string_view)> take);
 
   const std::string& base() const { return base_; }
+  // An answer that is not whole after so long counts as none. Not called: only connecting has a limit.
+  void set_patience(std::chrono::milliseconds limit) { patience_ = limit; }
+
+  // From now on the first SIGINT ends what is awaited, with an interruption, and the second one the process. Once.
+  static void catch_interrupts();
+  static bool interrupted();
+  // What was interrupted is being put in order, which takes another request.
+  static void forget_interrupt();
 
  private:
   struct state;
@@ -63,6 +79,7 @@ class client {
   certificates certificates_;
   std::string socket_path_;  // empty: TCP
   std::string url_base_;     // what libcurl is told
+  std::chrono::milliseconds patience_{0};  // 0: without end
   std::unique_ptr<state> state_;
 };
 

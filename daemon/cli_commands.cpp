@@ -1,5 +1,6 @@
 #include "daemon/cli_commands.hpp"
 
+// The verbs about runs and topics.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -10,54 +11,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "config/definition.hpp"
-#include "config/node.hpp"
-#include "daemon/cli_output.hpp"
-#include "runtime/registry.hpp"
+#include "daemon/cli_ask.hpp"
 
 namespace penstock::cli {
 namespace {
-
-// Thrown by ask(): what the daemon refused, to be shown by refused().
-struct refusal {
-  answer said;
-};
-
-document parse_answer(const answer& said) {
-  document body = document::parse(said.body, nullptr, false);
-  if (body.is_discarded())
-    throw std::runtime_error("the daemon's answer is not JSON: " + said.body.substr(0, 200));
-  return body;
-}
-
-document ask(const surroundings& with, const request& what) {
-  answer said = with.daemon.send(what);
-  if (!said.ok()) throw refusal{std::move(said)};
-  return said.body.empty() ? document::object() : parse_answer(said);
-}
-
-int refused(const surroundings& with, const answer& said, const std::string& file = {}) {
-  if (with.json) {
-    with.out << said.body << '\n';
-  } else {
-    show_problem(with.err, said, file);
-  }
-  return exit_refused;
-}
-
-// Runs a command's body; a refusal in it becomes its text and exit code.
-template <class Body>
-int guarded(const surroundings& with, Body body) {
-  try {
-    return body();
-  } catch (const refusal& no) {
-    return refused(with, no.said);
-  }
-}
-
-void print_json(std::ostream& out, const document& body) { out << body.dump(2) << '\n'; }
-
-std::string run_path(const std::string& id) { return "/v1/runs/" + encode(id); }
 
 // "n=5" is a number, "n=five" a text: what is JSON is sent as JSON.
 document parse_params(const std::vector<std::string>& pairs) {
@@ -97,85 +54,52 @@ bool is_final(const document& run) {
 
 document wait_for_end(const surroundings& with, document run) {
   const std::string id = word(run, "id");
-  while (!is_final(run)) run = ask(with, {.path = run_path(id) + "?wait=30s"});
+  try {
+    while (!is_final(run)) run = ask(with, {.path = run_path(id) + "?wait=30s"});
+  } catch (const interruption&) {
+    with.err << "\npenstock: run " << id << " goes on; penstock runs show " << id << " says how it ends, penstock cancel " << id
+             << " ends it\n";
+    throw;
+  }
   return run;
+}
+
+// A filter that matches nothing may name what is not there: then the refusal says so.
+void check_names(const surroundings& with, const runs_options& options) {
+  if (options.pipeline.empty()) return;
+  const document pipeline = ask(with, {.path = pipeline_path(options.pipeline)});
+  if (options.job.empty()) return;
+  const document& jobs = member_of(pipeline, "jobs");
+  const bool known = std::any_of(jobs.begin(), jobs.end(), [&](const document& job) { return word(job, "name") == options.job; });
+  if (!known) {
+    const document problem{{"title", "Not found"}, {"status", 404}, {"detail", "pipeline '" + options.pipeline + "' has no job '" + options.job + "', and no runs of one are kept"}};
+    throw refusal{{.status = 404, .content_type = "application/problem+json", .body = problem.dump()}};
+  }
+}
+
+// Of a backfill: until all have ended. How many did not succeed.
+std::size_t wait_for_all(const surroundings& with, const document& runs) {
+  progress_bar bar(with, "running");
+  std::size_t ended = 0, failed = 0;
+  try {
+    for (const document& id : runs) {
+      bar.show(static_cast<std::int64_t>(ended), static_cast<std::int64_t>(runs.size()),
+               std::to_string(ended) + " of " + std::to_string(runs.size()) + (failed > 0 ? ", " + std::to_string(failed) + " did not succeed" : ""));
+      document run = ask(with, {.path = run_path(id.get<std::string>()) + "?wait=30s"});
+      while (!is_final(run)) run = ask(with, {.path = run_path(id.get<std::string>()) + "?wait=30s"});
+      ++ended;
+      if (word(run, "state") != "succeeded") ++failed;
+    }
+  } catch (const interruption&) {
+    with.err << "\npenstock: the runs go on; " << ended << " of " << runs.size() << " have ended\n";
+    throw;
+  }
+  return failed;
 }
 
 bool looks_like_array(const std::string& file, const std::string& text) {
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   return file.ends_with(".json") || (first != std::string::npos && text[first] == '[');
-}
-
-struct checked_file {
-  std::string file;
-  result<config::pipeline> outcome;
-};
-
-void print_checked(std::ostream& out, std::ostream& err, const checked_file& checked) {
-  if (checked.outcome) {
-    const config::pipeline& made = *checked.outcome;
-    for (problem one : made.warnings) {
-      one.detail = "warning: " + one.detail;
-      err << config::describe(one, checked.file) << '\n';
-    }
-    out << checked.file << ": valid: pipeline " << made.name << " with " << made.topics.size() << " topics, "
-        << made.flows.size() << " flows, " << made.jobs.size() << " jobs\n";
-    return;
-  }
-  show_error(out, checked.outcome.error(), checked.file);
-}
-
-document checked_as_json(const checked_file& checked) {
-  document entry = {{"file", checked.file}, {"valid", checked.outcome.has_value()}, {"errors", document::array()},
-                    {"warnings", document::array()}};
-  if (checked.outcome) {
-    entry["warnings"] = as_json(checked.outcome->warnings);
-    return entry;
-  }
-  entry["errors"] = as_json(checked.outcome.error());
-  return entry;
-}
-
-// The pipeline's name as the file has it, for the URL; the daemon checks everything else. Without a name
-// there is no URL to ask at, and the daemon's answer would be this one.
-result<std::string> name_in(const std::string& text) {
-  const result<config::document> read = config::read_document(text);
-  if (!read) return read.error();
-  const config::node* name = read->root.find("name");
-  if (name == nullptr || name->text.empty()) {
-    const problem missing{"", read->root.at.line, read->root.at.column, "the key 'name' is missing"};
-    return error{.code = errc::invalid, .detail = missing.detail, .problems = {missing}};
-  }
-  return name->text;
-}
-
-int apply_one(const surroundings& with, const std::string& file, bool dry_run) {
-  const std::string text = read_file(file);
-  const result<std::string> name = name_in(text);
-  if (!name) {
-    for (const problem& one : name.error().problems) with.err << config::describe(one, file) << '\n';
-    return exit_no;
-  }
-  const bool is_json = file.ends_with(".json");
-  const answer said = with.daemon.send(
-      {.method = "PUT",
-       .path = "/v1/pipelines/" + encode(*name) + (dry_run ? "?dry_run=true" : ""),
-       .body = text,
-       .headers = {is_json ? "Content-Type: application/json" : "Content-Type: application/yaml"}});
-  if (!said.ok()) return refused(with, said, file);
-  if (with.json) {
-    with.out << said.body << '\n';
-  } else {
-    show_applied(with.out, parse_answer(said), said.status == 201, dry_run);
-  }
-  return exit_ok;
-}
-
-// The body of a replay or discard: these, all of a pipeline, or all.
-document selection(const std::vector<std::string>& ids, const std::string& pipeline) {
-  if (!ids.empty()) return {{"ids", ids}};
-  if (!pipeline.empty()) return {{"pipeline", pipeline}};
-  return {{"all", true}};
 }
 
 }  // namespace
@@ -190,31 +114,6 @@ std::string read_file(const std::string& file) {
   return text;
 }
 
-int validate(const std::vector<std::string>& files, std::ostream& out, std::ostream& err, bool json) {
-  const runtime::registry components = runtime::make_registry();
-  document list = document::array();
-  bool all_valid = true;
-  for (const std::string& file : files) {
-    const std::string shown = file == "-" ? "stdin" : file;
-    const checked_file checked{shown,
-                               config::parse_pipeline(read_file(file), components.catalog(), {.file = shown})};
-    all_valid = all_valid && checked.outcome.has_value();
-    if (json) {
-      list.push_back(checked_as_json(checked));
-    } else {
-      print_checked(out, err, checked);
-    }
-  }
-  if (json) print_json(out, list);
-  return all_valid ? exit_ok : exit_no;
-}
-
-int apply(const surroundings& with, const std::vector<std::string>& files, bool dry_run) {
-  int worst = exit_ok;
-  for (const std::string& file : files) worst = std::max(worst, apply_one(with, file, dry_run));
-  return worst;
-}
-
 int trigger(const surroundings& with, const trigger_options& options) {
   document body = {{"params", parse_params(options.params)}};
   if (!options.events.empty()) body["events"] = parse_events(options.events);
@@ -222,8 +121,7 @@ int trigger(const surroundings& with, const trigger_options& options) {
   if (!options.idempotency_key.empty()) headers.push_back("Idempotency-Key: " + options.idempotency_key);
   return guarded(with, [&] {
     document run = ask(with, {.method = "POST",
-                              .path = "/v1/pipelines/" + encode(options.pipeline) + "/jobs/" +
-                                      encode(options.job) + "/runs" + (options.wait ? "?wait=30s" : ""),
+                              .path = pipeline_path(options.pipeline) + "/jobs/" + encode(options.job) + "/runs",
                               .body = body.dump(),
                               .headers = headers});
     if (options.wait) run = wait_for_end(with, std::move(run));
@@ -244,6 +142,7 @@ int runs(const surroundings& with, const runs_options& options) {
                                                                  {"job", options.job},
                                                                  {"state", options.state},
                                                                  {"limit", std::to_string(options.limit)}})});
+    if (list["items"].empty()) check_names(with, options);
     with.json ? print_json(with.out, list) : show_runs(with.out, list);
     return exit_ok;
   });
@@ -299,7 +198,11 @@ int backfill(const surroundings& with, const backfill_options& options) {
       with.out << word(said, "made") << (options.dry_run ? " runs would be made, " : " runs made, ") << word(said, "existing")
                << " times have one already\n";
     }
-    return exit_ok;
+    if (!options.wait || options.dry_run) return exit_ok;
+    const document& runs = member_of(said, "runs");
+    const std::size_t failed = wait_for_all(with, runs);
+    if (!with.json) with.out << runs.size() - failed << " succeeded, " << failed << " did not\n";
+    return failed == 0 ? exit_ok : exit_no;
   });
 }
 
@@ -346,40 +249,6 @@ int publish(const surroundings& with, const std::string& topic, const std::strin
     }
     with.out << '\n';
     return exit_ok;
-  });
-}
-
-int dead_letters(const surroundings& with, const std::string& pipeline, int limit) {
-  return guarded(with, [&] {
-    const document list =
-        ask(with,
-            {.path = "/v1/dead-letters" + query({{"pipeline", pipeline}, {"limit", std::to_string(limit)}})});
-    with.json ? print_json(with.out, list) : show_dead_letters(with.out, list);
-    return exit_ok;
-  });
-}
-
-int settle_dead_letters(const surroundings& with, settle how, const std::vector<std::string>& ids,
-                        const std::string& pipeline) {
-  const bool replay = how == settle::replay;
-  return guarded(with, [&] {
-    const document body = ask(with, {.method = "POST",
-                                     .path = replay ? "/v1/dead-letters/replay" : "/v1/dead-letters/discard",
-                                     .body = selection(ids, pipeline).dump(),
-                                     .headers = {"Content-Type: application/json"}});
-    const auto failed = body.find("failed");
-    const bool all_done = failed == body.end() || !failed->is_array() || failed->empty();
-    if (with.json) {
-      print_json(with.out, body);
-    } else {
-      with.out << word(body, "done") << (replay ? " replayed" : " discarded") << '\n';
-      if (!all_done) {
-        for (const document& reason : *failed) {
-          with.err << (reason.is_string() ? reason.get<std::string>() : reason.dump()) << '\n';
-        }
-      }
-    }
-    return all_done ? exit_ok : exit_no;
   });
 }
 

@@ -14,11 +14,15 @@ namespace penstock::cli {
 
 enum exit_code : int {
   exit_ok = 0,
-  exit_no = 1,           // it worked, and the answer is no: the run failed, the file is not valid
+  exit_no = 1,           // it worked, and the answer is no: the run failed, the file is not valid, something would change
   exit_usage = 2,        // wrong arguments, or a file that cannot be read
   exit_unreachable = 3,  // no answer from the daemon
   exit_refused = 4,      // the daemon says why it will not
+  exit_interrupted = 130,  // Ctrl-C, as shells say it
 };
+
+// Thrown by what takes pieces of a stream: it has what it wanted.
+struct enough {};
 
 // A file of the command line that cannot be read, or an argument that makes no sense.
 class usage_error : public std::runtime_error {
@@ -39,7 +43,58 @@ struct surroundings {
 // Offline: every problem of every file, one line each; warnings go to `err` and leave the file valid.
 int validate(const std::vector<std::string>& files, std::ostream& out, std::ostream& err, bool json);
 
+// JSON Schema of definitions, for editors. Offline.
+int schema(std::ostream& out);
+
+// The files themselves, and all definition files below those that are folders, by name. Throws usage_error when a folder
+// has none.
+std::vector<std::string> definition_files(const std::vector<std::string>& given);
 int apply(const surroundings& with, const std::vector<std::string>& files, bool dry_run);
+// exit_ok: nothing would change; exit_no: something would. `firings`: how many of each schedule are shown.
+int plan(const surroundings& with, const std::vector<std::string>& files, int firings);
+
+int get_pipelines(const surroundings& with);
+int get_pipeline(const surroundings& with, const std::string& name, const std::string& format);  // "", "yaml" or "json"
+int get_revisions(const surroundings& with, const std::string& name, int number);  // 0: the list
+struct events_options {
+  std::string topic{}, after{};
+  int limit = 100;
+  bool follow = false;
+};
+int get_events(const surroundings& with, const events_options& which);
+int delete_pipeline(const surroundings& with, const std::string& name, bool yes);
+int pause_or_resume(const surroundings& with, const std::string& name, bool pause);
+int rollback(const surroundings& with, const std::string& name, int revision, bool dry_run);  // 0: the one before
+int flows(const surroundings& with, const std::string& pipeline);                             // empty: of all
+struct flow_options {
+  std::string verb;  // show, start, stop or restart
+  std::string pipeline{}, flow{};
+  bool emit = false;
+};
+int flow_verb(const surroundings& with, const flow_options& which);
+struct tap_options {
+  std::string pipeline{}, flow{}, after{}, where{};
+  int rate = 0, limit = 0;  // 0: the daemon's, no end
+};
+int tap(const surroundings& with, const tap_options& which);
+struct changes_options {
+  std::string pipeline{}, kind{}, after{};
+  int limit = 0;  // 0: no end
+};
+int changes(const surroundings& with, const changes_options& which);
+
+struct status_options {
+  bool watch = false;
+  double every = 2;  // seconds
+};
+// exit_no: something needs looking after.
+int status(const surroundings& with, const status_options& options);
+
+struct backup_options {
+  std::string to{};
+  bool logs = false, no_wait = false;
+};
+int backup(const surroundings& with, const backup_options& options);
 
 struct trigger_options {
   std::string pipeline, job;
@@ -65,6 +120,7 @@ struct backfill_options {
   std::vector<std::string> params{};  // NAME=VALUE
   bool again = false;
   bool dry_run = false;
+  bool wait = false;
 };
 int backfill(const surroundings& with, const backfill_options& options);
 int logs(const surroundings& with, const std::string& id, const std::string& task, bool follow);
@@ -74,8 +130,11 @@ int publish(const surroundings& with, const std::string& topic, const std::strin
 
 int dead_letters(const surroundings& with, const std::string& pipeline, int limit);
 enum class settle { replay, discard };
-// `ids` empty: all (of `pipeline`, when that is not empty).
-int settle_dead_letters(const surroundings& with, settle how, const std::vector<std::string>& ids,
-                        const std::string& pipeline);
+struct settle_options {
+  std::vector<std::string> ids{};  // empty: all, of `pipeline` when that is not empty
+  std::string pipeline{};
+  bool all = false;
+};
+int settle_dead_letters(const surroundings& with, settle how, const settle_options& which);
 
 }  // namespace penstock::cli

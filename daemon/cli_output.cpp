@@ -10,13 +10,6 @@
 namespace penstock::cli {
 namespace {
 
-const document& member_of(const document& object, const char* name) {
-  static const document none;
-  if (!object.is_object()) return none;
-  const auto found = object.find(name);
-  return found != object.end() ? *found : none;
-}
-
 void add_changes(std::vector<std::string>& lines, const document& changes, const char* kind) {
   const document& of_kind = member_of(changes, kind);
   for (const char* how : {"added", "changed", "removed"}) {
@@ -27,6 +20,32 @@ void add_changes(std::vector<std::string>& lines, const document& changes, const
 }
 
 }  // namespace
+
+void line(std::ostream& out, const char* label, const std::string& text) {
+  if (text.empty() || text == "-") return;
+  std::string padded = label;
+  padded.resize(14, ' ');
+  out << padded << text << '\n';
+}
+
+const document& items_of(const document& list) {
+  static const document none = document::array();
+  const auto found = list.find("items");
+  return found != list.end() && found->is_array() ? *found : none;
+}
+
+const document& member_of(const document& object, const char* name) {
+  static const document none;
+  if (!object.is_object()) return none;
+  const auto found = object.find(name);
+  return found != object.end() ? *found : none;
+}
+
+std::string to_the_second(std::string time) {
+  const std::size_t dot = time.find('.');
+  if (dot != std::string::npos && time.ends_with('Z')) time.replace(dot, std::string::npos, "Z");
+  return time;
+}
 
 std::string word(const document& object, const char* member) {
   const document& value = member_of(object, member);

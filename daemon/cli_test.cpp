@@ -27,42 +27,6 @@ constexpr std::size_t longest_shown = 1'000;    // characters of one event, like
 
 // ---- what is tested ----
 
-bool is_definition(const fs::path& file) {
-  const std::string ending = file.extension().string();
-  return ending == ".yaml" || ending == ".yml" || ending == ".json";
-}
-
-bool is_hidden(const fs::path& entry) { return entry.filename().string().starts_with('.'); }
-
-std::vector<std::string> definitions_below(const std::string& folder) {
-  std::vector<std::string> found;
-  const auto options = fs::directory_options::skip_permission_denied;
-  for (auto at = fs::recursive_directory_iterator(folder, options); at != fs::recursive_directory_iterator(); ++at) {
-    if (is_hidden(at->path())) {
-      if (at->is_directory()) at.disable_recursion_pending();
-    } else if (at->is_regular_file() && is_definition(at->path())) {
-      found.push_back(at->path().string());
-    }
-  }
-  if (found.empty()) throw usage_error("there is no *.yaml, *.yml or *.json in " + folder);
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
-std::vector<std::string> all_files(const std::vector<std::string>& given) {
-  std::vector<std::string> files;
-  for (const std::string& one : given) {
-    std::error_code unreadable;  // told by whoever reads it
-    if (one == "-" || !fs::is_directory(one, unreadable)) {
-      files.push_back(one);
-    } else {
-      const auto below = definitions_below(one);
-      files.insert(files.end(), below.begin(), below.end());
-    }
-  }
-  return files;
-}
-
 struct tested {
   const config::pipeline_test* test;
   runtime::test_outcome outcome;
@@ -141,7 +105,7 @@ class session {
   session(const test_options& options, std::ostream& out) : options_(options), out_(out) {}
 
   int run() {
-    for (const std::string& file : all_files(options_.files)) run_file(file);
+    for (const std::string& file : definition_files(options_.files)) run_file(file);
     if (!options_.names.empty() && passed_ + failed_ == 0 && broken_ == 0) throw usage_error("no test is named like " + options_.names.front());
     show_totals();
     return broken_ > 0 ? exit_usage : failed_ > 0 ? exit_no : exit_ok;

@@ -12,6 +12,7 @@
 #include "daemon/application.hpp"
 #include "daemon/logging.hpp"
 #include "daemon/reference.hpp"
+#include "daemon/man_page.hpp"
 #include "daemon/settings.hpp"
 #include "runtime/process.hpp"
 #include "runtime/registry.hpp"
@@ -55,6 +56,20 @@ std::optional<daemon::settings> read_settings(const flags& given) {
   return *settings;
 }
 
+std::string manual(const CLI::App& app) {
+  man_section settings{"SETTINGS", "The file that --config names is YAML; all of its keys may be left out."};
+  for (const config::field& f : daemon::settings_fields().children) {
+    settings.entries.emplace_back(f.name, f.doc + (f.fallback.empty() ? "" : " Default: " + f.fallback + "."));
+  }
+  const man_section signals{"SIGNALS", "",
+                            {{"SIGTERM, SIGINT", "Stop: flows drain, runs get their time. A second one ends the process at once."},
+                             {"SIGHUP", "Load the folder of definitions again."}}};
+  return man_page(app, {.section = 8,
+                        .tagline = "run pipelines: live flows, batch jobs, REST",
+                        .more = {std::move(settings), signals},
+                        .see_also = {"penstock(1)", "systemd.service(5)"}});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -71,6 +86,12 @@ int main(int argc, char** argv) {
   bool reference = false;
   app.add_flag("--reference", reference, "Print the reference of definitions, components and settings (Markdown), and end");
   app.footer("Exit codes: 0 stopped as asked, 1 could not start or broke, 2 wrong usage.");
+  app.footer("Exit codes:\n"
+             "  0  stopped as asked\n"
+             "  1  could not start, or broke\n"
+             "  2  wrong usage\n");
+  bool man = false;
+  app.add_flag("--man", man, "Print the manual page, for man -l");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -79,6 +100,10 @@ int main(int argc, char** argv) {
   }
   if (reference) {
     std::cout << daemon::reference_text(runtime::make_registry().catalog());
+    return 0;
+  }
+  if (man) {
+    std::cout << manual(app);
     return 0;
   }
   std::optional<daemon::settings> settings;

@@ -1,0 +1,54 @@
+// penstock backup: an online copy of the daemon's data folder. The daemon makes it; this asks for it and watches.
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+#include "daemon/cli_ask.hpp"
+
+namespace penstock::cli {
+namespace {
+
+std::string megabytes(const document& view, const char* member) {
+  return std::to_string(view.value(member, std::int64_t{0}) / (1 << 20)) + " MiB";
+}
+
+// Until it has ended. Ctrl-C cancels it, so that none goes on that nobody waits for.
+document watch(const surroundings& with, document view) {
+  progress_bar bar(with, "copying");
+  try {
+    while (word(view, "state") == "running") {
+      bar.show(view.value("bytes_done", std::int64_t{0}), view.value("bytes", std::int64_t{0}),
+               megabytes(view, "bytes_done") + " of " + megabytes(view, "bytes"));
+      view = ask(with, {.path = bar.shown() ? "/v1/backup?wait=300ms" : "/v1/backup?wait=30s"});
+    }
+  } catch (const interruption&) {
+    client::forget_interrupt();
+    ask(with, {.method = "POST", .path = "/v1/backup/cancel"});
+    throw;
+  }
+  return view;
+}
+
+}  // namespace
+
+int backup(const surroundings& with, const backup_options& options) {
+  return guarded(with, [&] {
+    const std::string to = std::filesystem::absolute(options.to).lexically_normal().string();
+    document view = ask(with, post_json("/v1/backup", {{"to", to}, {"logs", options.logs}}));
+    if (!options.no_wait) view = watch(with, std::move(view));
+    const std::string state = word(view, "state");
+    if (with.json) {
+      print_json(with.out, view);
+    } else if (state == "done") {
+      with.out << word(view, "to") << ": as of " << word(view, "as_of") << ", " << word(view, "files_done") << " files, "
+               << megabytes(view, "bytes_done") << '\n';
+    } else if (state == "running") {
+      with.out << word(view, "to") << ": is being made\n";
+    } else {
+      with.err << "penstock: the backup " << (state == "failed" ? "failed: " + word(view, "reason") : "was cancelled") << '\n';
+    }
+    return state == "done" || state == "running" ? exit_ok : exit_no;
+  });
+}
+
+}  // namespace penstock::cli

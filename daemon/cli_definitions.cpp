@@ -1,0 +1,177 @@
+// The verbs about definition files: validate, schema, plan, apply.
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "config/definition.hpp"
+#include "config/json_schema.hpp"
+#include "config/node.hpp"
+#include "daemon/cli_ask.hpp"
+#include "runtime/registry.hpp"
+
+namespace penstock::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_definition(const fs::path& file) {
+  const std::string ending = file.extension().string();
+  return ending == ".yaml" || ending == ".yml" || ending == ".json";
+}
+
+bool is_hidden(const fs::path& entry) { return entry.filename().string().starts_with('.'); }
+
+std::vector<std::string> definitions_below(const std::string& folder) {
+  std::vector<std::string> found;
+  const auto options = fs::directory_options::skip_permission_denied;
+  for (auto at = fs::recursive_directory_iterator(folder, options); at != fs::recursive_directory_iterator(); ++at) {
+    if (is_hidden(at->path())) {
+      if (at->is_directory()) at.disable_recursion_pending();
+    } else if (at->is_regular_file() && is_definition(at->path())) {
+      found.push_back(at->path().string());
+    }
+  }
+  if (found.empty()) throw usage_error("there is no *.yaml, *.yml or *.json in " + folder);
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+struct checked_file {
+  std::string file;
+  result<config::pipeline> outcome;
+};
+
+void print_checked(std::ostream& out, std::ostream& err, const checked_file& checked) {
+  if (checked.outcome) {
+    const config::pipeline& made = *checked.outcome;
+    for (problem one : made.warnings) {
+      one.detail = "warning: " + one.detail;
+      err << config::describe(one, checked.file) << '\n';
+    }
+    out << checked.file << ": valid: pipeline " << made.name << " with " << made.topics.size() << " topics, "
+        << made.flows.size() << " flows, " << made.jobs.size() << " jobs\n";
+    return;
+  }
+  show_error(out, checked.outcome.error(), checked.file);
+}
+
+document checked_as_json(const checked_file& checked) {
+  document entry = {{"file", checked.file}, {"valid", checked.outcome.has_value()}, {"errors", document::array()},
+                    {"warnings", document::array()}};
+  if (checked.outcome) {
+    entry["warnings"] = as_json(checked.outcome->warnings);
+    return entry;
+  }
+  entry["errors"] = as_json(checked.outcome.error());
+  return entry;
+}
+
+// The pipeline's name as the file has it, for the URL; the daemon checks everything else. Without a name
+// there is no URL to ask at, and the daemon's answer would be this one.
+result<std::string> name_in(const std::string& text) {
+  const result<config::document> read = config::read_document(text);
+  if (!read) return read.error();
+  const config::node* name = read->root.find("name");
+  if (name == nullptr || name->text.empty()) {
+    const problem missing{"", read->root.at.line, read->root.at.column, "the key 'name' is missing"};
+    return error{.code = errc::invalid, .detail = missing.detail, .problems = {missing}};
+  }
+  return name->text;
+}
+
+// Puts the file's text; nothing when it has no name, which is said.
+std::optional<answer> put_file(const surroundings& with, const std::string& file, bool dry_run) {
+  const std::string text = read_file(file);
+  const result<std::string> name = name_in(text);
+  if (!name) {
+    for (const problem& one : name.error().problems) with.err << config::describe(one, file) << '\n';
+    return std::nullopt;
+  }
+  const bool is_json = file.ends_with(".json");
+  return with.daemon.send({.method = "PUT",
+                           .path = pipeline_path(*name) + (dry_run ? "?dry_run=true" : ""),
+                           .body = text,
+                           .headers = {is_json ? "Content-Type: application/json" : "Content-Type: application/yaml"}});
+}
+
+int apply_one(const surroundings& with, const std::string& file, bool dry_run) {
+  const auto said = put_file(with, file, dry_run);
+  if (!said) return exit_no;
+  if (!said->ok()) return refused(with, *said, file);
+  if (with.json) {
+    with.out << said->body << '\n';
+  } else {
+    show_applied(with.out, parse_answer(*said), said->status == 201, dry_run);
+  }
+  return exit_ok;
+}
+
+int plan_one(const surroundings& with, const std::string& file, int firings) {
+  const auto said = put_file(with, file, true);
+  if (!said) return exit_refused;  // exit_no says that something would change
+  if (!said->ok()) return refused(with, *said, file);
+  const document plan = parse_answer(*said);
+  if (with.json) {
+    with.out << said->body << '\n';
+  } else {
+    show_plan(with.out, plan, firings);
+  }
+  return plan.value("unchanged", false) ? exit_ok : exit_no;
+}
+
+}  // namespace
+
+std::vector<std::string> definition_files(const std::vector<std::string>& given) {
+  std::vector<std::string> files;
+  for (const std::string& one : given) {
+    std::error_code unreadable;  // told by whoever reads it
+    if (one == "-" || !fs::is_directory(one, unreadable)) {
+      files.push_back(one);
+    } else {
+      const auto below = definitions_below(one);
+      files.insert(files.end(), below.begin(), below.end());
+    }
+  }
+  return files;
+}
+
+int validate(const std::vector<std::string>& files, std::ostream& out, std::ostream& err, bool json) {
+  const runtime::registry components = runtime::make_registry();
+  document list = document::array();
+  bool all_valid = true;
+  for (const std::string& file : files) {
+    const std::string shown = file == "-" ? "stdin" : file;
+    const checked_file checked{shown,
+                               config::parse_pipeline(read_file(file), components.catalog(), {.file = shown})};
+    all_valid = all_valid && checked.outcome.has_value();
+    if (json) {
+      list.push_back(checked_as_json(checked));
+    } else {
+      print_checked(out, err, checked);
+    }
+  }
+  if (json) print_json(out, list);
+  return all_valid ? exit_ok : exit_no;
+}
+
+int schema(std::ostream& out) {
+  const runtime::registry components = runtime::make_registry();
+  print_json(out, config::pipeline_json_schema(components.catalog()));
+  return exit_ok;
+}
+
+int apply(const surroundings& with, const std::vector<std::string>& files, bool dry_run) {
+  int worst = exit_ok;
+  for (const std::string& file : definition_files(files)) worst = std::max(worst, apply_one(with, file, dry_run));
+  return worst;
+}
+
+int plan(const surroundings& with, const std::vector<std::string>& files, int firings) {
+  int worst = exit_ok;
+  for (const std::string& file : definition_files(files)) worst = std::max(worst, plan_one(with, file, firings));
+  return worst;
+}
+
+}  // namespace penstock::cli
