@@ -35,7 +35,7 @@ void runs_as(CLI::App* command, arguments& given, std::function<int(const surrou
 
 void add_definition_commands(CLI::App& app, arguments& given) {
   CLI::App* validate_command = app.add_subcommand("validate", "Check definition files, offline");
-  validate_command->add_option("FILE", given.files, "YAML or JSON; - is stdin")->required();
+  validate_command->add_option("FILE", given.files, "YAML or JSON, or a folder of such; - is stdin")->required();
   runs_as(validate_command, given,
           [&given](const surroundings& with) { return validate(given.files, with.out, with.err, with.json); });
 
@@ -60,10 +60,10 @@ void add_definition_commands(CLI::App& app, arguments& given) {
   runs_as(plan_command, given, [&given](const surroundings& with) { return plan(with, given.files, given.firings); });
 
   CLI::App* apply_command = app.add_subcommand("apply", "Register or replace the pipelines of these files");
-  apply_command->add_option("FILE", given.files, "YAML or JSON, or a folder of such; - is stdin")->required();
-  apply_command->add_flag("--dry-run", given.dry_run, "Say what would change; store nothing (plan says more)");
-  runs_as(apply_command, given,
-          [&given](const surroundings& with) { return apply(with, given.files, given.dry_run); });
+  apply_command->add_option("FILE", given.apply.files, "YAML or JSON, or a folder of such; - is stdin")->required();
+  apply_command->add_flag("--dry-run", given.apply.dry_run, "Say what would change; store nothing (plan says more)");
+  apply_command->add_flag("-w,--wait", given.apply.wait, "Wait until the flows are up; exit code 1 when one is not");
+  runs_as(apply_command, given, [&given](const surroundings& with) { return apply(with, given.apply); });
 }
 
 void add_get_commands(CLI::App& app, arguments& given) {

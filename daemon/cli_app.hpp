@@ -21,6 +21,7 @@ struct arguments {
   certificates tls;
   std::string token_file;
   std::vector<std::string> files;
+  apply_options apply;
   bool dry_run = false;
   int firings = 3;
   test_options test;

@@ -217,7 +217,7 @@ int logs(const surroundings& with, const std::string& id, const std::string& tas
 
 int topics(const surroundings& with, const std::string& name) {
   return guarded(with, [&] {
-    const document body = ask(with, {.path = name.empty() ? "/v1/topics" : "/v1/topics/" + encode(name)});
+    const document body = name.empty() ? ask_all(with, "/v1/topics") : ask(with, {.path = "/v1/topics/" + encode(name)});
     if (with.json) {
       print_json(with.out, body);
     } else if (name.empty()) {

@@ -49,7 +49,12 @@ int schema(std::ostream& out);
 // The files themselves, and all definition files below those that are folders, by name. Throws usage_error when a folder
 // has none.
 std::vector<std::string> definition_files(const std::vector<std::string>& given);
-int apply(const surroundings& with, const std::vector<std::string>& files, bool dry_run);
+struct apply_options {
+  std::vector<std::string> files{};
+  bool dry_run = false;
+  bool wait = false;  // until the flows are up; exit_no: one of them is not
+};
+int apply(const surroundings& with, const apply_options& options);
 // exit_ok: nothing would change; exit_no: something would. `firings`: how many of each schedule are shown.
 int plan(const surroundings& with, const std::vector<std::string>& files, int firings);
 

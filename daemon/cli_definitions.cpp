@@ -1,5 +1,6 @@
 // The verbs about definition files: validate, schema, plan, apply.
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <utility>
 
@@ -96,16 +97,43 @@ std::optional<answer> put_file(const surroundings& with, const std::string& file
                            .headers = {is_json ? "Content-Type: application/json" : "Content-Type: application/yaml"}});
 }
 
-int apply_one(const surroundings& with, const std::string& file, bool dry_run) {
-  const auto said = put_file(with, file, dry_run);
+// Until no flow of the pipeline starts or drains any more. exit_no: one of them is not up.
+int wait_for_flows(const surroundings& with, const std::string& pipeline) {
+  constexpr std::chrono::milliseconds between{100};
+  constexpr int looks = 600;
+  std::string waiting;
+  for (int look = 0; look < looks; ++look) {
+    waiting.clear();
+    std::string down;
+    const document now = ask(with, {.path = pipeline_path(pipeline)});
+    for (const document& flow : member_of(now, "flows")) {
+      const std::string state = word(flow, "state");
+      if (state == "starting" || state == "draining") waiting += " " + word(flow, "name");
+      if (state == "failed" || state == "backing_off") down += "flow " + word(flow, "name") + ": " + state + ": " + word(flow, "reason") + "\n";
+    }
+    if (!down.empty()) {
+      with.err << down;
+      return exit_no;
+    }
+    if (waiting.empty()) return exit_ok;
+    if (!pause_for(between)) throw interruption();
+  }
+  with.err << "not up within a minute:" << waiting << '\n';
+  return exit_no;
+}
+
+int apply_one(const surroundings& with, const std::string& file, const apply_options& options) {
+  const auto said = put_file(with, file, options.dry_run);
   if (!said) return exit_no;
   if (!said->ok()) return refused(with, *said, file);
+  const document applied = parse_answer(*said);
   if (with.json) {
     with.out << said->body << '\n';
   } else {
-    show_applied(with.out, parse_answer(*said), said->status == 201, dry_run);
+    show_applied(with.out, applied, said->status == 201, options.dry_run);
   }
-  return exit_ok;
+  if (!options.wait || options.dry_run) return exit_ok;
+  return guarded(with, [&] { return wait_for_flows(with, word(applied, "name")); });
 }
 
 int plan_one(const surroundings& with, const std::string& file, int firings) {
@@ -141,7 +169,7 @@ int validate(const std::vector<std::string>& files, std::ostream& out, std::ostr
   const runtime::registry components = runtime::make_registry();
   document list = document::array();
   bool all_valid = true;
-  for (const std::string& file : files) {
+  for (const std::string& file : definition_files(files)) {
     const std::string shown = file == "-" ? "stdin" : file;
     const checked_file checked{shown,
                                config::parse_pipeline(read_file(file), components.catalog(), {.file = shown})};
@@ -162,9 +190,9 @@ int schema(std::ostream& out) {
   return exit_ok;
 }
 
-int apply(const surroundings& with, const std::vector<std::string>& files, bool dry_run) {
+int apply(const surroundings& with, const apply_options& options) {
   int worst = exit_ok;
-  for (const std::string& file : definition_files(files)) worst = std::max(worst, apply_one(with, file, dry_run));
+  for (const std::string& file : definition_files(options.files)) worst = std::max(worst, apply_one(with, file, options));
   return worst;
 }
 

@@ -176,6 +176,10 @@ int changes(const surroundings& with, const changes_options& which) {
         with.err << "penstock: some changes are missing here: " << data << '\n';
         return;
       }
+      if (event == "end") {
+        with.err << "penstock: the stream has ended: " << data << '\n';
+        return;
+      }
       if (with.json) {
         with.out << data << '\n';
       } else {
@@ -194,9 +198,13 @@ int get_events(const surroundings& with, const events_options& which) {
   return guarded(with, [&] {
     if (which.follow) {
       const std::string path = "/v1/topics/" + encode(which.topic) + "/events" + query({{"after", which.after}, {"follow", "true"}});
-      return follow_stream(with, path, [&](std::string_view event, std::string_view data) {
-        if (event.empty() || event == "message") with.out << data << '\n';
+      const answer said = with.daemon.stream({.path = path}, [&](std::string_view piece) {
+        with.out << piece;
+        with.out.flush();
       });
+      if (!said.ok()) return refused(with, said);
+      with.err << "penstock: the stream has ended\n";
+      return static_cast<int>(exit_ok);
     }
     const document page = ask(with, {.path = "/v1/topics/" + encode(which.topic) + "/events" +
                                              query({{"after", which.after}, {"limit", std::to_string(which.limit)}})});

@@ -3,6 +3,7 @@ happens on Ctrl-C and on a terminal."""
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 
@@ -136,6 +137,24 @@ def test_tap_and_changes(shop):
     assert penstock("changes", "--kind", "nonsense", daemon=shop).returncode == 2
 
 
+def test_apply_waits_for_flows(daemon, tmp_path):
+    good = tmp_path / "good.yaml"
+    good.write_text(SHOP)
+    assert penstock("apply", "--wait", good, daemon=daemon).returncode == 0
+    assert daemon.flow("shop", "check")["state"] == "running"
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: bad\nflows: {f: {run: [sh, -c, 'exit 1'], ready: {run: ['false'], interval: 100ms}}}\n")
+    down = penstock("apply", "--wait", bad, daemon=daemon)
+    assert down.returncode == 1 and "created" in down.stdout and "flow f: backing_off" in down.stderr, down
+    assert penstock("validate", tmp_path).stdout.count("valid: pipeline") == 2
+
+
+def test_all_topics_are_listed(daemon):
+    daemon.put("many", "name: many\ntopics: {%s}\n" % ", ".join(f"t{n}: {{}}" for n in range(130)))
+    assert len(penstock("topics", daemon=daemon).stdout.splitlines()) == 131
+    assert len(json.loads(penstock("status", "--json", daemon=daemon).stdout)["topics"]) == 130
+
+
 def test_status(shop, tmp_path):
     well = penstock("status", daemon=shop)
     assert well.returncode == 0 and well.stdout.splitlines()[0].endswith(": ready"), well
@@ -205,6 +224,37 @@ def test_backfill_waits(shop):
     assert done.returncode == 0 and done.stdout.endswith("5 succeeded, 0 did not\n"), done
     failed = penstock("backfill", *span, "--again", "--wait", "-p", 'fail="yes"', daemon=shop)
     assert failed.returncode == 1 and failed.stdout.endswith("0 succeeded, 5 did not\n"), failed
+
+
+def test_streams_end_with_the_daemon(start_daemon):
+    daemon = start_daemon({"shop": SHOP})
+    wait_until(lambda: daemon.flow("shop", "check")["state"] == "running", "the flow")
+    streams = [begin(daemon, *words) for words in (["changes", "--kind", "run"], ["get", "events", "orders", "-f"], ["tap", "shop", "check"])]
+    events = streams[1]
+
+    def flowing():
+        daemon.publish("orders", [{"n": 1}])
+        daemon.trigger("shop", "echo")
+        return True
+    flowing()
+    wait_until(lambda: flowing() and [select.select([s.stdout], [], [], 0)[0] for s in streams].count([]) == 0, "all three to show something")
+    assert json.loads(events.stdout.readline())["data"] == {"n": 1}
+    assert daemon.stop() == 0
+    for stream in streams:
+        assert stream.wait(10) in (0, 3), stream.args
+        assert "ended" in stream.stderr.read() or stream.returncode == 3
+        stream.stdout.close()
+
+
+def test_progress_is_for_terminals(start_daemon, tmp_path):
+    daemon = start_daemon()
+    daemon.put("big", "name: big\ntopics: {big: {}}\n")
+    for _ in range(20):
+        daemon.publish("big", [{"text": "x" * 100_000}] * 50)
+    code, shown = on_a_terminal(daemon, "backup", tmp_path / "one")
+    assert code == 0 and "copying  [" in shown and "MiB of" in shown and "as of" in shown, shown
+    plain = penstock("backup", tmp_path / "two", daemon=daemon)
+    assert (plain.returncode, plain.stderr) == (0, "")
 
 
 def test_ctrl_c_leaves_the_run_and_says_so(shop):
