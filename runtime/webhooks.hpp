@@ -41,8 +41,9 @@ struct delivery_answer {
 class webhooks {
  public:
   // Runs on the control thread; may suspend until the events are safe.
-  // unauthorized: signature missing or wrong; forbidden: there is none to check, and the delivery is not trusted; malformed: body unreadable; overloaded: the queue is full;
-  // unavailable: the flow failed before the events were safe (the sender should try again).
+  // unauthorized: signature missing or wrong; forbidden: there is none to check, and the delivery is not trusted;
+  // malformed: body unreadable; overloaded: the queue is full; unavailable: the flow failed before the events were safe
+  // (the sender should try again).
   using receiver = std::function<asio::awaitable<result<delivery_answer>>(delivery)>;
 
   // Claims a path ("/orders"). errc::conflict: another flow has it. Released with the token.

@@ -107,6 +107,18 @@ TEST_CASE("intake: signed posts, and others", "[webhook_intake][signature]") {
   CHECK(hello.error().code == errc::malformed);  // signed, but no JSON
 }
 
+TEST_CASE("intake: without a signature it takes what is trusted, with one it does not matter", "[webhook_intake]") {
+  delivery stranger = post("{}");
+  stranger.trusted = false;
+  CHECK(open_hook().take(post("{}")).has_value());
+  CHECK(open_hook().take(stranger).error().code == errc::forbidden);
+  const webhook_intake hook("/orders", signature(), as_written);
+  CHECK(hook.take(stranger).error().code == errc::unauthorized);
+  CHECK(hook.take(post("{}")).error().code == errc::unauthorized);  // trust is no signature
+  stranger.headers = {{"x-hub-signature-256", sha256_hex("{}")}};
+  CHECK(hook.take(stranger).has_value());
+}
+
 TEST_CASE("intake: what it cannot be made of", "[webhook_intake]") {
   const auto fails = [](const std::string& path, const config::value& rule) {
     CHECK_THROWS_AS(webhook_intake(path, rule, as_written), std::runtime_error);
