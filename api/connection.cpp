@@ -155,10 +155,10 @@ asio::awaitable<void> connection::end_sending() {
   co_return;
 }
 
-asio::awaitable<void> connection::drop_input() {
+asio::awaitable<void> connection::drop_input(const bool& enough) {
   std::array<char, 4096> dropped;
   error_code ended;
-  while (!ended && socket_.is_open()) {
+  while (!ended && !enough && socket_.is_open()) {
     const auto [failure, _] = co_await socket_.async_read_some(asio::buffer(dropped), as_result);
     ended = failure;
   }
@@ -174,7 +174,8 @@ void teardown(boost::beast::role_type, connection& c, boost::system::error_code&
 
 asio::awaitable<void> close_both_sides(connection& c) {
   co_await c.end_sending();
-  co_await c.drop_input();
+  const bool until_closed = false;  // by the peer, or by the stream's own time limit
+  co_await c.drop_input(until_closed);
   beast_close_socket(c);
   co_return;
 }

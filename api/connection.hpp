@@ -71,8 +71,9 @@ class connection {
 
   // Nothing more is sent, and the peer is told. Returns soon: it does not wait for an answer.
   asio::awaitable<void> end_sending();
-  // Reads what comes, without looking at it, until the peer closes, or cancel().
-  asio::awaitable<void> drop_input();
+  // Reads what comes, without looking at it, until the peer closes, or cancel(). A cancel() finds nothing to cancel while input
+  // comes faster than it is read, so whoever cancels also sets `enough`, which outlives this.
+  asio::awaitable<void> drop_input(const bool& enough);
 
  private:
   struct tls_layer;

@@ -214,7 +214,8 @@ asio::awaitable<response> retry_run(request& r, context& c) {
   if (!from) co_return problem_response(from.error());
   const auto key = read_key(r);
   if (!key) co_return problem_response(key.error());
-  const auto made = co_await c.supervisor.retry(r.parameter("id"), *from == "start", trace_of(r), *key);
+  const auto trace = trace_of(r);
+  const auto made = co_await c.supervisor.retry(r.parameter("id"), *from == "start", trace, *key);
   if (!made) co_return problem_response(made.error());
   co_return co_await made_run(r, c, *made, *wait);
 }

@@ -483,7 +483,12 @@ void session::write_head(const response& reply, bool keep, bool chunked) {
 
 // Large enough answers go in gzip to who takes it. In slices, at the fastest level, so that nobody else waits long.
 asio::awaitable<void> session::pack(response& reply) {
-  reply.headers.emplace_back("Vary", "Accept-Encoding");
+  const auto varies = std::find_if(reply.headers.begin(), reply.headers.end(), [](const auto& h) { return h.first == "Vary"; });
+  if (varies != reply.headers.end()) {
+    varies->second += ", Accept-Encoding";
+  } else {
+    reply.headers.emplace_back("Vary", "Accept-Encoding");
+  }
   if (!accepts_gzip(request_.header_value("accept-encoding"))) co_return;
   gzip_packer packer(reply.body);
   while (!packer.go_on()) co_await let_others_work();
@@ -581,7 +586,7 @@ asio::awaitable<void> session::linger() {
   if (socket_.is_tls() || unread_) deadline_in(core_->options.linger_timeout);
   timed_out_ = false;
   co_await socket_.end_sending();
-  if (unread_ && !gone_ && !timed_out_) co_await socket_.drop_input();
+  if (unread_ && !gone_ && !timed_out_) co_await socket_.drop_input(timed_out_);
   co_return;
 }
 

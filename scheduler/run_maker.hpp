@@ -20,7 +20,7 @@ class run_maker {
   // See supervisor.
   asio::awaitable<result<trigger_answer>> trigger(std::string pipeline, std::string job, trigger_request request);
   asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start, std::optional<idempotency> once,
-                                               trace_context trace = {});
+                                               trace_context trace);
   asio::awaitable<result<backfill_answer>> backfill(std::string pipeline, std::string job, backfill_request request);
 
  private:

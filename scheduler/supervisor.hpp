@@ -274,8 +274,8 @@ class supervisor {
   asio::awaitable<result<void>> cancel(std::string id);  // conflict: it has ended already
   // A new run of the same job with the same input and parameters, on the current revision. Tasks that succeeded are not
   // done again, unless `from_start`. Asked again with the same idempotency key, it is the run that was made the first time.
-  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start, trace_context trace = {},
-                                               std::string idempotency_key = {});
+  asio::awaitable<result<trigger_answer>> retry(std::string id, bool from_start, trace_context trace,
+                                               std::string idempotency_key);
   // One run for each time of the job's schedule in the range that has none; they wait for their turn. conflict: the job
   // has no schedule, or is being backfilled by another request; invalid: too many times, or parameters.
   asio::awaitable<result<backfill_answer>> backfill(std::string pipeline, std::string job, backfill_request request);

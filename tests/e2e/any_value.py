@@ -6,7 +6,7 @@ import string
 NASTY = ["", " ", "\0", "\n", "'", '"', "\\", "/", "..", "../../etc/passwd", "%", "%zz", "%00", "*", "null", "-1", "1e999", "0x1",
          "9" * 40, "a" * 300, "ü€😀", "\ud7ff", "\u202e", "\x7f", "\x1b[31m", "<script>", "{}", "${env:HOME}", "nan", "é" * 80]
 KNOWN = {"type", "enum", "const", "anyOf", "oneOf", "properties", "required", "additionalProperties", "items", "minItems", "minimum",
-         "maximum", "minLength", "pattern", "format", "description", "propertyNames", "examples", "contentEncoding", "$ref"}
+         "maximum", "minLength", "maxLength", "maxItems", "pattern", "format", "description", "propertyNames", "examples", "contentEncoding", "$ref"}
 
 
 def text(random):

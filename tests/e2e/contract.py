@@ -64,7 +64,7 @@ class Contract:
         self._check_body(where, method, status, problem, content_type, body)
 
     def _check_body(self, where, method, status, content, content_type, body):
-        if method == "HEAD" or status in (204, 304):
+        if method == "HEAD" or status in (101, 204, 304):
             if body:
                 raise Broken(f"{where}: with a body of {len(body)} bytes")
             return

@@ -80,16 +80,17 @@ def test_text_and_errors_and_heads(shop):
 
 
 def test_etags_of_both_variants_are_good_everywhere(shop):
-    plain = shop.get("/v1/pipelines/shop").headers["etag"]
-    packed = shop.get("/v1/pipelines/shop", {"Accept-Encoding": "gzip"}).headers["etag"]
+    as_written = {"Accept": "application/yaml"}  # the JSON has live counts: it is never told to be known
+    plain = shop.get("/v1/pipelines/shop", as_written).headers["etag"]
+    packed = shop.get("/v1/pipelines/shop", {"Accept-Encoding": "gzip", **as_written}).headers["etag"]
     assert plain != packed and not packed.startswith("W/"), "strong, and other bytes have another one"
     for tag in (plain, packed, f"W/{plain}", f"\"other\", {packed}", "*"):
         for encoding in ("gzip", "identity"):
-            answer = shop.get("/v1/pipelines/shop", {"If-None-Match": tag, "Accept-Encoding": encoding})
+            answer = shop.get("/v1/pipelines/shop", {"If-None-Match": tag, "Accept-Encoding": encoding, **as_written})
             assert (answer.status, answer.body) == (304, b""), (tag, encoding)
             assert "etag" in answer.headers and "content-length" not in answer.headers
-    assert shop.get("/v1/pipelines/shop", {"If-None-Match": '"other"'}).status == 200
-    assert shop.get("/v1/pipelines/shop", {"If-None-Match": plain[:-1]}).status == 200
+    assert shop.get("/v1/pipelines/shop", {"If-None-Match": '"other"', **as_written}).status == 200
+    assert shop.get("/v1/pipelines/shop", {"If-None-Match": plain[:-1], **as_written}).status == 200
     for tag in (plain, packed):
         shop.put("shop", SHOP["shop"], headers={"If-Match": tag})
     other = SHOP["shop"].replace("long", "other")

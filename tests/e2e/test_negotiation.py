@@ -67,8 +67,8 @@ def test_probes_are_never_refused(shop, path):
 def test_the_most_wanted_form_is_sent(shop, accept, media):
     answer = shop.get("/v1/pipelines/shop", {"Accept": accept} if accept else {})
     assert (answer.status, answer.headers["content-type"]) == (200, media), answer
-    assert answer.headers["vary"] == "Accept"
-    assert shop.get("/v1/pipelines/shop/revisions/1").headers["vary"] == "Accept"
+    for one in (answer, shop.get("/v1/pipelines/shop/revisions/1")):
+        assert "Accept" in one.headers["vary"].split(", ")
 
 
 def test_a_page_of_events_is_json_and_a_stream_is_not(shop):

@@ -456,7 +456,7 @@ def test_definition_files_and_reloads_are_written_down(folder):
         (definitions / "shop.yaml").write_text("name: [\n")
         daemon.reload()
         wait_until(lambda: daemon.get_json("/v1/pipelines")["broken_files"], "the file to be broken")
-        assert [e["who"] for e in audit(daemon)] == ["signal", "signal", "file", "file"]
+        wait_until(lambda: [e["who"] for e in audit(daemon)] == ["signal", "signal", "file", "file"], "the entries")
         assert audit(daemon)[2]["target"] == str(definitions / "shop.yaml") and audit(daemon)[2]["detail"] == "revision 2"
     finally:
         assert daemon.stop() == 0
