@@ -192,11 +192,16 @@ class Fuzzer:
                 del known[:-100]
 
 
+def unguarded(folder):
+    """Arguments for a daemon that never asks for a token: the first one that is made would shut the fuzzer out."""
+    settings = folder / "penstock.yaml"
+    settings.write_text("auth: none\n")
+    return ["--config", settings]
+
+
 def test_any_request_is_answered_as_documented(start_daemon, tmp_path):
     print(f"PENSTOCK_FUZZ_SEED={SEED} PENSTOCK_FUZZ_SECONDS={SECONDS:g}")
-    settings = tmp_path / "penstock.yaml"
-    settings.write_text("auth: none\n")  # or the first token that it makes would shut it out
-    daemon = start_daemon({"shop": SHOP}, args=["--config", settings])
+    daemon = start_daemon({"shop": SHOP}, args=unguarded(tmp_path))
     fuzzer = Fuzzer(daemon, SEED)
     for fuzzer.careful in [True, False] * 8:  # each often enough, however slow the machine is; then as it comes
         for asked_about in fuzzer.operations:
@@ -224,8 +229,9 @@ def test_any_request_is_answered_as_documented(start_daemon, tmp_path):
     wait_until(lambda: daemon.get("/readyz").status == 200, "the daemon to be as it was")
 
 
-def test_the_fuzzer_finds_what_it_looks_for(daemon, monkeypatch):
+def test_the_fuzzer_finds_what_it_looks_for(start_daemon, tmp_path, monkeypatch):
     """Against a document that allows less, it fails soon."""
+    daemon = start_daemon(args=unguarded(tmp_path))
     document = copy.deepcopy(daemon.contract().document)
     document["components"]["schemas"]["RunPage"]["required"].append("missing")
     monkeypatch.setattr(type(daemon), "shared_contract", Contract(document))

@@ -46,7 +46,7 @@ def resident(daemon):
 def test_who_gets_gzip(shop, accept, packed):
     plain = shop.get("/v1/pipelines/shop")
     answer = shop.get("/v1/pipelines/shop", {} if accept is None else {"Accept-Encoding": accept})
-    assert answer.status == 200 and answer.headers["vary"] == "Accept-Encoding"
+    assert answer.status == 200 and answer.headers["vary"].endswith("Accept-Encoding")
     assert (answer.headers.get("content-encoding") == "gzip") == packed
     assert answer.headers["content-length"] == str(len(answer.body))
     text = gzip.decompress(answer.body) if packed else answer.body

@@ -51,6 +51,13 @@ jobs:
 """
 
 
+def arguments(folder):
+    """Of a daemon that forgets no run, or the checker would miss it."""
+    settings = folder / "penstock.yaml"
+    settings.write_text("keep_runs: 10000000\n")
+    return ["--config", settings]
+
+
 class Driver:
     """Threads that post until stop(); each has one kind of request and repeats it until it is answered."""
 

@@ -7,8 +7,8 @@ SEED = os.environ.get("PENSTOCK_TEST_SEED", "20261128")
 KILLS = int(os.environ.get("PENSTOCK_TEST_KILLS", 20))
 
 
-def test_what_was_accepted_is_there_once_and_in_order(start_daemon):
-    daemon = start_daemon({"history": history.DEFINITION})
+def test_what_was_accepted_is_there_once_and_in_order(start_daemon, tmp_path):
+    daemon = start_daemon({"history": history.DEFINITION}, args=history.arguments(tmp_path))
     driver = history.Driver(daemon, SEED)
     driver.start()
     try:
