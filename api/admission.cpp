@@ -5,6 +5,8 @@
 #include <cmath>
 #include <variant>
 
+#include <boost/asio/ip/address.hpp>
+
 #include "api/problem.hpp"
 #include "config/definition.hpp"
 #include "config/in_quotes.hpp"
@@ -125,6 +127,20 @@ std::optional<response> check_scope(request& r, const endpoint_rules& rules, con
   return out_of_scope(*r.token, "what belongs to the whole daemon");
 }
 
+// Somebody may have written a whole token where its id belongs.
+std::string without_secrets(std::string_view target) {
+  constexpr std::string_view mark = "pst_";
+  std::string text(target);
+  const auto is_of_token = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_'; };
+  for (std::size_t at = 0; (at = text.find(mark, at)) != std::string::npos; at += mark.size()) {
+    const std::size_t secret = text.find('_', at + mark.size());
+    if (secret == std::string::npos) continue;
+    const auto end = std::find_if_not(text.begin() + static_cast<std::ptrdiff_t>(secret) + 1, text.end(), is_of_token);
+    text.replace(text.begin() + static_cast<std::ptrdiff_t>(secret) + 1, end, "***");
+  }
+  return text;
+}
+
 void write_down(const request& r, const endpoint_rules& rules, context& c, const response& refusal, const token_record* shown) {
   auto entry = audit_entry(r, rules);
   if (shown) {
@@ -132,19 +148,38 @@ void write_down(const request& r, const endpoint_rules& rules, context& c, const
     entry.token = shown->id;
     entry.name = shown->name;
   }
-  entry.target = r.path;  // a query of a stranger may hold anything
+  entry.target = without_secrets(r.path);  // a query of a stranger may hold anything
   entry.outcome = "refused";
   entry.status = refusal.status;
   entry.detail = refusal.status == 401 ? (shown ? std::string(token(state_of(*shown, wall_now()))) + " token" : "no good token") : "not allowed";
   c.supervisor.audit().refused(std::move(entry), std::chrono::steady_clock::now());
 }
 
+// A page whose name was made to mean this machine (DNS rebinding): to the browser it is of the same origin as the daemon. Such a
+// name has a dot; what has none only this machine and its network can give a meaning.
+bool is_rebound(const request& r) {
+  boost::system::error_code no_address;
+  const auto from = asio::ip::make_address(r.peer, no_address);
+  if (no_address || !from.is_loopback()) return false;
+  std::string_view host = r.header_value("host");
+  if (host.starts_with('[')) return false;  // an IPv6 address
+  host = host.substr(0, host.rfind(':'));
+  asio::ip::make_address(std::string(host), no_address);
+  return no_address && host.find('.') != std::string_view::npos && !lower(host).ends_with(".localhost");
+}
+
 // Any page that a browser shows may send requests to this machine, and while the door is open they would be taken for its
 // user's. A token is not sent by itself, so where one is asked for there is nothing to fear.
 std::optional<response> refuse_strange_page(const request& r, const endpoint_rules& rules, context& c) {
-  const bool changes = rules.method != http_method::get && (rules.needs == access::operate || rules.needs == access::admin);
-  if (!changes || from_same_origin(r)) return std::nullopt;
-  response refusal = problem_response(error{errc::forbidden, "a page of another site may not change anything here"});
+  std::string wrong;
+  if (is_rebound(r)) {
+    wrong = "this daemon is asked for under the name " + config::in_quotes(r.header_value("host")) +
+            ", which may be a trick of a page of another site; use localhost, an address or a name without dots, or ask for tokens";
+  } else if (rules.method != http_method::get && !from_same_origin(r)) {
+    wrong = "a page of another site may not change anything here";
+  }
+  if (wrong.empty()) return std::nullopt;
+  response refusal = problem_response(error{errc::forbidden, wrong});
   write_down(r, rules, c, refusal, nullptr);
   return refusal;
 }
@@ -186,7 +221,12 @@ std::optional<response> admit(request& r, const endpoint_rules& rules, context& 
   if (!book.asked()) return refuse_strange_page(r, rules, c);
   const std::string_view text = bearer_of(r);
   const bool hook = rules.needs == access::signed_body;
-  if (hook && !scheduler::parse_token(text)) return std::nullopt;  // some senders sign in this header
+  if (hook && !scheduler::parse_token(text)) {  // some senders sign in this header
+    // Strangers get no room for a body where nobody receives one.
+    const std::string path = "/" + r.parameter("path");
+    if (!c.supervisor.hook_owner(path).empty()) return std::nullopt;
+    return problem_response(error{errc::not_found, "no hook at " + config::in_quotes("/hooks" + path)});
+  }
   std::optional<response> refused;
   token_book::answer seen;
   if (text.empty()) {
@@ -250,7 +290,7 @@ scheduler::audit_record audit_entry(const request& r, const endpoint_rules& rule
   entry.address = r.peer;
   entry.method = token(r.method);
   entry.endpoint = rules.path;
-  entry.target = r.target;
+  entry.target = without_secrets(r.target);
   entry.pipeline = rules.path.find("/pipelines/{name}") == std::string::npos ? "" : r.parameter("name");
   entry.request = r.id;
   return entry;

@@ -14,6 +14,7 @@
 #include <openssl/ssl.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 namespace penstock::api {
@@ -27,17 +28,14 @@ constexpr std::string_view speak_tls =
     "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\r\n"
     R"({"type":"/problems/malformed","title":"Malformed","status":400,"detail":"this address speaks HTTPS: use https:// in the URL"})";
 
-// Of a Unix socket with a file: an abstract name has no permissions.
+// Of a Unix socket with a file that not everybody may write to: an abstract name has no permissions.
 bool has_socket_file(int fd) {
   sockaddr_un mine{};
   socklen_t size = sizeof mine;
-  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&mine), &size) == 0 && mine.sun_family == AF_UNIX &&
-         mine.sun_path[0] != '\0';
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&mine), &size) != 0 || mine.sun_family != AF_UNIX || mine.sun_path[0] == '\0') return false;
+  struct stat file {};
+  return ::stat(mine.sun_path, &file) == 0 && (file.st_mode & S_IWOTH) == 0;
 }
-
-}  // namespace
-
-namespace {
 
 // The socket, as TLS uses it. To read one record, TLS may read the socket several times: one that was cancelled in between, when
 // no read was pending, must not go on.

@@ -54,6 +54,7 @@ class gzip_unpacker {
   const std::size_t limit_;
   const std::size_t room_after_;
   bool filled_ = false;           // the last slice: there may be more without further input
+  int members_ = 0;
   bool between_members_ = false;  // RFC 1952 section 2.2: one may follow another
 };
 

@@ -219,8 +219,8 @@ asio::awaitable<response> rollback_pipeline(request& r, context& c) {
 }
 
 asio::awaitable<response> delete_pipeline(request& r, context& c) {
-  const auto done =
-      co_await c.supervisor.remove(r.parameter("name"), plain_etag(r.header_list("if-match")));
+  auto if_match = plain_etag(r.header_list("if-match"));
+  const auto done = co_await c.supervisor.remove(r.parameter("name"), std::move(if_match));
   if (!done) co_return problem_response(done.error());
   co_return response{.status = 204};
 }

@@ -25,7 +25,6 @@ namespace {
 constexpr auto sweep_gap = std::chrono::milliseconds{20};  // so deadlines close to each other share a wakeup
 constexpr auto accept_pause = std::chrono::milliseconds{100};  // when the process is out of file descriptors
 constexpr auto cut_off_time = std::chrono::seconds{1};         // for sessions that were cut off to end
-constexpr int backlog = 4096;
 
 // Answered without reading the request: a server at its limit spends nothing on it.
 constexpr std::string_view busy =

@@ -20,6 +20,7 @@
 #include "runtime/cgroup.hpp"
 #include "runtime/flow_store.hpp"
 #include "runtime/process.hpp"
+#include "runtime/unique_fd.hpp"
 
 namespace penstock::daemon {
 
@@ -44,6 +45,17 @@ std::string holder_of(int lock) {
 scheduler::token_rule token_rule_of(const std::string& auth) {
   if (auth == "tokens") return scheduler::token_rule::always;
   return auth == "none" ? scheduler::token_rule::never : scheduler::token_rule::automatic;
+}
+
+// What is stored is nobody else's business. The folder itself stays open: commands may run as other users, and work in it.
+void keep_private(const fs::path& data) {
+  fs::create_directories(data / "topics");
+  std::error_code ignored;  // where the system knows no permissions, nothing can be kept
+  fs::permissions(data / "topics", fs::perms::owner_all, ignored);
+  for (const char* name : {"state.db", "flows.db"}) {
+    const runtime::unique_fd made(::open((data / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    fs::permissions(data / name, fs::perms::owner_read | fs::perms::owner_write, ignored);
+  }
 }
 
 fs::path credentials_folder() {
@@ -95,6 +107,7 @@ asio::awaitable<void> application::live() {
 asio::awaitable<void> application::start() {
   fs::create_directories(settings_.data);
   co_await lock_data_folder();
+  keep_private(settings_.data);
   make_stores();
 
   scheduler::supervisor_options options;

@@ -4,11 +4,32 @@
 #include <iostream>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "config/in_quotes.hpp"
 #include "daemon/cli_app.hpp"
 
 namespace penstock::cli {
 namespace {
+
+// A word that stands where a command belongs and is none; empty: there is no such word.
+std::string unknown_command(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* at = &app;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word.starts_with('-')) return {};  // what follows may be its value
+    std::vector<std::string> known;
+    const CLI::App* next = nullptr;
+    for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; })) {
+      known.push_back(command->get_name());
+      if (command->get_name() == word) next = command;
+    }
+    if (known.empty()) return {};
+    if (next == nullptr) return "there is no command " + config::in_quotes(word) + "; " + config::suggestion(word, known);
+    at = next;
+  }
+  return {};
+}
 
 int run(int argc, char** argv) {
   // What shells ask; it stands in no help.
@@ -21,6 +42,11 @@ int run(int argc, char** argv) {
   build_app(app, given);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& wrong) {
+    const std::string unknown = unknown_command(app, argc, argv);
+    if (unknown.empty()) return app.exit(wrong) == 0 ? exit_ok : exit_usage;
+    std::cerr << "penstock: " << unknown << '\n';
+    return exit_usage;
   } catch (const CLI::ParseError& wrong) {
     return app.exit(wrong) == 0 ? exit_ok : exit_usage;
   }

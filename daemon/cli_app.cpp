@@ -80,7 +80,7 @@ void add_get_commands(CLI::App& app, arguments& given) {
 
   CLI::App* revisions_command = get_command->add_subcommand("revisions", "The revisions of a pipeline, newest first, or the text of one");
   revisions_command->add_option("PIPELINE", given.pipeline)->required();
-  revisions_command->add_option("NUMBER", given.number, "Show this revision as it was written")->check(CLI::PositiveNumber);
+  revisions_command->add_option("NUMBER", given.number, "Show this revision as it was written")->check(CLI::Range(1, 1'000'000'000));
   runs_as(revisions_command, given, [&given](const surroundings& with) { return get_revisions(with, given.pipeline, given.number); });
 
   CLI::App* events_command = get_command->add_subcommand("events", "Events of a topic, one JSON object a line; moves no cursor");
@@ -106,7 +106,7 @@ void add_pipeline_commands(CLI::App& app, arguments& given) {
 
   CLI::App* rollback_command = app.add_subcommand("rollback", "Make an earlier revision the next one");
   rollback_command->add_option("PIPELINE", given.pipeline)->required();
-  rollback_command->add_option("--revision", given.number, "Which; default: the one before the current one")->check(CLI::PositiveNumber);
+  rollback_command->add_option("--revision", given.number, "Which; default: the one before the current one")->check(CLI::Range(1, 1'000'000'000));
   rollback_command->add_flag("--dry-run", given.dry_run, "Say what would change; store nothing");
   runs_as(rollback_command, given,
           [&given](const surroundings& with) { return rollback(with, given.pipeline, given.number, given.dry_run); });
@@ -141,7 +141,7 @@ void add_flow_commands(CLI::App& app, arguments& given) {
   tap_command->add_option("--after", given.tap.after, "Behind which step: its name, or from; default: before the sink");
   tap_command->add_option("--where", given.tap.where, "Only events for which this expression is true");
   tap_command->add_option("--rate", given.tap.rate, "At most so many a second")->check(CLI::Range(1, 10'000));
-  tap_command->add_option("--limit", given.tap.limit, "End after so many")->check(CLI::PositiveNumber);
+  tap_command->add_option("--limit", given.tap.limit, "End after so many")->check(CLI::Range(1, 1'000'000'000));
   runs_as(tap_command, given, [&given](const surroundings& with) { return tap(with, given.tap); });
 }
 
@@ -221,7 +221,7 @@ void add_event_commands(CLI::App& app, arguments& given) {
   changes_command->add_option("--pipeline", given.changes.pipeline, "Only of this pipeline");
   changes_command->add_option("--kind", given.changes.kind, "Only of runs, flows or pipelines")->check(CLI::IsMember({"run", "flow", "pipeline"}));
   changes_command->add_option("--after", given.changes.after, "Begin behind the change of this id");
-  changes_command->add_option("--limit", given.changes.limit, "End after so many")->check(CLI::PositiveNumber);
+  changes_command->add_option("--limit", given.changes.limit, "End after so many")->check(CLI::Range(1, 1'000'000'000));
   runs_as(changes_command, given, [&given](const surroundings& with) { return changes(with, given.changes); });
 }
 

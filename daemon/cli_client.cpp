@@ -127,7 +127,8 @@ answer client::stream(const request& what, std::function<void(std::string_view)>
   if (now.thrown) std::rethrow_exception(now.thrown);
   if (code == CURLE_ABORTED_BY_CALLBACK) throw interruption();
   if (code != CURLE_OK) {
-    const std::string why = reason[0] != '\0' ? reason : curl_easy_strerror(code);
+    std::string why = reason[0] != '\0' ? reason : curl_easy_strerror(code);
+    if (code == CURLE_COULDNT_CONNECT && !socket_path_.empty()) why = "nobody listens at the socket " + socket_path_;
     throw unreachable("no answer from " + base_ + ": " + why);
   }
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &result.status);

@@ -226,15 +226,17 @@ int list_tokens(const surroundings& with, const token_options& options) {
 }
 
 int revoke_token(const surroundings& with, const token_options& options) {
+  const auto whole = scheduler::parse_token(options.id);  // given instead of its id
+  const std::string id = whole ? std::string(whole->id) : options.id;
   return guarded(with, [&] {
     if (options.data.empty()) {
-      ask(with, {.method = "DELETE", .path = "/v1/tokens/" + encode(options.id)});
+      ask(with, {.method = "DELETE", .path = "/v1/tokens/" + encode(id)});
     } else {
       offline_folder folder(options.data);
-      value_or_usage(folder.wait_for(folder.tokens().revoke(options.id, true)));
-      folder.write_down("token " + options.id + " revoked");
+      value_or_usage(folder.wait_for(folder.tokens().revoke(id, true)));
+      folder.write_down("token " + id + " revoked");
     }
-    with.err << "token " << options.id << " is revoked\n";
+    with.err << "token " << id << " is revoked\n";
     return exit_ok;
   });
 }

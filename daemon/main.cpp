@@ -85,7 +85,6 @@ int main(int argc, char** argv) {
   app.add_option("--pipelines", given.pipelines, "Folder of pipeline definitions: loaded at start, as they are saved, and on SIGHUP");
   bool reference = false;
   app.add_flag("--reference", reference, "Print the reference of definitions, components and settings (Markdown), and end");
-  app.footer("Exit codes: 0 stopped as asked, 1 could not start or broke, 2 wrong usage.");
   app.footer("Exit codes:\n"
              "  0  stopped as asked\n"
              "  1  could not start, or broke\n"

@@ -1,12 +1,15 @@
 // Holds every commit of the daemon for a moment, so that all its databases can be looked at as they are at one instant.
 //
 // Shared by all commit queues and owned by whoever makes them. commits enter and leave on their own threads; while they are
-// held, those that want to enter wait. Held for as long as it takes to open the views, which is milliseconds.
+// held, those that want to enter wait. Held for as long as running commits and the opening of the
+// views take: milliseconds mostly, and never more than `hold::patience` and that.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <stdexcept>
 
 namespace penstock::runtime {
 
@@ -28,14 +31,20 @@ class commit_pause {
     commit_pause* pause_;
   };
 
-  // While it lives nothing is being committed. Its constructor waits for what is under way. One at a time; not to be made
-  // by a thread that is inside an entry.
+  // While it lives nothing is being committed. Its constructor waits for what is under way, at most `patience`, because
+  // meanwhile nobody may begin: then it throws std::runtime_error and all goes on. One at a time; not to be made by a thread
+  // that is inside an entry.
   class hold {
    public:
+    static constexpr std::chrono::seconds patience{2};
+
     explicit hold(commit_pause& p) : pause_(p) {
       std::unique_lock lock(pause_.mutex_);
       pause_.held_ = true;
-      pause_.changed_.wait(lock, [this] { return pause_.inside_ == 0; });
+      if (pause_.changed_.wait_for(lock, patience, [this] { return pause_.inside_ == 0; })) return;
+      pause_.held_ = false;
+      pause_.changed_.notify_all();
+      throw std::runtime_error("a commit takes too long now for all of them to be held; try again later");
     }
     ~hold() {
       const std::lock_guard lock(pause_.mutex_);

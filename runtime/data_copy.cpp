@@ -16,6 +16,7 @@
 #include <system_error>
 #include <thread>
 
+#include "config/time.hpp"
 #include "runtime/database_copy.hpp"
 #include "runtime/unique_fd.hpp"
 
@@ -29,6 +30,7 @@ using steady = std::chrono::steady_clock;
 // wait for.
 constexpr std::int64_t slice_bytes = 4 << 20;
 constexpr std::int64_t bytes_per_second = 96 << 20;
+constexpr std::uintmax_t least_free_bytes = 1 << 30;
 
 [[noreturn]] void fail(const fs::path& path, const char* doing) {
   throw std::system_error(errno, std::generic_category(), path.string() + ": " + doing);
@@ -133,12 +135,22 @@ std::vector<database> open_views(const fs::path& data, const topics& all, commit
   return fixed;
 }
 
-void copy_database(database& from, const fs::path& to, pace& rate, copy_progress& progress) {
+// As long as views are open the write-ahead logs only grow, and a full disk would stop the daemon.
+void require_space(const fs::path& data) {
+  std::error_code unknown;
+  const auto space = fs::space(data, unknown);
+  if (unknown || space.available >= least_free_bytes) return;
+  throw std::runtime_error("less than " + format_size(static_cast<std::int64_t>(least_free_bytes)) + " are free beside " + data.string() +
+                           ", and the logs of its databases grow while it is copied");
+}
+
+void copy_database(const fs::path& data, database& from, const fs::path& to, pace& rate, copy_progress& progress) {
   const fs::path copy = to / from.below;
   from.copy->begin(copy);
   while (!from.copy->done()) {
     const auto bytes = from.copy->step(slice_bytes);
     progress.bytes_done += bytes;
+    require_space(data);
     if (!from.copy->done()) sync_file(copy);
     rate.spend(bytes);
   }
@@ -205,7 +217,7 @@ void copy_views(std::vector<database>& views, const fs::path& data, const fs::pa
   progress.files = static_cast<int>(views.size());
   fs::create_directory(to / "topics");
   const auto texts = logs ? log_files(data, progress) : std::vector<fs::path>();
-  for (auto& view : views) copy_database(view, to, rate, progress);
+  for (auto& view : views) copy_database(data, view, to, rate, progress);
   for (const auto& file : texts) copy_log(file, to / file.lexically_relative(data), rate, progress);
   sync_folders(to);
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <fstream>
@@ -59,7 +60,12 @@ void write_label(const fs::path& folder, const runtime::copy_progress& progress)
 void put_in_place(const fs::path& draft, const fs::path& place) {
   runtime::sync_folder(draft);
   if (::renameat2(AT_FDCWD, draft.c_str(), AT_FDCWD, place.c_str(), RENAME_NOREPLACE) != 0) {
-    throw std::system_error(errno, std::generic_category(), place.string() + ": naming the copy so");
+    const int failure = errno;
+    if (failure != EINVAL && failure != ENOSYS) throw std::system_error(failure, std::generic_category(), place.string() + ": naming the copy so");
+    // NFS and others know no such flag. An empty folder is made, which fails when there is one, and renamed over.
+    if (::mkdir(place.c_str(), 0700) != 0 || ::rename(draft.c_str(), place.c_str()) != 0) {
+      throw std::system_error(errno, std::generic_category(), place.string() + ": naming the copy so");
+    }
   }
   runtime::sync_folder(place.parent_path());
 }

@@ -483,3 +483,61 @@ def test_no_secret_is_anywhere(folder):
     for secret in (*secrets, "c" * 40):
         assert secret not in shown and secret not in daemon.log.read_text()
         assert not any(secret.encode() in content for content in kept + env)
+
+
+# ---- an open door is for this machine only ----
+
+@pytest.mark.parametrize("host, status", [
+    ("evil.example", 403), ("evil.example:8420", 403), ("127.0.0.1.evil.example", 403), ("localhost.", 403), ("1.2.3", 403),
+    ("localhost", 200), ("LOCALHOST:1", 200), ("a.localhost", 200), ("127.0.0.1:9", 200), ("[::1]:9", 200), ("my-host", 200)])
+def test_no_page_can_pass_off_its_name_as_the_daemon_s(daemon, host, status):
+    """DNS rebinding: to the browser its own name and the daemon are the same origin then."""
+    origin = {"Host": host, "Origin": f"http://{host}"}
+    answer = daemon.get("/v1/pipelines", origin)
+    assert answer.status == status, answer
+    put = daemon.request("PUT", "/v1/pipelines/shop", SHOP, {"Content-Type": "application/yaml", **origin})
+    assert put.status == (201 if status == 200 else 403), put
+    assert daemon.get("/healthz", {"Host": host}).status == 200
+
+
+def test_a_page_of_another_site_sends_no_events_either(start_daemon):
+    daemon = start_daemon({"shop": SHOP})
+    page = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    assert daemon.request("POST", "/v1/topics/orders/events", '{"n": 1}', page).status == 403
+    assert daemon.events("orders") == []
+    assert daemon.request("POST", "/v1/topics/orders/events", '{"n": 1}', {"Content-Type": "application/json"}).status == 202
+
+
+def test_a_token_in_the_place_of_its_id_is_not_written_down(start_daemon):
+    daemon = start_daemon()
+    admin = make(daemon, "admin", "admin")
+    daemon.token = admin["token"]
+    other = make(daemon, "other", "read")
+    assert daemon.request("DELETE", f"/v1/tokens/{other['token']}").status == 404
+    daemon.request("GET", f"/v1/tokens/{other['token']}", headers={"Authorization": "Bearer pst_no_thing"})
+    secret = other["token"].rsplit("_", 1)[1]
+    wait_until(lambda: len(audit(daemon)) >= 4, "the entries")
+    assert secret not in json.dumps(audit(daemon))
+    assert any(entry["target"] == f"/v1/tokens/pst_{other['id']}_***" for entry in audit(daemon))
+    done = penstock("token", "revoke", other["token"], daemon=daemon, env={"PENSTOCK_TOKEN": admin["token"]})
+    assert done.returncode == 0 and secret not in done.stdout + done.stderr, "the client takes the id out of it"
+
+
+def test_strangers_get_no_room_for_a_body_where_no_hook_is(start_daemon):
+    daemon = start_daemon({"shop": SHOP})
+    daemon.token = make(daemon, "admin", "admin")["token"]
+    connection = daemon.connect()
+    connection.putrequest("POST", "/hooks/nothing")
+    connection.putheader("Content-Length", str(8 << 20))
+    connection.endheaders()
+    assert connection.getresponse().status == 404, "before the body was sent"
+    connection.close()
+
+
+def test_what_is_stored_is_for_the_daemon_s_user_only(start_daemon):
+    daemon = start_daemon({"shop": SHOP})
+    daemon.publish("orders", [{"n": 1}])
+    for name in ("state.db", "flows.db"):
+        assert (daemon.data / name).stat().st_mode & 0o077 == 0, name
+    assert (daemon.data / "topics").stat().st_mode & 0o077 == 0
+    assert all(file.stat().st_mode & 0o077 == 0 for file in daemon.data.glob("state.db-*"))

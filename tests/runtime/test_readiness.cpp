@@ -70,8 +70,8 @@ class server {
 std::string status(int code) { return "HTTP/1.1 " + std::to_string(code) + " X\r\nContent-Length: 0\r\n\r\n"; }
 
 struct bench {
+  asio::io_context io;  // first: threads of `world` use it until they are joined
   testing::flow_bench world;
-  asio::io_context io;
   std::optional<readiness_check> check;
 
   bench() {
