@@ -28,13 +28,14 @@ constexpr std::string_view speak_tls =
     "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\r\n"
     R"({"type":"/problems/malformed","title":"Malformed","status":400,"detail":"this address speaks HTTPS: use https:// in the URL"})";
 
-// Of a Unix socket with a file that not everybody may write to: an abstract name has no permissions.
+// Of a Unix socket with a file that not everybody may write to: an abstract name has no permissions. A socket of our own was bound
+// under another name than its file has now, and its mode was checked with the settings; what systemd has made is found by its name.
 bool has_socket_file(int fd) {
   sockaddr_un mine{};
   socklen_t size = sizeof mine;
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&mine), &size) != 0 || mine.sun_family != AF_UNIX || mine.sun_path[0] == '\0') return false;
   struct stat file {};
-  return ::stat(mine.sun_path, &file) == 0 && (file.st_mode & S_IWOTH) == 0;
+  return ::stat(mine.sun_path, &file) != 0 || (file.st_mode & S_IWOTH) == 0;
 }
 
 // The socket, as TLS uses it. To read one record, TLS may read the socket several times: one that was cancelled in between, when
