@@ -43,7 +43,7 @@ def shop(start_daemon):
 
 
 def test_the_tool_of_prometheus_finds_nothing_to_say(shop):
-    promtool = shutil.which("promtool") or shutil.which("promtool", path=ROOT / "build" / "tools")
+    promtool = shutil.which("promtool") or shutil.which("promtool", path=ROOT / "build" / "promtool")
     if not promtool:
         pytest.skip("promtool is not there; tests/promtool fetches it")
     checked = subprocess.run([promtool, "check", "metrics"], input=shop.get("/metrics").body, capture_output=True, check=False)
