@@ -5,33 +5,21 @@
 #include <cstdint>
 #include <map>
 
+#include "config/place.hpp"
+
 namespace penstock::config {
 namespace {
 
 // ---- values that differ ----
 
-std::string escaped(std::string_view key) {  // RFC 6901
-  std::string out;
-  for (const char c : key) {
-    if (c == '~') {
-      out += "~0";
-    } else if (c == '/') {
-      out += "~1";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
 void compare(const value& before, const value& after, const std::string& path, std::vector<field_change>& out) {
   if (before.is_object() && after.is_object()) {
     for (const auto& [key, old] : before.items()) {
       const auto now = after.find(key);
-      compare(old, now == after.end() ? no_value() : *now, path + "/" + escaped(key), out);
+      compare(old, now == after.end() ? no_value() : *now, path + "/" + pointer_part(key), out);
     }
     for (const auto& [key, now] : after.items()) {
-      if (!before.contains(key)) compare(no_value(), now, path + "/" + escaped(key), out);
+      if (!before.contains(key)) compare(no_value(), now, path + "/" + pointer_part(key), out);
     }
   } else if (before.is_array() && after.is_array() && before.size() == after.size()) {
     for (std::size_t i = 0; i < before.size(); ++i) compare(before[i], after[i], path + "/" + std::to_string(i), out);
