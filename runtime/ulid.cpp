@@ -12,6 +12,10 @@ namespace {
 
 constexpr std::string_view alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";  // Crockford's base32
 
+// In milliseconds. A clock that is corrected by less keeps the order of the ids: their time stands still until the clock is
+// there again. One that is set back further is believed, lest ids carry a wrong time for hours.
+constexpr std::uint64_t small_step = 1000;
+
 struct generator {
   std::mt19937_64 random;
   std::uint64_t milliseconds = ~std::uint64_t{0};  // of the last id; no real time is like this
@@ -25,7 +29,7 @@ struct generator {
   }
 
   void advance(std::uint64_t now) {
-    if (now == milliseconds) {
+    if (now <= milliseconds && milliseconds - now < small_step) {
       if (++low == 0) ++high;
       return;
     }

@@ -1,5 +1,6 @@
 // ULIDs (github.com/ulid/spec): 128 bits as 26 characters of Crockford base32, 48 bits of milliseconds first, so that
-// ids sort by the time they were made. Within one thread and millisecond they increase by one (monotonic ULIDs).
+// ids sort by the time they were made. Within one thread and millisecond they increase by one (monotonic ULIDs), and
+// still while the clock is corrected backwards by less than a second.
 // Thread-safe: each thread has its own generator.
 #pragma once
 

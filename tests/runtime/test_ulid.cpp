@@ -43,6 +43,16 @@ TEST_CASE("a clock that steps back gives the earlier stamp, and another id", "[u
   CHECK(back != first);
 }
 
+TEST_CASE("a clock that is corrected backwards a little keeps the order", "[ulid]") {
+  const timestamp at{std::chrono::milliseconds{1'700'000'000'000}};
+  std::string last = make_ulid(at);
+  for (const int step : {-1, -999, -500, 0, 1, 0, -998}) {  // milliseconds against `at`
+    std::string next = make_ulid(at + std::chrono::milliseconds{step});
+    CHECK(last < next);
+    last = std::move(next);
+  }
+}
+
 TEST_CASE("threads never make the same ULID", "[ulid]") {
   const timestamp at{std::chrono::milliseconds{1'700'000'000'000}};
   std::vector<std::vector<std::string>> made(8);
