@@ -26,7 +26,9 @@ flows:
 
 @pytest.fixture
 def shop(start_daemon):
-    return start_daemon(SHOP, env={"HOOK_SECRET": "s3cret"})
+    daemon = start_daemon(SHOP, env={"HOOK_SECRET": "s3cret"})
+    wait_until(lambda: daemon.flow("shop", "hook")["state"] == "running", "the flow to run: answers are compared with each other")
+    return daemon
 
 
 def resident(daemon):
