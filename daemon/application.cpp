@@ -10,6 +10,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <csignal>
@@ -17,6 +18,7 @@
 #include <fstream>
 
 #include "config/time.hpp"
+#include "daemon/thread_priority.hpp"
 #include "runtime/cgroup.hpp"
 #include "runtime/flow_store.hpp"
 #include "runtime/process.hpp"
@@ -220,10 +222,15 @@ void application::make_stores() {
       if (!left_behind_) raw->finish();
     });
   };
-  made(store_thread_, "store", 1, worker_pool::priority::normal);
-  made(writers_, "topic-writer", writer_threads, worker_pool::priority::normal);
-  made(flows_pool_, "flow", static_cast<std::size_t>(settings_.flow_threads), worker_pool::priority::normal);
-  made(batch_pool_, "batch", static_cast<std::size_t>(settings_.batch_threads), worker_pool::priority::low);
+  using priority = worker_pool::priority;
+  const bool first = settings_.realtime && go_first(control_rank);  // this thread, the control thread
+  if (settings_.realtime && !first)
+    spdlog::warn("realtime: the kernel refuses it ({}); the unit needs LimitRTPRIO={} and RestrictRealtime=no",
+                 std::generic_category().message(errno), control_rank);
+  made(store_thread_, "store", 1, first ? priority::control : priority::normal);
+  made(writers_, "topic-writer", writer_threads, first ? priority::control : priority::normal);
+  made(flows_pool_, "flow", static_cast<std::size_t>(settings_.flow_threads), first ? priority::live : priority::normal);
+  made(batch_pool_, "batch", static_cast<std::size_t>(settings_.batch_threads), priority::low);
   blocking_ = std::make_unique<runtime::blocking_pool>(most_blocking_calls);
 
   topics_ = std::make_unique<runtime::topics>(settings_.data / "topics", writers_->executor(), commits_);

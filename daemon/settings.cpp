@@ -70,6 +70,10 @@ field make_settings_fields() {
        .minimum = 1, .maximum = 256},
       {.name = "batch_threads", .type = field_type::integer, .doc = "Threads of the batch side, at low priority.",
        .fallback = "2", .minimum = 1, .maximum = 256},
+      {.name = "realtime", .type = field_type::boolean,
+       .doc = "Live flows, requests and writes go before everything else on the machine (SCHED_RR, sched(7)): an event is not kept "
+              "waiting for a turn of the processor while batch jobs burn. The unit needs LimitRTPRIO=2 and RestrictRealtime=no.",
+       .fallback = "false"},
       {.name = "max_connections", .type = field_type::integer, .doc = "Open HTTP connections; more are answered 503.",
        .fallback = "1024", .minimum = 1, .maximum = 100000},
       {.name = "max_body_bytes", .type = field_type::size, .doc = "Largest body of an intake request.",
@@ -120,6 +124,7 @@ result<settings> parse_settings(std::string_view text) {
   s.keep_runs_for = std::chrono::nanoseconds(number("keep_runs_for"));
   s.flow_threads = number("flow_threads");
   s.batch_threads = number("batch_threads");
+  s.realtime = checked.at("realtime").get<bool>();
   s.max_connections = number("max_connections");
   s.max_body_bytes = number("max_body_bytes");
   return s;

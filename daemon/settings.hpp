@@ -38,6 +38,7 @@ struct settings {
   std::chrono::nanoseconds keep_runs_for{};
   std::int64_t flow_threads = 0;
   std::int64_t batch_threads = 0;
+  bool realtime = false;
   std::int64_t max_connections = 0;
   std::int64_t max_body_bytes = 0;          // of events and hooks
 };

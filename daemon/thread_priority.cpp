@@ -41,4 +41,9 @@ void give_way() {
     spdlog::debug("long turns of the processor cannot be asked for: {}", std::generic_category().message(errno));
 }
 
+bool go_first(int rank) {
+  const sched_param wanted{.sched_priority = rank};
+  return ::sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &wanted) == 0;  // 0: the thread (sched_setscheduler(2))
+}
+
 }  // namespace penstock::daemon

@@ -8,4 +8,11 @@ namespace penstock::daemon {
 // (Linux 6.12; before that the length means nothing). All of it goes on to the programs that are started from the thread.
 void give_way();
 
+// The calling thread goes before everything that has no real-time policy: SCHED_RR at `rank`, 1 to 99 (sched(7)). What is
+// started from it, threads and programs, is ordinary again. False: the kernel refuses, as it does without CAP_SYS_NICE
+// where RLIMIT_RTPRIO is below the rank; the thread then stays as it is.
+bool go_first(int rank);
+constexpr int live_rank = 1;     // of the flows
+constexpr int control_rank = 2;  // of the control thread and of those that write: requests are answered while flows are busy
+
 }  // namespace penstock::daemon

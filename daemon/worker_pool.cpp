@@ -10,6 +10,15 @@ namespace penstock::daemon {
 
 namespace {
 
+void take(worker_pool::priority p) {
+  switch (p) {
+    case worker_pool::priority::low: return give_way();
+    case worker_pool::priority::normal: return;
+    case worker_pool::priority::live: go_first(live_rank); return;
+    case worker_pool::priority::control: go_first(control_rank); return;
+  }
+}
+
 // Signals belong to the control thread.
 void block_signals() {
   sigset_t all;
@@ -25,7 +34,7 @@ worker_pool::worker_pool(const std::string& name, std::size_t threads, priority 
     threads_.emplace_back([this, name, p] {
       ::pthread_setname_np(::pthread_self(), name.c_str());
       block_signals();
-      if (p == priority::low) give_way();
+      take(p);
       for (;;) {
         try {
           context_.run();

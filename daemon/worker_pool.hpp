@@ -13,7 +13,7 @@ namespace penstock::daemon {
 
 class worker_pool {
  public:
-  enum class priority { normal, low };  // low: of batch work, see thread_priority.hpp
+  enum class priority { low, normal, live, control };  // low gives way; live goes first, control before it (thread_priority.hpp)
 
   worker_pool(const std::string& name, std::size_t threads, priority p = priority::normal);
   ~worker_pool();

@@ -7,10 +7,11 @@
 //   then is at most twice the idle one.
 // Prints medians and their spread; asserts nothing.
 //
-// Usage: bench_live [--events N] [--rounds N] [--latencies N] [--bin DIR] [--folder DIR]
+// Usage: bench_live [--events N] [--rounds N] [--latencies N] [--realtime] [--bin DIR] [--folder DIR]
 //   --events     in each round of the first two (default 200000)
 //   --rounds     default 5
 //   --latencies  of each kind (default 1000)
+//   --realtime   the daemon with `realtime: true`, and this program like it, since it takes part in each latency
 //   --bin        where penstockd is (default: beside this program)
 //   --folder     on whose disk to work (default: the system's scratch folder)
 #include <atomic>
@@ -18,6 +19,7 @@
 #include <functional>
 #include <iostream>
 #include <map>
+#include <sched.h>
 #include <thread>
 
 #include "tests/bench/measured_daemon.hpp"
@@ -30,6 +32,7 @@ namespace fs = std::filesystem;
 
 struct options {
   int events = 200'000, rounds = 5, latencies = 1'000;
+  bool realtime = false;
   fs::path bin = own_folder();
 };
 
@@ -49,7 +52,8 @@ class measurement {
  public:
   measurement(const options& chosen, const fs::path& folder)
       : chosen_(chosen),
-        daemon_(chosen.bin / "penstockd", folder / "daemon", "log_level: warn\n", pipeline(chosen)),
+        daemon_(chosen.bin / "penstockd", folder / "daemon", chosen.realtime ? "log_level: warn\nrealtime: true\n" : "log_level: warn\n",
+                pipeline(chosen)),
         connection_(daemon_.connect()) {}
 
   void run() {
@@ -170,6 +174,12 @@ int main(int argc, char** argv) try {
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const std::string value = i + 1 < argc ? argv[i + 1] : "";
+    if (word == "--realtime") {
+      chosen.realtime = true;
+      const sched_param first{.sched_priority = 2};
+      if (::sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &first) != 0) throw std::runtime_error("may not be realtime");
+      continue;
+    }
     if (word == "--events" && !value.empty()) {
       chosen.events = std::max(100, std::stoi(value));
     } else if (word == "--rounds" && !value.empty()) {
@@ -181,7 +191,7 @@ int main(int argc, char** argv) try {
     } else if (word == "--folder" && !value.empty()) {
       ::setenv("TMPDIR", value.c_str(), 1);
     } else {
-      std::cerr << "usage: bench_live [--events N] [--rounds N] [--latencies N] [--bin DIR] [--folder DIR]\n";
+      std::cerr << "usage: bench_live [--events N] [--rounds N] [--latencies N] [--realtime] [--bin DIR] [--folder DIR]\n";
       return 2;
     }
     ++i;

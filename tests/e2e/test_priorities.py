@@ -1,4 +1,5 @@
-"""Live work goes before batch work: by niceness everywhere, by long turns for batch where the kernel lets others break in."""
+"""Live work goes before batch work: by niceness everywhere, by long turns for batch where the kernel lets others break in,
+and by real-time scheduling where the settings ask for it."""
 import ctypes
 import os
 import pathlib
@@ -27,13 +28,16 @@ def threads(pid):
     return found
 
 
-@pytest.fixture
-def daemon(start_daemon):
-    daemon = start_daemon({"shop": """
+SHOP = """
 name: shop
 flows: {keeper: {run: [sh, -c, "tail -f /dev/null # live"]}}
 jobs: {work: {run: [sh, -c, "tail -f /dev/null # batch"], grace: 1s}}
-"""})
+"""
+LIVE_LANE = ("penstockd", "store", "topic-writer", "flow")
+
+
+def working(daemon):
+    """Once a flow's program and a job's run."""
     run = daemon.trigger("shop", "work").json["id"]
     wait_until(lambda: processes_with("# live") and processes_with("# batch"), "both programs to run")
     yield daemon
@@ -41,10 +45,32 @@ jobs: {work: {run: [sh, -c, "tail -f /dev/null # batch"], grace: 1s}}
     daemon.wait_for_run(run)
 
 
+@pytest.fixture
+def daemon(start_daemon):
+    yield from working(start_daemon({"shop": SHOP}))
+
+
+@pytest.fixture
+def first(start_daemon, tmp_path):
+    """With `realtime: true`, and the right to it as this process has it."""
+    (tmp_path / "settings.yaml").write_text("realtime: true\n")
+    yield from working(start_daemon({"shop": SHOP}, args=["--config", tmp_path / "settings.yaml"]))
+
+
+def may_be_realtime():
+    try:
+        usual = os.sched_getscheduler(0)
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
+        os.sched_setscheduler(0, usual, os.sched_param(0))
+        return True
+    except PermissionError:
+        return False
+
+
 def test_niceness(daemon):
     named = threads(daemon.pid)
     ours = os.getpriority(os.PRIO_PROCESS, 0)
-    for name in ("penstockd", "store", "topic-writer", "flow"):
+    for name in LIVE_LANE:
         assert {os.getpriority(os.PRIO_PROCESS, tid) for tid in named[name]} == {ours}, name
     assert {os.getpriority(os.PRIO_PROCESS, tid) for tid in named["batch"]} == {10}
     assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in processes_with("# live")} == {ours}
@@ -57,7 +83,20 @@ def test_turns(daemon):
         pytest.skip(f"Linux {os.uname().release} has no turns to ask for")
     named = threads(daemon.pid)
     usual = turn_of(os.getpid())
-    for name in ("penstockd", "store", "topic-writer", "flow"):
+    for name in LIVE_LANE:
         assert {turn_of(tid) for tid in named[name]} == {usual}, name
     assert {turn_of(pid) for pid in processes_with("# live")} == {usual}
     assert {turn_of(tid) for tid in named["batch"] + processes_with("# batch")} == {LONG_TURN}
+
+
+def test_realtime_is_for_the_live_lane_alone(first):
+    if not may_be_realtime():
+        pytest.skip("this process may not ask for real-time scheduling")
+    named = threads(first.pid)
+    rank = {name: {os.sched_getparam(tid).sched_priority for tid in named[name]} for name in LIVE_LANE}
+    assert rank == {"penstockd": {2}, "store": {2}, "topic-writer": {2}, "flow": {1}}
+    for name in LIVE_LANE:  # what they start is ordinary again
+        assert {os.sched_getscheduler(tid) for tid in named[name]} == {os.SCHED_RR | os.SCHED_RESET_ON_FORK}
+    programs = processes_with("# live") + processes_with("# batch")
+    assert {os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK for tid in named["batch"] + programs} == {os.SCHED_OTHER}
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in processes_with("# batch")} == {10}
