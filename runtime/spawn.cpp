@@ -23,7 +23,11 @@ namespace {
 // It has its own descriptors, signal dispositions and credentials, but our memory and the suspended thread's
 // errno. So: no sanitizer's bookkeeping, no allocation, and bare system calls (glibc's setresuid() would make
 // all threads of this program change theirs).
+#ifdef __clang__
+#define PENSTOCK_IN_CHILD [[clang::no_sanitize("address", "undefined", "thread", "coverage")]]
+#else
 #define PENSTOCK_IN_CHILD [[gnu::no_sanitize("address,undefined,thread")]]
+#endif
 
 struct child_work {
   const spawn_plan* plan;

@@ -259,7 +259,8 @@ asio::awaitable<void> step_chain::pass_some(passage& p, std::size_t first, std::
       take_together(p, first, next, by);
       first = next;
     } else {
-      co_await pass_one(p, first++, by);
+      co_await pass_one(p, first, by);
+      ++first;
     }
   }
 }

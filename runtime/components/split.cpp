@@ -67,8 +67,9 @@ constexpr std::size_t most_bytes = 64 << 20;
 std::vector<std::pair<std::string, std::string>> fields_of(const config::value& settings) {
   std::vector<std::pair<std::string, std::string>> fields;
   const config::value kept = settings.value("keep", config::value::object());
+  const bool wrapped = settings.contains("into");
   for (const auto& [name, expression] : kept.items()) {
-    if (settings.contains("into") && name == settings.at("into"))
+    if (wrapped && name == settings.at("into").get_ref<const std::string&>())
       throw std::runtime_error("keep: '" + name + "' is the field that the item goes into");
     fields.emplace_back(name, expression.get<std::string>());
   }
