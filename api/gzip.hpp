@@ -41,7 +41,8 @@ class gzip_unpacker {
  public:
   enum class state { going_on, done, broken, too_large };
 
-  // `packed` and `into` outlive the unpacker. `into` gets at most `limit` bytes, and `room_after` of capacity behind them.
+  // `packed` and `into` outlive the unpacker. `into` gets at most `limit` bytes, and `room_after` of capacity behind them; one
+  // byte more when there were more.
   gzip_unpacker(std::string_view packed, std::string& into, std::size_t limit, std::size_t room_after);
   ~gzip_unpacker();
   // One slice more.
