@@ -198,7 +198,11 @@ std::optional<timestamp> parse_time(std::string_view text) {
   if (!time) return std::nullopt;
   const auto offset = take_offset(text);
   if (!offset || !text.empty()) return std::nullopt;
-  return timestamp{*date} + *time - *offset;
+  const timestamp found = timestamp{*date} + *time - *offset;
+  // Years have four digits, also once they are of UTC: what is read can be written.
+  if (found < timestamp{std::chrono::sys_days{std::chrono::year{0} / 1 / 1}} || found >= timestamp{std::chrono::sys_days{std::chrono::year{10'000} / 1 / 1}})
+    return std::nullopt;
+  return found;
 }
 
 std::optional<nanoseconds> parse_duration(std::string_view text) {
