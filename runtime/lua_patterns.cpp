@@ -46,6 +46,9 @@ bool in_class(unsigned char c, unsigned char letter) {
     case 'x':
       found = std::isxdigit(c) != 0;
       break;
+    case 'z':  // in no manual since Lua 5.2, but known all the same
+      found = c == 0;
+      break;
     default:
       return letter == c;
   }
