@@ -693,7 +693,10 @@ value as_written(const value& checked, const field& record, const catalog& compo
     case field_type::object:
       out = value::object();
       for (const auto& [key, item] : checked.items()) {
-        put(out, key, as_written(item, *find_child(record, key), components));
+        const field& child = *find_child(record, key);
+        // A default beside what excludes it: nobody could have written it.
+        if (!child.excludes.empty() && checked.contains(child.excludes)) continue;
+        put(out, key, as_written(item, child, components));
       }
       return out;
     default:
