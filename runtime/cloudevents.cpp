@@ -39,14 +39,18 @@ std::string percent_decoded(std::string_view text) {
   return out;
 }
 
-// Section 3.1.3.2: quotes go first, then one round of percent-decoding; what is not UTF-8 then is refused. So are
-// control characters, which no attribute may have (CloudEvents 1.0.2, section 3.1.1).
-result<std::string> attribute_text(std::string_view header_value) {
-  std::string text = percent_decoded(unquoted(header_value));
+// Why it can be no attribute (CloudEvents 1.0.2, section 3.1.1), or nothing.
+const char* attribute_fault(std::string_view text) {
   const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; };
   std::string ignored;
-  if (std::any_of(text.begin(), text.end(), control)) return error{errc::malformed, "has a control character"};
-  if (!append_utf8_json_string(ignored, text)) return error{errc::malformed, "is not UTF-8"};
+  if (std::any_of(text.begin(), text.end(), control)) return "has a control character";
+  return append_utf8_json_string(ignored, text) ? nullptr : "is not UTF-8";
+}
+
+// Section 3.1.3.2: quotes go first, then one round of percent-decoding.
+result<std::string> attribute_text(std::string_view header_value) {
+  std::string text = percent_decoded(unquoted(header_value));
+  if (const char* fault = attribute_fault(text)) return error{errc::malformed, fault};
   return text;
 }
 
@@ -94,7 +98,10 @@ result<batch> read_binary_cloudevent(const header_lookup& header, std::shared_pt
   e.time = now;
   e.data = body->text();
   events.adopt(std::move(body));
-  e.datacontenttype = events.keep(with_small_letters(header("content-type")));
+  std::string type = with_small_letters(header("content-type"));
+  std::replace(type.begin(), type.end(), '\t', ' ');  // white space to HTTP, a control character to CloudEvents
+  if (const char* fault = attribute_fault(type)) return error{errc::malformed, std::string("content-type ") + fault};
+  e.datacontenttype = events.keep(type);
   if (const auto read = read_attributes(events, e, header); !read) return read.error();
   if (e.is_json() && e.data.empty()) e.data = events.keep("null");
   if (e.is_json()) {

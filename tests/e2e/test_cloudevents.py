@@ -73,6 +73,13 @@ def test_attribute_values_that_no_attribute_may_have(shop, door, header):
 
 
 @doors
+def test_a_content_type_is_an_attribute_too(shop, door):
+    refused(shop, door, b"x", {**HEADERS, "Content-Type": "text/\xff"}, 400, "content-type")
+    (event,) = accepted(shop, door, b"x", {**HEADERS, "Content-Type": "Text/Plain;\tcharset=utf-8"})
+    assert event["datacontenttype"] == "text/plain; charset=utf-8"
+
+
+@doors
 @pytest.mark.parametrize("missing", sorted(HEADERS))
 def test_a_required_attribute_that_is_missing(shop, door, missing):
     headers = {name: value for name, value in HEADERS.items() if name != missing}
