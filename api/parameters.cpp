@@ -44,7 +44,8 @@ std::optional<std::string> base64url_decode(std::string_view text) {
     held -= 8;
     out += static_cast<char>((bits >> held) & 255);
   }
-  if (held >= 6) return std::nullopt;  // one letter alone is no byte
+  // One letter alone is no byte; and the bits that belong to no byte are zero, so that there is one text for the same bytes.
+  if (held >= 6 || (bits & ((1U << held) - 1)) != 0) return std::nullopt;
   return out;
 }
 

@@ -189,5 +189,7 @@ TEST_CASE("base64url returns every byte", "[query]") {
   }
   CHECK(base64url("\xff\xff\xfe") == "___-");
   CHECK_FALSE(base64url_decode("A"));
+  CHECK(base64url_decode("AA"));
+  CHECK_FALSE(base64url_decode("AB"));  // bits behind the last byte
   CHECK_FALSE(base64url_decode("AA=="));
 }
