@@ -7,7 +7,7 @@
 //   then is at most twice the idle one.
 // Prints medians and their spread; asserts nothing.
 //
-// Usage: bench_live [--events N] [--rounds N] [--latencies N] [--realtime] [--bin DIR] [--folder DIR]
+// Usage: bench_live [--events N] [--rounds N] [--latencies N] [--realtime] [--bin DIR] [--folder DIR] [--lines]
 //   --events     in each round of the first two (default 200000)
 //   --rounds     default 5
 //   --latencies  of each kind (default 1000)
@@ -22,6 +22,7 @@
 #include <sched.h>
 #include <thread>
 
+#include "tests/bench/figures.hpp"
 #include "tests/bench/measured_daemon.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -78,6 +79,19 @@ class measurement {
     for (const auto& run : burning) ask("POST", "/v1/runs/" + run + "/cancel", "{}", 202);
   }
 
+  void print_lines() const {
+    for (const auto& [what, values] : seen_) {
+      std::string name = what;
+      std::replace(name.begin(), name.end(), ' ', '_');
+      if (what == "idle" || what == "busy") {
+        for (const auto& [part, share] : {std::pair{"_p50", 0.5}, {"_p90", 0.9}, {"_p99", 0.99}})
+          print_line(name + part, quantile(values, share), "us");
+      } else {
+        print_line(name, quantile(values, 0.5), what.ends_with("cpu") ? "events/CPU-s" : "events/s");
+      }
+    }
+  }
+
   void print() const {
     std::printf("%d events in each of %d rounds; events/s, medians [least to most]\n\n", chosen_.events, chosen_.rounds);
     print_rate("memory floor", "generate -> drop (floor)", nullptr);
@@ -101,10 +115,13 @@ class measurement {
     return measured_daemon::expect(connection_.call(http_request(method, path, body, type)), status);
   }
 
-  void rate(const char* what, const std::function<void()>& work) {
+  // Events a second, and for each second of the daemon's own CPU time: what one core would do.
+  void rate(const std::string& what, const std::function<void()>& work) {
+    const double cpu = daemon_.cpu_seconds();
     const auto from = monotonic_ns();
     work();
     seen_[what].push_back(chosen_.events / (static_cast<double>(monotonic_ns() - from) / 1e9));
+    seen_[what + " cpu"].push_back(chosen_.events / std::max(daemon_.cpu_seconds() - cpu, 0.01));
   }
 
   void job(const std::string& name) {
@@ -171,6 +188,7 @@ class measurement {
 
 int main(int argc, char** argv) try {
   options chosen;
+  const bool lines = take_lines_option(argc, argv);
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const std::string value = i + 1 < argc ? argv[i + 1] : "";
@@ -191,7 +209,7 @@ int main(int argc, char** argv) try {
     } else if (word == "--folder" && !value.empty()) {
       ::setenv("TMPDIR", value.c_str(), 1);
     } else {
-      std::cerr << "usage: bench_live [--events N] [--rounds N] [--latencies N] [--realtime] [--bin DIR] [--folder DIR]\n";
+      std::cerr << "usage: bench_live [--events N] [--rounds N] [--latencies N] [--realtime] [--bin DIR] [--folder DIR] [--lines]\n";
       return 2;
     }
     ++i;
@@ -199,7 +217,7 @@ int main(int argc, char** argv) try {
   const temp_dir folder;
   measurement all(chosen, folder.path());
   all.run();
-  all.print();
+  lines ? all.print_lines() : all.print();
   return 0;
 } catch (const std::exception& e) {
   std::cerr << "bench_live: " << e.what() << "\n";

@@ -4,7 +4,7 @@
 // of each. A round counts from the first byte sent until the last run's end is durable and shown. Prints medians, their
 // spread, the daemon's own CPU time for a run, and the budget of design.md section 6; asserts nothing.
 //
-// Usage: bench_runs [--runs N] [--rounds N] [--connections N] [--bin DIR] [--folder DIR] [--json]
+// Usage: bench_runs [--runs N] [--rounds N] [--connections N] [--bin DIR] [--folder DIR] [--lines]
 //   --runs         in each round of each kind (default 1000)
 //   --rounds       default 7, after one that does not count
 //   --connections  that ask at once (default 8)
@@ -19,6 +19,7 @@
 #include <string>
 #include <thread>
 
+#include "tests/bench/figures.hpp"
 #include "tests/bench/measured_daemon.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -34,7 +35,7 @@ constexpr auto give_up_after = std::int64_t{120} * 1'000'000'000;
 struct options {
   int runs = 1000, rounds = 7, connections = 8;
   fs::path bin = own_folder();
-  bool json = false;
+  bool lines = false;
 };
 
 const char pipeline[] = R"(
@@ -183,43 +184,39 @@ void measure(const options& chosen, std::vector<series>& all) {
 }
 
 void print(const options& chosen, const std::vector<series>& all) {
-  nlohmann::json figures{{"benchmark", "runs"}, {"runs", chosen.runs}, {"rounds", chosen.rounds}};
-  if (!chosen.json)
+  if (!chosen.lines)
     std::printf("%d runs in each of %d rounds, by turns; medians [least to most]\n\n%-42s %9s %17s %8s %15s   %s\n", chosen.runs,
                 chosen.rounds, "", "runs/s", "", "of floor", "", "daemon CPU us/run");
   for (const series& s : all) {
     const double median = quantile(s.speeds, 0.5), least = quantile(s.speeds, 0), most = quantile(s.speeds, 1);
-    auto& figure = figures["rows"][s.name] = {{"per_second", median}, {"least", least}, {"most", most}};
-    std::string share, fits;
-    if (!s.shares.empty()) {
-      figure["of_floor"] = quantile(s.shares, 0.5);
-      share = std::to_string(std::lround(100 * quantile(s.shares, 0.5))) + " %";
+    if (chosen.lines) {
+      print_line(s.name, median, "runs/s");
+      if (s.budget > 0) print_line(s.name + "_cpu", quantile(s.cpu, 0.5), "us/run");
+      continue;
     }
+    std::string share, fits;
+    if (!s.shares.empty()) share = std::to_string(std::lround(100 * quantile(s.shares, 0.5))) + " %";
     if (s.budget > 0) {
       const bool within = (s.shares.empty() ? median : quantile(s.shares, 0.5)) >= s.budget;
-      figure.update({{"budget", s.budget}, {"fits", within}, {"cpu_us_per_run", quantile(s.cpu, 0.5)}});
       const std::string goal = s.budget < 1 ? std::to_string(std::lround(100 * s.budget)) + " %" : std::to_string(std::lround(s.budget));
       fits = (within ? "(>= " : "(< ") + goal + ")";
     }
-    if (chosen.json) continue;
     const std::string spread = "[" + std::to_string(std::lround(least)) + " to " + std::to_string(std::lround(most)) + "]";
     std::printf("%-42s %9.0f %17s %8s %15s", s.words.c_str(), median, spread.c_str(), share.c_str(), fits.c_str());
     if (s.budget > 0) std::printf("   %17.0f", quantile(s.cpu, 0.5));
     std::printf("\n");
   }
-  if (chosen.json) std::printf("%s\n", figures.dump(2).c_str());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
   options chosen;
+  chosen.lines = take_lines_option(argc, argv);
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const bool more = i + 1 < argc;
-    if (word == "--json") {
-      chosen.json = true;
-    } else if (word == "--runs" && more) {
+    if (word == "--runs" && more) {
       chosen.runs = std::clamp(std::atoi(argv[++i]), 1, 100'000);
     } else if (word == "--rounds" && more) {
       chosen.rounds = std::max(1, std::atoi(argv[++i]));
@@ -230,7 +227,7 @@ int main(int argc, char** argv) try {
     } else if (word == "--folder" && more) {
       ::setenv("TMPDIR", argv[++i], 1);
     } else {
-      std::cerr << "usage: bench_runs [--runs N] [--rounds N] [--connections N] [--bin DIR] [--folder DIR] [--json]\n";
+      std::cerr << "usage: bench_runs [--runs N] [--rounds N] [--connections N] [--bin DIR] [--folder DIR] [--lines]\n";
       return 2;
     }
   }

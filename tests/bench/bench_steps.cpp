@@ -2,7 +2,7 @@
 // intake from NDJSON, all on a 300-byte order, in one thread, in the same minute on the same machine. Prints
 // events per second and the ratio to the floor; asserts nothing.
 //
-// Usage: bench_steps [events]   (default 1000000)
+// Usage: bench_steps [events] [--lines]   (default 1000000)
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -15,11 +15,14 @@
 
 #include "runtime/json.hpp"
 #include "runtime/lua.hpp"
+#include "tests/bench/figures.hpp"
 
 namespace {
 
 using namespace penstock;
 using namespace penstock::runtime;
+
+bool lines_only = false;  // figures for a program, no table
 
 constexpr int batch_events = 1'000;
 
@@ -61,13 +64,15 @@ double rate(int events, const std::function<void()>& work) {
   return events / (cpu_seconds() - start);
 }
 
-void print(const char* what, double per_second, double floor) {
+void print(const char* name, const char* what, double per_second, double floor) {
+  if (lines_only) return penstock::testing::print_line(name, per_second, "events/s");
   std::printf("%-24s %10.0f events/s  %5.2f of simdjson alone\n", what, per_second, per_second / floor);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  lines_only = penstock::testing::take_lines_option(argc, argv);
   const int events = argc > 1 ? std::atoi(argv[1]) : 1'000'000;
   const auto body = std::make_shared<const buffer>(orders());
   const batch source = read(body);
@@ -80,11 +85,11 @@ int main(int argc, char** argv) {
       kept += parsed.error() == simdjson::SUCCESS;
     }
   });
-  std::printf("%zu bytes an event\n", source.payload_bytes() / source.size());
-  print("simdjson alone", floor, floor);
+  if (!lines_only) std::printf("%zu bytes an event\n", source.payload_bytes() / source.size());
+  print("simdjson", "simdjson alone", floor, floor);
 
   const lua_expression attributes("meta.type == 'event'");
-  print("filter on meta",
+  print("filter_meta", "filter on meta",
         rate(events,
              [&] {
                for (const event& e : source.events) kept += attributes.truth(e).value;
@@ -92,7 +97,7 @@ int main(int argc, char** argv) {
         floor);
 
   const lua_expression filter("event.total > 0");
-  print("filter",
+  print("filter", "filter",
         rate(events,
              [&] {
                for (const event& e : source.events) kept += filter.truth(e).value;
@@ -105,7 +110,7 @@ int main(int argc, char** argv) {
                                                        {"total", "tonumber(event.total_price)"},
                                                        {"status", "event.financial_status"}});
   std::string made;
-  print("filter + map",
+  print("filter_map", "filter + map",
         rate(events,
              [&] {
                batch out;
@@ -119,7 +124,7 @@ int main(int argc, char** argv) {
         floor);
 
   const lua_script script("event.total = event.total * 2");
-  print("script",
+  print("script", "script",
         rate(events / 10,
              [&] {
                for (const event& e : source.events)
@@ -127,9 +132,9 @@ int main(int argc, char** argv) {
              }),
         floor);
 
-  print("intake of NDJSON", rate(events, [&] { kept += static_cast<std::int64_t>(read(body).size()); }),
+  print("intake", "intake of NDJSON", rate(events, [&] { kept += static_cast<std::int64_t>(read(body).size()); }),
         floor);
 
-  std::printf("(%lld)\n", static_cast<long long>(kept));
+  if (!lines_only) std::printf("(%lld)\n", static_cast<long long>(kept));
   return 0;
 }

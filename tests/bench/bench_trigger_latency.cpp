@@ -5,7 +5,7 @@
 // an event for two. Each measurement begins when the one before is wholly over. Prints the difference to the floor against
 // the budget of design.md section 6; asserts nothing.
 //
-// Usage: bench_trigger_latency [--repetitions N] [--pause MS] [--bin DIR] [--folder DIR] [--json]
+// Usage: bench_trigger_latency [--repetitions N] [--pause MS] [--bin DIR] [--folder DIR] [--lines]
 //   --repetitions  of each (default 500), after a tenth as many that do not count
 //   --pause        milliseconds of rest before each measurement (default 0)
 //   --bin          where penstockd is (default: beside this program; bench_stamp always is)
@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <utility>
 
+#include "tests/bench/figures.hpp"
 #include "tests/bench/measured_daemon.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -31,7 +32,7 @@ struct options {
   int repetitions = 500;
   int pause_ms = 0;
   fs::path bin = own_folder();
-  bool json = false;
+  bool lines = false;
 };
 
 // What the program says about its beginning.
@@ -169,43 +170,39 @@ constexpr row rows[] = {
 };
 
 void print(const options& chosen, const std::map<std::string, std::vector<double>>& seen) {
-  const double floor_p50 = quantile(seen.at("bare"), 0.5), floor_p99 = quantile(seen.at("bare"), 0.99);
-  nlohmann::json figures{{"benchmark", "trigger_latency"},
-                         {"unit", "us"},
-                         {"repetitions", chosen.repetitions},
-                         {"budget", {{"p50", budget_p50}, {"p99", budget_p99}}}};
-  if (!chosen.json) {
-    std::printf("%d repetitions of each, by turns; microseconds. Budget: floor + %.0f (p50), + %.0f (p99)\n\n", chosen.repetitions,
-                budget_p50, budget_p99);
-    std::printf("%-42s %8s %8s %8s   %18s   %18s\n", "", "p50", "p90", "p99", "p50 - floor", "p99 - floor");
+  if (chosen.lines) {
+    for (const auto& [name, values] : seen) {
+      for (const auto& [part, share] : {std::pair{"_p50", 0.5}, {"_p90", 0.9}, {"_p99", 0.99}})
+        print_line(name + part, quantile(values, share), "us");
+    }
+    return;
   }
+  const double floor_p50 = quantile(seen.at("bare"), 0.5), floor_p99 = quantile(seen.at("bare"), 0.99);
+  std::printf("%d repetitions of each, by turns; microseconds. Budget: floor + %.0f (p50), + %.0f (p99)\n\n", chosen.repetitions,
+              budget_p50, budget_p99);
+  std::printf("%-42s %8s %8s %8s   %18s   %18s\n", "", "p50", "p90", "p99", "p50 - floor", "p99 - floor");
   for (const row& r : rows) {
     const auto& values = seen.at(r.name);
     const double p50 = quantile(values, 0.5), p90 = quantile(values, 0.9), p99 = quantile(values, 0.99);
-    auto& figure = figures["rows"][r.name] = {{"p50", p50}, {"p90", p90}, {"p99", p99}};
-    if (!chosen.json) std::printf("%-42s %8.0f %8.0f %8.0f", r.words, p50, p90, p99);
+    std::printf("%-42s %8.0f %8.0f %8.0f", r.words, p50, p90, p99);
     if (r.budgeted) {
       const bool fits50 = p50 - floor_p50 <= budget_p50, fits99 = p99 - floor_p99 <= budget_p99;
-      figure.update({{"p50_more", p50 - floor_p50}, {"p99_more", p99 - floor_p99}, {"p50_fits", fits50}, {"p99_fits", fits99}});
-      if (!chosen.json)
-        std::printf("   %+8.0f %9s   %+8.0f %9s", p50 - floor_p50, fits50 ? "(within)" : "(beyond)", p99 - floor_p99,
-                    fits99 ? "(within)" : "(beyond)");
+      std::printf("   %+8.0f %9s   %+8.0f %9s", p50 - floor_p50, fits50 ? "(within)" : "(beyond)", p99 - floor_p99,
+                  fits99 ? "(within)" : "(beyond)");
     }
-    if (!chosen.json) std::printf("\n");
+    std::printf("\n");
   }
-  if (chosen.json) std::printf("%s\n", figures.dump(2).c_str());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
   options chosen;
+  chosen.lines = take_lines_option(argc, argv);
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const bool more = i + 1 < argc;
-    if (word == "--json") {
-      chosen.json = true;
-    } else if (word == "--repetitions" && more) {
+    if (word == "--repetitions" && more) {
       chosen.repetitions = std::max(1, std::atoi(argv[++i]));
     } else if (word == "--pause" && more) {
       chosen.pause_ms = std::atoi(argv[++i]);
@@ -214,7 +211,7 @@ int main(int argc, char** argv) try {
     } else if (word == "--folder" && more) {
       ::setenv("TMPDIR", argv[++i], 1);
     } else {
-      std::cerr << "usage: bench_trigger_latency [--repetitions N] [--pause MS] [--bin DIR] [--folder DIR] [--json]\n";
+      std::cerr << "usage: bench_trigger_latency [--repetitions N] [--pause MS] [--bin DIR] [--folder DIR] [--lines]\n";
       return 2;
     }
   }
