@@ -3,6 +3,7 @@
 // from the same file. Prints medians and 99th percentiles; asserts nothing.
 //
 // Usage: bench_runs_list [runs] [calls]   (default 1000000 300)
+//        bench_runs_list --fill FILE RUNS    nothing but so many ended runs, put into the state.db of a daemon that is down
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -50,9 +51,9 @@ std::string id_of(std::int64_t i) {
 }
 
 // Of a thousand runs: 940 succeeded, 40 failed, 10 cancelled, 5 timed out, 5 skipped; the newest ones are unfinished.
-run_state state_of(std::int64_t i, std::int64_t runs, dice& random) {
+run_state state_of(std::int64_t i, std::int64_t unfinished_from, dice& random) {
   using enum run_state;
-  if (i >= runs - 60) return std::array{queued, running, retrying}[static_cast<std::size_t>(i % 3)];
+  if (i >= unfinished_from) return std::array{queued, running, retrying}[static_cast<std::size_t>(i % 3)];
   const auto n = random.below(1000);
   return n < 940 ? succeeded : n < 980 ? failed : n < 990 ? cancelled : n < 995 ? timed_out : skipped;
 }
@@ -64,7 +65,7 @@ std::string timeline_of(timestamp at, run_state end) {
   return lines + rows::timeline_line({at + 2s, std::string(token(end)), ""});
 }
 
-void fill(const std::filesystem::path& file, std::int64_t runs) {
+void fill(const std::filesystem::path& file, std::int64_t runs, std::int64_t unfinished) {
   sqlite::connection db(file, sqlite::open_mode::read_write_create);
   db.execute("PRAGMA synchronous = OFF");
   sqlite::transaction all(db);
@@ -77,7 +78,7 @@ void fill(const std::filesystem::path& file, std::int64_t runs) {
   dice random;
   for (std::int64_t i = 0; i < runs; ++i) {
     const timestamp at = begin + apart * i;
-    const run_state state = state_of(i, runs, random);
+    const run_state state = state_of(i, runs - unfinished, random);
     // One run in ten thousand belongs to a pipeline that hardly runs.
     const std::string pipeline = i % 10'000 == 5 ? "rare" : "pipeline-" + std::to_string(random.below(pipelines));
     std::optional<timestamp> ended;
@@ -163,6 +164,10 @@ std::string name_of(unsigned with) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 4 && std::string(argv[1]) == "--fill") {
+    fill(argv[2], std::atoll(argv[3]), 0);
+    return 0;
+  }
   const std::int64_t runs = argc > 1 ? std::atoll(argv[1]) : 1'000'000;
   const auto calls = static_cast<std::size_t>(argc > 2 ? std::atoll(argv[2]) : 300);
   if (runs < 1000 || calls < 1) {
@@ -173,7 +178,7 @@ int main(int argc, char** argv) {
   const auto file = dir / "state.db";
   boost::asio::thread_pool thread(1);
   { store make(file, thread.get_executor()); }
-  fill(file, runs);
+  fill(file, runs, 60);
   std::printf("%lld runs, %.0f MiB, %zu calls each; microseconds\n", static_cast<long long>(runs),
               static_cast<double>(std::filesystem::file_size(file)) / (1 << 20), calls);
   std::printf("%-40s %8s %8s %8s %8s %8s %8s %6s\n", "filter", "median", "p99", "own p99", "floor", "p99", "own p99",

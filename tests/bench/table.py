@@ -10,11 +10,11 @@ import statistics
 
 
 class Row:
-    def __init__(self, name, words, unit, floor="", budget=None, fewer=False):
+    def __init__(self, name, words, unit, floor="", budget=None):
         """`budget`: (kind, number); kinds: least, most, share (of the floor, at least), times (the floor, at most), more (than
-        the floor, at most). `fewer`: less is better."""
+        the floor, at most)."""
         self.name, self.words, self.unit, self.floor_words = name, words, unit, floor
-        self.budget, self.fewer = budget, fewer
+        self.budget = budget
         self.ours, self.floors = [], []
 
     def add(self, ours, floor=None):
@@ -91,17 +91,17 @@ def print_table(head, lines):
         print("  ".join(f"{str(word):<{width}}" for word, width in zip(line, widths)).rstrip(), flush=True)
 
 
-def print_rows(rows):
+def print_rows(rows, other="floor"):
     lines = []
     for row in rows:
         if not row.ours:
             continue
         met = {None: "", True: "yes", False: "NO"}[row.met()]
         more = row.budget and row.budget[0] == "more"
-        against = ["+" + text for text in [with_spread(row.judged())]][0] if more else with_spread(row.ratios())
+        against = "+" + with_spread(row.judged()) if more else with_spread(row.ratios())
         lines.append([row.words, row.unit, with_spread(row.ours), row.floor_words, with_spread(row.floors), against,
                       row.budget_text(), met])
-    print_table(["what", "unit", "Penstock", "floor", "", "to the floor", "budget", "met"], lines)
+    print_table(["what", "unit", "Penstock", other, "", f"to the {other}", "budget", "met"], lines)
 
 
 def machine():

@@ -1,0 +1,85 @@
+"""How much is too much: single POSTs at a fixed rate, whether earlier ones were answered or not, faster and faster.
+
+The knee is the highest rate at which 99 of 100 answers come within BOUND of when their request was due and none is refused. Then
+1.5 and 2 times that rate: what is answered 429 (or 503), and how late the accepted ones are. One generator of 900 connections on
+the same machine: a request that finds all of them waiting waits, too, and its wait is counted.
+"""
+from programs import Daemon
+from table import print_table, short
+
+BOUND = 20_000  # microseconds
+CONNECTIONS = 900
+WORK = ("name: bench\ntopics: {singles: {}}\njobs:\n  inside: {to: drop, on_overlap: allow}\n"
+        "  program: {run: [/bin/true], on_overlap: allow}\n")
+KINDS = {"events": ("/v1/topics/singles/events", '{"n":1}'), "runs inside": ("/v1/pipelines/bench/jobs/inside/runs", "{}"),
+         "runs of /bin/true": ("/v1/pipelines/bench/jobs/program/runs", "{}")}
+
+
+class Step:
+    def __init__(self, context, kind, rate):
+        """On a daemon of its own, so that nothing of an earlier step is still to be done."""
+        path, body = KINDS[kind]
+        with Daemon(context.bin, context.scratch()) as daemon:
+            daemon.put("bench", WORK)
+            seconds = context.much(3, 0.3)
+            seen = daemon.load(path, body=body, rate=rate, connections=CONNECTIONS, seconds=seconds, warm_up=context.much(0.5, 0.1))
+        self.rate, self.accepted = rate, seen["accepted"]
+        self.p50, self.p99 = seen.get("p50", float("nan")), seen.get("p99", float("nan"))
+        self.statuses = {name[7:]: count for name, count in seen.items() if name.startswith("status_") and name > "status_4"}
+        self.due = rate * seconds
+        self.unanswered = seen.get("unanswered", 0)
+
+    @property
+    def fits(self):
+        return self.p99 <= BOUND and not self.statuses and not self.unanswered
+
+    def line(self, words):
+        refused = ", ".join(f"{status}: {count / self.due:.1%}" for status, count in sorted(self.statuses.items())) or "0"
+        return [words, short(self.rate), short(self.accepted), refused, f"{self.unanswered / self.due:.1%}", f"{self.p50 / 1000:.2f}",
+                f"{self.p99 / 1000:.2f}"]
+
+    def data(self, words):
+        return {"step": words, "rate": self.rate, "accepted": self.accepted, "statuses": self.statuses, "unanswered": self.unanswered,
+                "p50_us": self.p50, "p99_us": self.p99}
+
+
+def find_knee(context, kind, say):
+    """(the steps on the way, the last that fits)"""
+    def tried(rate):
+        step = Step(context, kind, round(rate))
+        say(f"{kind}: {rate:.0f}/s, p99 {step.p99 / 1000:.1f} ms, {'fits' if step.fits else 'does not'}")
+        steps.append(step)
+        return step.fits
+
+    steps, good, rate = [], 0, 500
+    while rate < 200_000 and (tried(rate) or tried(rate)):  # twice, since somebody else may have had the machine
+        good, rate = rate, rate * 1.6
+        if context.quick:
+            return steps
+    bad = rate
+    while good and bad / good > 1.1:
+        middle = (good * bad) ** 0.5
+        if tried(middle) or tried(middle):
+            good = middle
+        else:
+            bad = middle
+    return steps
+
+
+def measure(context, say):
+    found = []
+    for kind in KINDS:
+        fitting = [step for step in find_knee(context, kind, say) if step.fits]
+        if not fitting:
+            print(f"{kind}: no knee, not even the lowest rate has its p99 within {BOUND / 1000:.0f} ms\n")
+            continue
+        knee = max(fitting, key=lambda step: step.rate)
+        steps = [("half of it", Step(context, kind, knee.rate / 2)), ("the knee", knee),
+                 ("1.5 times", Step(context, kind, knee.rate * 1.5)), ("2 times", Step(context, kind, knee.rate * 2))]
+        print_table([kind, "due/s", "accepted/s", "refused", "unanswered", "p50 ms", "p99 ms"], [step.line(words) for words, step in steps])
+        for words, step in steps[2:]:
+            print(f"{words}: p99 of what was accepted is {step.p99 / knee.p99:.1f} times the knee's (wanted: at most 2)")
+        print()
+        found.append({"of": kind, "steps": [step.data(words) for words, step in steps]})
+    print(f"latency from when a request was due; knee: p99 within {BOUND / 1000:.0f} ms, nothing refused; {CONNECTIONS} connections")
+    return found
