@@ -40,21 +40,21 @@ class Context:
 
 def trigger(context):
     """Durable triggers: to the first instruction of the program."""
-    seen = context.bench("trigger_latency", "--repetitions", context.much(400, 20), "--folder", context.scratch())
+    seen = context.bench("trigger_latency", "--repetitions", context.much(300, 20), "--folder", context.scratch())
     return {f"{way}_{part}": (seen[f"{way}_{part}"], seen[f"bare_{part}"]) for way in ("request", "event")
             for part in ("p50", "p99")}
 
 
 def runs(context):
     """Whole runs of /bin/true, one and four at once, and of a job that stays inside the daemon."""
-    seen = context.bench("runs", "--runs", context.much(1000, 50), "--rounds", 1, "--folder", context.scratch())
+    seen = context.bench("runs", "--runs", context.much(400, 50), "--rounds", 1, "--folder", context.scratch())
     found = {f"{way}_{n}": (seen[f"{way}_{n}"], seen[f"bare_{n}"]) for way in ("request", "event") for n in (1, 4)}
     floor = storage(context)["sqlite_single"]
     return {**found, "inside_request": (seen["inside_request"], floor), "inside_event": (seen["inside_event"], floor)}
 
 
 def storage(context):
-    return context.bench("topic", context.scratch(), context.much(100, 16))
+    return context.bench("topic", context.scratch(), context.much(64, 16))
 
 
 def ingest(context):
@@ -80,7 +80,7 @@ def ingest(context):
 
 def flows(context):
     """Live flows: events a second, and latency while jobs burn all cores."""
-    seen = context.bench("live", "--events", context.much(200_000, 2_000), "--rounds", 1, "--latencies", context.much(500, 20),
+    seen = context.bench("live", "--events", context.much(100_000, 2_000), "--rounds", 1, "--latencies", context.much(300, 20),
                          "--folder", context.scratch())
     parsed = context.bench("steps", context.much(300_000, 10_000))
     return {"memory_core": (seen["memory_changed_cpu"], parsed["simdjson"]),

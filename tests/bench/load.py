@@ -21,7 +21,7 @@ class Step:
         path, body = KINDS[kind]
         with Daemon(context.bin, context.scratch()) as daemon:
             daemon.put("bench", WORK)
-            seconds = context.much(3, 0.3)
+            seconds = context.much(2, 0.3)
             seen = daemon.load(path, body=body, rate=rate, connections=CONNECTIONS, seconds=seconds, warm_up=context.much(0.5, 0.1))
         self.rate, self.accepted = rate, seen["accepted"]
         self.p50, self.p99 = seen.get("p50", float("nan")), seen.get("p99", float("nan"))
@@ -51,13 +51,13 @@ def find_knee(context, kind, say):
         steps.append(step)
         return step.fits
 
-    steps, good, rate = [], 0, 500
+    steps, good, rate = [], 0, 1000
     while rate < 200_000 and (tried(rate) or tried(rate)):  # twice, since somebody else may have had the machine
-        good, rate = rate, rate * 1.6
+        good, rate = rate, rate * 2
         if context.quick:
             return steps
     bad = rate
-    while good and bad / good > 1.1:
+    while good and bad / good > 1.15:
         middle = (good * bad) ** 0.5
         if tried(middle) or tried(middle):
             good = middle
