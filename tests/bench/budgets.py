@@ -24,12 +24,13 @@ class Context:
     def __init__(self, bin_folder, folder, quick):
         self.bin, self.folder, self.quick = bin_folder, folder, quick
         self.number = 0
+        self.last = None  # folder that was given out
 
     def scratch(self):
         self.number += 1
-        folder = self.folder / str(self.number)
-        folder.mkdir()
-        return folder
+        self.last = self.folder / str(self.number)
+        self.last.mkdir()
+        return self.last
 
     def much(self, normal, quick):
         return quick if self.quick else normal

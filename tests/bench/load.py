@@ -1,7 +1,7 @@
 """How much is too much: single POSTs at a fixed rate, whether earlier ones were answered or not, faster and faster.
 
 The knee is the highest rate at which 99 of 100 answers come within BOUND of when their request was due and none is refused. Then
-1.5 and 2 times that rate: what is answered 429 (or 503), and how late the accepted ones are. One generator of 900 connections on
+1.5, 2 and 4 times that rate: what is answered 429 (or 503), and how late the accepted ones are. One generator of 900 connections on
 the same machine: a request that finds all of them waiting waits, too, and its wait is counted.
 """
 from programs import Daemon
@@ -75,7 +75,7 @@ def measure(context, say):
             continue
         knee = max(fitting, key=lambda step: step.rate)
         steps = [("half of it", Step(context, kind, knee.rate / 2)), ("the knee", knee),
-                 ("1.5 times", Step(context, kind, knee.rate * 1.5)), ("2 times", Step(context, kind, knee.rate * 2))]
+                 *((f"{times} times", Step(context, kind, knee.rate * times)) for times in (1.5, 2, 4))]
         print_table([kind, "due/s", "accepted/s", "refused", "unanswered", "p50 ms", "p99 ms"], [step.line(words) for words, step in steps])
         for words, step in steps[2:]:
             print(f"{words}: p99 of what was accepted is {step.p99 / knee.p99:.1f} times the knee's (wanted: at most 2)")

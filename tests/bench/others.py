@@ -221,26 +221,29 @@ def measure(context, repetitions, say):
     batch.write_text(orders(1000))
     file.write_text(orders(count))
     payloads = [line.encode() for line in orders(1000).splitlines()]
-    for repetition in range(repetitions):
-        say(f"{repetition + 1} of {repetitions}")
-        own = ours(context, seconds, batch, file, count)
-        if not there["redis"]:
-            batches, singles = redis(context, seconds, payloads)
-            found["redis_batches"].add(own["batches"], batches)
-            found["redis_singles"].add(own["singles"], singles)
-        if not there["nats"]:
-            found["nats_batches"].add(own["batches"], nats(context, seconds, payloads))
-            found["nats_later"].add(own["batches"], nats(context, seconds, payloads, sync=False))
-        if not there["node-red"]:
-            found["node_red"].add(own["hook"], node_red(context, seconds))
-        if not there["benthos"]:
-            found["benthos"].add(own["lines"], benthos(context, file, count))
-        if not there["xargs"]:
-            many = context.much(1000, 50)
-            seen = context.bench("runs", "--runs", many, "--rounds", 1, "--folder", context.scratch())
-            began = time.monotonic()
-            subprocess.run(["xargs", "-P", "4", "-n", "1", "/bin/true"], input="x\n" * many, text=True, check=True)
-            found["xargs"].add(seen["request_4"], many / (time.monotonic() - began))
+    try:
+        for repetition in range(repetitions):
+            say(f"{repetition + 1} of {repetitions}")
+            own = ours(context, seconds, batch, file, count)
+            if not there["redis"]:
+                batches, singles = redis(context, seconds, payloads)
+                found["redis_batches"].add(own["batches"], batches)
+                found["redis_singles"].add(own["singles"], singles)
+            if not there["nats"]:
+                found["nats_batches"].add(own["batches"], nats(context, seconds, payloads))
+                found["nats_later"].add(own["batches"], nats(context, seconds, payloads, sync=False))
+            if not there["node-red"]:
+                found["node_red"].add(own["hook"], node_red(context, seconds))
+            if not there["benthos"]:
+                found["benthos"].add(own["lines"], benthos(context, file, count))
+            if not there["xargs"]:
+                many = context.much(400, 50)
+                seen = context.bench("runs", "--runs", many, "--rounds", 1, "--folder", context.scratch())
+                began = time.monotonic()
+                subprocess.run(["xargs", "-P", "4", "-n", "1", "/bin/true"], input="x\n" * many, text=True, check=True)
+                found["xargs"].add(seen["request_4"], many / (time.monotonic() - began))
+    except KeyboardInterrupt:
+        say("interrupted: what has been measured so far")
     durable = "as durable as ours" if (PEERS / "nats" / "nats-server").exists() else "which this version cannot: it writes later"
     sentences = [NOTES[name].format(durable=durable) for name, why in there.items() if not why]
     sentences += [f"{name}: skipped, {why}" for name, why in there.items() if why]

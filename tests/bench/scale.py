@@ -3,6 +3,7 @@
 Cost: how many single events a second go through one live flow beside all the rest, how many runs a second of a job that stays
 inside the daemon, how long one look at the middle of what is there takes. Start: from exec to /readyz saying 200.
 """
+import shutil
 import subprocess
 import time
 
@@ -53,9 +54,11 @@ def flows(context, number):
     daemon = Daemon(context.bin, context.scratch(), settings=SETTINGS)
     with daemon:
         daemon.put("bench", WORK)
-        daemon.put("many", idle_flows("many", number))
-        wait_until(lambda: all_run(daemon, "many"), "all flows to run")
-    return restarted(context, daemon, number, "/v1/pipelines/many/flows/f0")
+        for first in range(0, number, 1000):  # one file holds no more than 100,000 values
+            name = f"many{first}"
+            daemon.put(name, idle_flows(name, min(1000, number - first)))
+            wait_until(lambda: all_run(daemon, name), "all flows to run")
+    return restarted(context, daemon, number, "/v1/pipelines/many0/flows/f0")
 
 
 def pipelines(context, number):
@@ -100,6 +103,7 @@ def measure(context, say):
         for number in numbers[:context.much(len(numbers), 2)]:
             say(f"{name}: {number}")
             lines.append(work(context, number))
+            shutil.rmtree(context.last)
         print_table([words[name], *HEAD], lines)
         print()
         found += [{"of": name, **dict(zip(["number", *HEAD], entry))} for entry in lines]

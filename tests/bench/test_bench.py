@@ -36,4 +36,4 @@ def test_scale_and_load_have_figures(tmp_path):
     for entry in found["scale"]:
         assert float(entry["start s"]) > 0 and float(entry["memory MiB"]) > 0 and float(entry["look us"]) > 0, entry
     for entry in found["load"]:
-        assert [step["step"] for step in entry["steps"]] == ["half of it", "the knee", "1.5 times", "2 times"]
+        assert [step["step"] for step in entry["steps"]] == ["half of it", "the knee", "1.5 times", "2 times", "4 times"]
