@@ -1,6 +1,7 @@
 #include "api/event_stream.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "runtime/blocking_pool.hpp"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr std::int64_t most_events = 500;  // in one piece
 constexpr std::size_t most_bytes = 256 << 10;
+constexpr std::chrono::seconds longest_silence{15};
 
 struct piece {
   std::string text;
@@ -49,12 +51,18 @@ event_stream::event_stream(context& c, std::shared_ptr<runtime::topic> from, opt
 }
 
 asio::awaitable<std::string> event_stream::next() {
+  const auto deadline = std::chrono::steady_clock::now() + longest_silence;
   while (!ended_ && options_.limit > 0) {
-    if (end_.raised()) co_return farewell();
+    if (end_.raised()) co_return farewell("the daemon stops");
     std::string text = co_await read_on();
     if (!text.empty()) co_return text;
-    if (context_.topics.find(topic_->name()) != topic_) break;  // removed meanwhile
-    if (!end_.raised()) co_await wake_->wait();
+    if (context_.topics.find(topic_->name()) != topic_) co_return farewell("the topic was removed");
+    if (end_.raised()) continue;
+    if (options_.format == stream_format::ndjson) {
+      co_await wake_->wait();
+    } else if (!co_await wake_->wait_until(deadline)) {
+      co_return ": still here\n\n";
+    }
   }
   co_return std::string();
 }
@@ -74,10 +82,10 @@ asio::awaitable<std::string> event_stream::read_on() {
 }
 
 // A client of server-sent events would otherwise take the end for a lost connection and come back at once.
-std::string event_stream::farewell() {
+std::string event_stream::farewell(const char* reason) {
   ended_ = true;
   if (options_.format == stream_format::ndjson) return {};
-  return "event: end\ndata: {\"reason\":\"the daemon stops\"}\n\n";
+  return std::string("event: end\ndata: {\"reason\":\"") + reason + "\"}\n\n";
 }
 
 }  // namespace penstock::api

@@ -1,5 +1,5 @@
 // A topic read by a client that follows it: NDJSON, or server-sent events, until the client leaves or `limit`
-// is reached.
+// is reached. Server-sent events have a comment every 15 s, as a sign of life.
 //
 // Control thread; reads on the blocking pool; sleeps until the topic's next commit. It moves no cursor, and a
 // slow client slows nobody: what it has not taken stays in the topic.
@@ -32,7 +32,7 @@ class event_stream final : public body_stream {
 
  private:
   asio::awaitable<std::string> read_on();
-  std::string farewell();
+  std::string farewell(const char* reason);
 
   context& context_;
   std::shared_ptr<runtime::topic> topic_;

@@ -81,7 +81,7 @@ void add_table(std::ostream& out, const shown_json& rows, const std::vector<colu
   table.print(out);
 }
 
-std::string list_text(const shown_json& list, const std::vector<column>& columns, const char* none) {
+std::string list_text(const shown_json& list, const std::vector<column>& columns, const char* none, asked_by whom = asked_by::query) {
   std::ostringstream out;
   const shown_json& items = member_of(list, "items");
   if (items.empty()) {
@@ -89,7 +89,9 @@ std::string list_text(const shown_json& list, const std::vector<column>& columns
   } else {
     add_table(out, items, columns);
   }
-  if (const std::string next = word(list, "next_cursor"); next != "-") out << "(there are more: --limit, or cursor=" << next << ")\n";
+  if (const std::string next = word(list, "next_cursor"); next != "-") {
+    out << "(there are more: " << (whom == asked_by::query ? "limit=N, or cursor=" : "--limit N, or --cursor ") << next << ")\n";
+  }
   return out.str();
 }
 
@@ -224,12 +226,14 @@ std::string flow_text(const shown_json& flow) {
   return out.str();
 }
 
-std::string runs_text(const shown_json& list) {
+std::string runs_text(const shown_json& list) { return runs_text(list, asked_by::query); }
+
+std::string runs_text(const shown_json& list, asked_by whom) {
   return list_text(list,
                    {plain("RUN", "id"), plain("PIPELINE", "pipeline"), plain("JOB", "job"), plain("STATE", "state"),
                     plain("TRIGGER", "trigger"), {"EVENTS", [](const shown_json& run) { return word(member_of(run, "input"), "events"); }},
                     at_second("CREATED", "created_at"), {"LASTED", lasted}, {"REASON", why}},
-                   "no runs");
+                   "no runs", whom);
 }
 
 std::string run_text(const shown_json& run) {
@@ -282,11 +286,13 @@ std::string streams_text(const shown_json& list) {
   return list_text(list, {plain("STREAM", "name"), plain("SUBSCRIBERS", "subscribers"), plain("EVENTS", "events")}, "no streams");
 }
 
-std::string dead_letters_text(const shown_json& list) {
+std::string dead_letters_text(const shown_json& list) { return dead_letters_text(list, asked_by::query); }
+
+std::string dead_letters_text(const shown_json& list, asked_by whom) {
   return list_text(list,
                    {plain("ID", "id"), plain("KIND", "kind"), plain("CONSUMER", "consumer"), plain("STEP", "step"),
                     plain("ATTEMPTS", "attempts"), at_second("AT", "at"), plain("REASON", "reason")},
-                   "no dead letters");
+                   "no dead letters", whom);
 }
 
 std::string tokens_text(const shown_json& list) {
@@ -298,15 +304,17 @@ std::string tokens_text(const shown_json& list) {
                    "no tokens");
 }
 
-std::string audit_text(const shown_json& list) {
+std::string audit_text(const shown_json& list) { return audit_text(list, asked_by::query); }
+
+std::string audit_text(const shown_json& list, asked_by whom) {
   const column who{"WHO", [](const shown_json& row) {
                      return member_of(row, "token").is_null() ? word(row, "who") : word(row, "token") + " (" + word(row, "name") + ")";
                    }};
   const column what{"WHAT", [](const shown_json& row) {
                       return member_of(row, "method").is_null() ? word(row, "target") : word(row, "method") + " " + word(row, "target");
                     }};
-  return list_text(list, {plain("AT", "at"), who, plain("FROM", "address"), plain("OUTCOME", "outcome"), plain("STATUS", "status"), what, remark("DETAIL", "detail")},
-                   "nothing was written down");
+  return list_text(list, {at_second("AT", "at"), who, plain("FROM", "address"), plain("OUTCOME", "outcome"), plain("STATUS", "status"), what, remark("DETAIL", "detail")},
+                   "nothing was written down", whom);
 }
 
 }  // namespace penstock::api

@@ -1,13 +1,17 @@
 // penstock: the operator's client, made of the same REST calls that anybody can make, and an offline checker
 // of definitions. One thread, no state; every command ends with one of the exit codes listed in --help.
+#include <chrono>
 #include <exception>
 #include <iostream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "config/in_quotes.hpp"
+#include "config/time.hpp"
 #include "daemon/cli_app.hpp"
+#include "daemon/cli_ask.hpp"
 
 namespace penstock::cli {
 namespace {
@@ -31,6 +35,14 @@ std::string unknown_command(const CLI::App& app, int argc, char** argv) {
   return {};
 }
 
+std::chrono::milliseconds patience_from(const std::string& text) {
+  const auto length = parse_duration(text);
+  if (!length || *length < std::chrono::milliseconds(1) || *length > std::chrono::hours(24)) {
+    throw usage_error("--timeout " + text + ": expected a duration from 1ms to 24h, such as 90s");
+  }
+  return std::chrono::duration_cast<std::chrono::milliseconds>(*length);
+}
+
 int run(int argc, char** argv) {
   // What shells ask; it stands in no help.
   if (argc > 1 && std::string_view(argv[1]) == "__complete") {
@@ -51,10 +63,20 @@ int run(int argc, char** argv) {
     return app.exit(wrong) == 0 ? exit_ok : exit_usage;
   }
 
-  client daemon(given.url, given.tls);
   client::catch_interrupts();
   try {
-    daemon.send_token(token_from(given.token_file));
+    client daemon(given.url, given.tls);
+    const auto warn = [](const std::string& what) { std::cerr << "penstock: " << what << '\n'; };
+    daemon.send_token(token_from(given.token_file, warn));
+    if (!given.timeout.empty()) {
+      const auto patience = patience_from(given.timeout);
+      daemon.set_patience(patience, patience);
+    }
+    bool told = false;
+    daemon.on_wait([&](std::chrono::seconds pause, const answer& why) {
+      if (std::exchange(told, true)) return;
+      std::cerr << "penstock: waiting " << pause.count() << " s, as the daemon asks: " << reason_of(why) << '\n';
+    });
     return given.chosen({daemon, std::cout, std::cerr, given.json});
   } catch (const usage_error& wrong) {
     std::cerr << "penstock: " << wrong.what() << '\n';

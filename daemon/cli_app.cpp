@@ -2,13 +2,21 @@
 // it by that name.
 #include "daemon/cli_app.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <sstream>
 #include <utility>
 
+#include "config/in_quotes.hpp"
 #include "daemon/man_page.hpp"
 
 namespace penstock::cli {
+
+const std::vector<std::string> run_states{"queued", "running", "retrying", "succeeded", "failed", "cancelled", "timed_out", "skipped"};
+const std::vector<std::string> roles{"read", "ingest", "operate", "admin"};
+const std::vector<std::string> outcomes{"done", "failed", "refused"};
+
 namespace {
 
 constexpr const char* about = "Operates a Penstock daemon, and checks and tests definitions without one.";
@@ -21,12 +29,33 @@ constexpr const char* footer =
     "\n"
     "Exit codes:\n"
     "  0    done\n"
-    "  1    done, and the answer is no: the run did not succeed, the file is not valid, a test failed, something would\n"
-    "       change (plan), something needs looking after (status)\n"
-    "  2    wrong usage, or a file cannot be read (or tested, because it is not valid)\n"
-    "  3    the daemon cannot be reached\n"
-    "  4    the daemon refused; it says why\n"
+    "  1    done, and the answer is no: the run did not succeed, the file is not valid (validate), a test failed, something\n"
+    "       would change (plan), something needs looking after (status), what a stream showed has been removed\n"
+    "  2    wrong usage (a word, number or address that cannot be), or a file or folder that cannot be used, or a file that\n"
+    "       cannot be tested because it is not valid\n"
+    "  3    the daemon cannot be reached, does not answer in time, or stopped in the middle\n"
+    "  4    refused: no such pipeline, job, run or token, a definition to apply or plan that is not valid, or the daemon will\n"
+    "       not; it says why\n"
     "  130  interrupted with Ctrl-C; what the daemon was asked to do goes on, but for a backup, which is cancelled\n";
+
+std::string joined(const std::vector<std::string>& words, const char* between) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : between) + word;
+  return text;
+}
+
+// Words with commas between them, each of the known ones.
+CLI::Validator known_words(const std::string& option, const std::vector<std::string>& known) {
+  return CLI::Validator(
+      [option, known](std::string& text) {
+        std::istringstream words(text);
+        for (std::string word; std::getline(words, word, ',');) {
+          if (std::find(known.begin(), known.end(), word) == known.end()) return config::in_quotes(word) + " is not known; " + config::suggestion(word, known);
+        }
+        return std::string();
+      },
+      "");
+}
 
 // A command that needs the daemon: remembered, and run once the whole line is parsed.
 void runs_as(CLI::App* command, arguments& given, std::function<int(const surroundings&)> action) {
@@ -85,8 +114,9 @@ void add_get_commands(CLI::App& app, arguments& given) {
 
   CLI::App* events_command = get_command->add_subcommand("events", "Events of a topic, one JSON object a line; moves no cursor");
   events_command->add_option("TOPIC", given.events.topic)->required();
-  events_command->add_option("--after", given.events.after, "Only those behind this offset");
-  events_command->add_option("--limit", given.events.limit, "At most so many")->capture_default_str()->check(CLI::Range(1, 1000));
+  events_command->add_option("--after", given.events.after, "Only those behind this offset; default: from the first, with --follow from now on");
+  CLI::Option* limit = events_command->add_option("--limit", given.events.limit, "At most so many; default: 100, with --follow no end");
+  limit->check(CLI::Range(1, 1'000'000'000));
   events_command->add_flag("-f,--follow", given.events.follow, "Go on as events come");
   runs_as(events_command, given, [&given](const surroundings& with) { return get_events(with, given.events); });
 }
@@ -163,9 +193,11 @@ void add_run_commands(CLI::App& app, arguments& given) {
   CLI::App* runs_command = app.add_subcommand("runs", "List runs, newest first");
   runs_command->add_option("--pipeline", given.runs.pipeline, "Only runs of this pipeline");
   runs_command->add_option("--job", given.runs.job, "Only runs of this job");
-  runs_command->add_option("--state", given.runs.state,
-                           "queued running retrying succeeded failed cancelled timed_out skipped");
+  runs_command->add_option("--state", given.runs.state, "One or more, with commas: " + joined(run_states, " "))->check(known_words("--state", run_states));
+  runs_command->add_option("--since", given.runs.since, "Made at this time or later, RFC 3339");
+  runs_command->add_option("--until", given.runs.until, "Made before this time");
   runs_command->add_option("--limit", given.runs.limit, "At most so many")->capture_default_str()->check(CLI::Range(1, 1000));
+  runs_command->add_option("--cursor", given.runs.cursor, "Go on where a list has ended, as it says itself");
   CLI::App* show_command = runs_command->add_subcommand("show", "One run with its tasks");
   show_command->add_option("RUN", given.run)->required();
   runs_as(runs_command, given, [&given, show_command](const surroundings& with) {
@@ -244,8 +276,9 @@ void add_dead_letter_commands(CLI::App& app, arguments& given) {
   CLI::App* list_command = command->add_subcommand("list", "Oldest first");
   list_command->add_option("--pipeline", given.pipeline, "Only of this pipeline");
   list_command->add_option("--limit", given.limit, "At most so many")->capture_default_str()->check(CLI::Range(1, 1000));
+  list_command->add_option("--cursor", given.cursor, "Go on where a list has ended, as it says itself");
   runs_as(list_command, given,
-          [&given](const surroundings& with) { return dead_letters(with, given.pipeline, given.limit); });
+          [&given](const surroundings& with) { return dead_letters(with, given.pipeline, given.limit, given.cursor); });
   add_settle_command(command, given, settle::replay, "replay", "Process them again");
   add_settle_command(command, given, settle::discard, "discard", "Drop them");
 }
@@ -287,11 +320,15 @@ void add_token_commands(CLI::App& app, arguments& given) {
   };
   CLI::App* create_command = command->add_subcommand("create", "Make a token and print it, once");
   create_command->add_option("--name", given.token.name, "Who or what it is for")->required();
-  create_command->add_option("--role", given.token.roles, "read, ingest, operate or admin; repeatable")->required()->allow_extra_args(false)->take_all();
+  create_command->add_option("--role", given.token.roles, "read, ingest, operate or admin; repeatable")
+      ->required()
+      ->allow_extra_args(false)
+      ->take_all()
+      ->check(known_words("--role", roles));
   create_command->add_option("--pipeline", given.token.pipelines, "Only this pipeline; repeatable")->allow_extra_args(false)->take_all();
   create_command->add_option("--expires-in", given.token.expires_in, "For so long, e.g. 90d");
-  create_command->add_option("--rate", given.token.rate, "Requests per second")->check(CLI::Range(0.001, 1e6));
-  create_command->add_option("--burst", given.token.burst, "Requests at once, with --rate")->check(CLI::Range(1, 1'000'000));
+  CLI::Option* rate = create_command->add_option("--rate", given.token.rate, "Requests per second")->check(CLI::Range(0.001, 1e6));
+  create_command->add_option("--burst", given.token.burst, "Requests at once, with --rate")->check(CLI::Range(1, 1'000'000))->needs(rate);
   without_daemon(create_command);
   runs_as(create_command, given, [&given](const surroundings& with) { return create_token(with, given.token); });
 
@@ -310,11 +347,13 @@ void add_token_commands(CLI::App& app, arguments& given) {
 
 void add_audit_command(CLI::App& app, arguments& given) {
   CLI::App* audit_command = app.add_subcommand("audit", "Who changed what, and who was refused, newest first");
-  audit_command->add_option("--token", given.audit.token, "Only of this token's id");
-  audit_command->add_option("--pipeline", given.audit.pipeline);
-  audit_command->add_option("--outcome", given.audit.outcome, "done, failed or refused");
-  audit_command->add_option("--since", given.audit.since, "RFC 3339 time");
-  audit_command->add_option("--limit", given.audit.limit)->capture_default_str()->check(CLI::Range(1, 1000));
+  audit_command->add_option("--token", given.audit.token, "Only of the token with this id");
+  audit_command->add_option("--pipeline", given.audit.pipeline, "Only of this pipeline");
+  audit_command->add_option("--outcome", given.audit.outcome, "done, failed or refused")->check(known_words("--outcome", outcomes));
+  audit_command->add_option("--since", given.audit.since, "At this time or later, RFC 3339");
+  audit_command->add_option("--until", given.audit.until, "Before this time");
+  audit_command->add_option("--limit", given.audit.limit, "At most so many")->capture_default_str()->check(CLI::Range(1, 1000));
+  audit_command->add_option("--cursor", given.audit.cursor, "Go on where a list has ended, as it says itself");
   runs_as(audit_command, given, [&given](const surroundings& with) { return audit(with, given.audit); });
 }
 
@@ -331,6 +370,7 @@ void build_app(CLI::App& app, arguments& given) {
   app.fallthrough();  // --json and --url may follow the command
   app.add_flag("--json", given.json, "Print the REST documents as they are");
   app.add_option("--url", given.url, "Where the daemon is")->capture_default_str();
+  app.add_option("--timeout", given.timeout, "How long nothing may come from the daemon, e.g. 10s; default: 1m for an answer, 45s for a stream that is followed");
   app.add_option("--token-file", given.token_file, "File with the token to send; - is stdin");
   app.add_option("--cacert", given.tls.authorities, "Authorities of the daemon's certificate")->envname("PENSTOCK_CACERT");
   app.add_option("--cert", given.tls.own, "Certificate to show the daemon")->envname("PENSTOCK_CERT");

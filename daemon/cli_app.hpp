@@ -17,7 +17,7 @@ namespace penstock::cli {
 // Everything that can stand on the command line; what the chosen command needs is taken from here.
 struct arguments {
   bool json = false;
-  std::string url;
+  std::string url, timeout;
   certificates tls;
   std::string token_file;
   std::vector<std::string> files;
@@ -35,6 +35,7 @@ struct arguments {
   std::string pipeline, format;
   int number = 0;
   int limit = 20;
+  std::string cursor;
   bool yes = false;
   settle_options settle;
   flow_options flow;
@@ -48,6 +49,9 @@ struct arguments {
   std::string shell;
   std::function<int(const surroundings&)> chosen;
 };
+
+// What options take that are none of CLI11's choices: shells complete them.
+extern const std::vector<std::string> run_states, roles, outcomes;
 
 // Fills in the app, whose commands set `given` and its `chosen`. Both outlive its use.
 void build_app(CLI::App& app, arguments& given);

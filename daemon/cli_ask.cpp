@@ -51,9 +51,14 @@ constexpr int bar_width = 30;
 
 document parse_answer(const answer& said) {
   document body = document::parse(said.body, nullptr, false);
-  if (body.is_discarded())
-    throw std::runtime_error("the daemon's answer is not JSON: " + said.body.substr(0, 200));
+  if (body.is_discarded()) throw unreachable("what answers there is no Penstock daemon: the answer is not JSON: " + said.body.substr(0, 200));
   return body;
+}
+
+std::string reason_of(const answer& refusal) {
+  const document body = document::parse(refusal.body, nullptr, false);
+  const std::string detail = body.is_object() ? word(body, "detail") : "-";
+  return detail == "-" ? "HTTP status " + std::to_string(refusal.status) : detail;
 }
 
 document ask(const surroundings& with, const request& what) {
@@ -96,14 +101,33 @@ request post_json(std::string path, const document& body) {
   return {.method = "POST", .path = std::move(path), .body = body.dump(), .headers = {"Content-Type: application/json"}};
 }
 
-int follow_stream(const surroundings& with, const std::string& path,
+refusal not_found(const std::string& detail) {
+  const document problem{{"type", "/problems/not_found"}, {"title", "Not found"}, {"status", 404}, {"detail", detail}};
+  return {{.status = 404, .content_type = "application/problem+json", .body = problem.dump()}};
+}
+
+std::string reason_in(std::string_view data) {
+  const document said = document::parse(data, nullptr, false);
+  return said.is_object() ? word(said, "reason") : std::string(data);
+}
+
+int follow_stream(const surroundings& with, const std::string& path, const std::string& what,
                   const std::function<void(std::string_view, std::string_view)>& take) {
-  event_reader reader(take);
-  const answer said = with.daemon.stream({.path = path}, [&](std::string_view piece) {
+  std::string why = "the daemon has stopped";  // one that says nothing more
+  bool gone = true;
+  const std::function<void(std::string_view, std::string_view)> watch = [&](std::string_view event, std::string_view data) {
+    if (event != "end") return take(event, data);
+    why = reason_in(data);
+    gone = why == "the daemon stops";
+  };
+  event_reader reader(watch);
+  const answer said = with.daemon.stream({.path = path, .headers = {"Accept: text/event-stream"}}, [&](std::string_view piece) {
     reader.feed(piece);
     with.out.flush();
   });
-  return said.ok() ? static_cast<int>(exit_ok) : refused(with, said);
+  if (!said.ok()) return refused(with, said);
+  with.err << "penstock: " << what << " has ended: " << why << '\n';
+  return gone ? exit_unreachable : exit_no;
 }
 
 bool pause_for(std::chrono::milliseconds time) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,6 +21,8 @@ struct refusal {
 };
 
 document parse_answer(const answer& said);
+// The detail of a refusal; its status when it has none.
+std::string reason_of(const answer& refusal);
 // The body of the answer; throws refusal.
 document ask(const surroundings& with, const request& what);
 // Every item of a paged list, as {"items": [...]} with what else its first page has.
@@ -29,13 +32,16 @@ int refused(const surroundings& with, const answer& said, const std::string& fil
 
 // Runs a command's body; a refusal in it becomes its text and exit code.
 template <class Body>
-int guarded(const surroundings& with, Body body) {
+int guarded(const surroundings& with, Body body, const std::string& file = {}) {
   try {
     return body();
   } catch (const refusal& no) {
-    return refused(with, no.said);
+    return refused(with, no.said, file);
   }
 }
+
+// As the daemon refuses a name that it does not know.
+refusal not_found(const std::string& detail);
 
 void print_json(std::ostream& out, const document& body);
 
@@ -43,9 +49,12 @@ std::string pipeline_path(const std::string& name);
 std::string run_path(const std::string& id);
 request post_json(std::string path, const document& body);
 
-// Hands over the data of each server-sent event (and its name, "" when it has none) until the stream ends.
-int follow_stream(const surroundings& with, const std::string& path,
+// Hands over the data of each server-sent event (and its name, "" when it has none) until the stream ends, which nobody has
+// asked for: then it says why. exit_unreachable: the daemon stops or is gone; exit_no: what was followed is. `what`: "the tap".
+int follow_stream(const surroundings& with, const std::string& path, const std::string& what,
                   const std::function<void(std::string_view event, std::string_view data)>& take);
+// The reason in the data of an event about the stream itself.
+std::string reason_in(std::string_view data);
 
 // Waits; false: Ctrl-C was pressed meanwhile.
 bool pause_for(std::chrono::milliseconds time);

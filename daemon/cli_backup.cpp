@@ -19,7 +19,7 @@ document watch(const surroundings& with, document view) {
     while (word(view, "state") == "running") {
       bar.show(view.value("bytes_done", std::int64_t{0}), view.value("bytes", std::int64_t{0}),
                megabytes(view, "bytes_done") + " of " + megabytes(view, "bytes"));
-      view = ask(with, {.path = bar.shown() ? "/v1/backup?wait=300ms" : "/v1/backup?wait=30s"});
+      view = ask(with, {.path = bar.shown() ? "/v1/backup?wait=300ms" : "/v1/backup?wait=30s", .waits = std::chrono::seconds(30)});
     }
   } catch (const interruption&) {
     client::forget_interrupt();

@@ -1,21 +1,34 @@
 #include "daemon/cli_client.hpp"
 
+#include <poll.h>
+
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <utility>
 
 #include <curl/curl.h>
 
+#include "config/time.hpp"
+
 namespace penstock::cli {
 namespace {
 
+constexpr std::chrono::milliseconds longest_connect{5000};
+
 using take_body = std::function<void(std::string_view)>;
+using clock = std::chrono::steady_clock;
 
 struct transfer {
   CURL* handle;
   answer& result;
-  const take_body* take;  // null: everything into the answer
-  std::exception_ptr thrown{};  // by `take`; nothing may be thrown through libcurl
+  const take_body* take;                // null: everything into the answer
+  const std::function<void()>* silent;  // null: silence ends it
+  clock::duration patience;             // how long nothing may move
+  clock::time_point moved_at = clock::now();
+  curl_off_t moved = 0;  // bytes, both ways
+  bool gave_up = false;
+  std::exception_ptr thrown{};  // by `take` or `silent`; nothing may be thrown through libcurl
 };
 
 std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user) {
@@ -38,7 +51,26 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
 
 volatile std::sig_atomic_t interrupts = 0;
 
-int end_when_interrupted(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) { return interrupts > 0 ? 1 : 0; }
+// libcurl asks at least once a second; 1 ends the transfer.
+int on_progress(void* user, curl_off_t, curl_off_t down, curl_off_t, curl_off_t up) {
+  if (interrupts > 0) return 1;
+  transfer& now = *static_cast<transfer*>(user);
+  const auto time = clock::now();
+  if (std::exchange(now.moved, down + up) != down + up) now.moved_at = time;
+  if (time - now.moved_at < now.patience) return 0;
+  if (now.silent == nullptr) {
+    now.gave_up = true;
+    return 1;
+  }
+  try {
+    (*now.silent)();
+  } catch (...) {
+    now.thrown = std::current_exception();
+    return 1;
+  }
+  now.moved_at = clock::now();
+  return 0;
+}
 
 struct header_list {
   curl_slist* first = nullptr;
@@ -94,12 +126,38 @@ client::client(std::string base, certificates use)
 
 client::~client() = default;
 
-answer client::send(const request& what) { return stream(what, {}); }
+answer client::send(const request& what) {
+  std::chrono::milliseconds waited{0};
+  for (;;) {
+    answer said = transfer_once(what, {}, {});
+    // Refused for now, and nothing was done.
+    const std::chrono::milliseconds pause = said.retry_after;
+    if (said.status != 429 || !what.again_when_told || pause.count() <= 0 || waited + pause > patience_) return said;
+    if (on_wait_) on_wait_(said.retry_after, said);
+    waited += pause;
+    ::poll(nullptr, 0, static_cast<int>(pause.count()));
+    if (interrupted()) throw interruption();
+  }
+}
 
-answer client::stream(const request& what, std::function<void(std::string_view)> take) {
+answer client::stream(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent) {
+  return transfer_once(what, std::move(take), std::move(silent));
+}
+
+void client::look_for_life() const {
+  client other(base_, certificates_);
+  other.set_patience(patience_, stream_patience_);
+  other.send({.path = "/healthz"});
+}
+
+answer client::transfer_once(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent) {
   answer result;
   CURL* handle = state_->handle;
-  transfer now{handle, result, take ? &take : nullptr};
+  transfer now{.handle = handle,
+               .result = result,
+               .take = take ? &take : nullptr,
+               .silent = silent ? &silent : nullptr,
+               .patience = take ? stream_patience_ : patience_ + what.waits};
   header_list headers;
   for (const std::string& line : what.headers) headers.add(line);
   if (!token_.empty()) headers.add("Authorization: Bearer " + token_);
@@ -119,29 +177,64 @@ answer client::stream(const request& what, std::function<void(std::string_view)>
   curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &on_body);
   curl_easy_setopt(handle, CURLOPT_WRITEDATA, &now);
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, reason);
-  curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(patience_.count()));
   curl_easy_setopt(handle, CURLOPT_NOPROGRESS, 0L);
-  curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, &end_when_interrupted);
+  curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, &on_progress);
+  curl_easy_setopt(handle, CURLOPT_XFERINFODATA, &now);
 
   const CURLcode code = curl_easy_perform(handle);
   if (now.thrown) std::rethrow_exception(now.thrown);
-  if (code == CURLE_ABORTED_BY_CALLBACK) throw interruption();
-  if (code != CURLE_OK) {
-    std::string why = reason[0] != '\0' ? reason : curl_easy_strerror(code);
-    if (code == CURLE_COULDNT_CONNECT && !socket_path_.empty()) why = "nobody listens at the socket " + socket_path_;
-    throw unreachable("no answer from " + base_ + ": " + why);
+  if (now.gave_up) {
+    const std::string time = format_duration(std::chrono::duration_cast<std::chrono::milliseconds>(now.patience));
+    throw unreachable(take ? "nothing has come from " + base_ + " for " + time + ": it hangs, or the way to it is cut"
+                           : "no answer from " + base_ + " within " + time + ": it hangs, or is still at it (--timeout)");
   }
+  if (code == CURLE_ABORTED_BY_CALLBACK) throw interruption();
+  if (code != CURLE_OK) fail(code, reason);
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &result.status);
   const char* type = nullptr;
   curl_easy_getinfo(handle, CURLINFO_CONTENT_TYPE, &type);
   if (type != nullptr) result.content_type = type;
+  curl_off_t seconds = 0;
+  curl_easy_getinfo(handle, CURLINFO_RETRY_AFTER, &seconds);
+  result.retry_after = std::chrono::seconds(seconds);
   return result;
+}
+
+// In words of ours where the library's would not help.
+void client::fail(int code, const std::string& reason) const {
+  std::string why = reason.empty() ? curl_easy_strerror(static_cast<CURLcode>(code)) : reason;
+  switch (code) {
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+      throw usage_error("'" + base_ + "' is no address of a daemon: one looks like http://HOST:PORT, https://HOST:PORT or unix:/PATH");
+    case CURLE_SSL_CACERT_BADFILE:
+      throw usage_error("the authorities in " + certificates_.authorities + " cannot be used: PEM is expected");
+    case CURLE_SSL_CERTPROBLEM:
+      throw usage_error("the certificate " + certificates_.own + " with the key " +
+                        (certificates_.own_key.empty() ? "in the same file" : certificates_.own_key) +
+                        " cannot be used: both must be PEM and belong together");
+    case CURLE_COULDNT_CONNECT:
+      if (!socket_path_.empty()) why = "nobody listens at the socket " + socket_path_;
+      break;
+    case CURLE_SSL_CONNECT_ERROR:
+      if (why.find("wrong version number") != std::string::npos) why = "it does not speak TLS: use http:// in the address";
+      break;
+    case CURLE_GOT_NOTHING:
+    case CURLE_PARTIAL_FILE:
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR:
+      why = "the connection broke before the answer was whole";
+      break;
+    default:
+      break;
+  }
+  throw unreachable("no answer from " + base_ + ": " + why);
 }
 
 void client::set_up_connection() {
   CURL* handle = state_->handle;
   curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
+  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(std::min(patience_, longest_connect).count()));
   curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   if (!socket_path_.empty()) curl_easy_setopt(handle, CURLOPT_UNIX_SOCKET_PATH, socket_path_.c_str());
   const auto file = [handle](CURLoption option, const std::string& path) {

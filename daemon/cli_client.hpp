@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -13,7 +14,13 @@
 
 namespace penstock::cli {
 
-// Nobody answered: no connection, or it broke before the answer was whole.
+// An argument that makes no sense, or a file of the command line that cannot be read or used.
+class usage_error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Nobody answered: no connection, it broke before the answer was whole, or nothing came for too long.
 class unreachable : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -30,12 +37,15 @@ struct request {
   std::string path;  // with its query, encoded
   std::string body{};
   std::vector<std::string> headers{};  // "Name: value"
+  std::chrono::seconds waits{0};       // how long the daemon is asked to wait before it answers
+  bool again_when_told = true;         // a 429 that says when to come again (Retry-After) is waited for, within the patience
 };
 
 struct answer {
   long status = 0;
   std::string content_type{};
   std::string body{};
+  std::chrono::seconds retry_after{0};  // 0: it says nothing of it
   bool ok() const { return status >= 200 && status < 300; }
 };
 
@@ -56,14 +66,24 @@ class client {
   // With every request from now on; empty: none.
   void send_token(std::string token) { token_ = std::move(token); }
 
+  // Throws unreachable; usage_error when the address or a certificate cannot be used.
   answer send(const request& what);
   // Hands a 2xx body to `take` piece by piece as it arrives; any other body is in the answer, as with send(). What `take`
-  // throws ends the transfer and is thrown on.
-  answer stream(const request& what, std::function<void(std::string_view)> take);
+  // throws ends the transfer and is thrown on. A stream that is silent for too long is over (unreachable), or, when it need
+  // not say anything, `silent` finds out whether anybody is still there: it throws when not.
+  answer stream(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent = {});
+  // Asks for a sign of life, over a connection of its own. Throws unreachable.
+  void look_for_life() const;
 
   const std::string& base() const { return base_; }
-  // An answer that is not whole after so long counts as none. Not called: only connecting has a limit.
-  void set_patience(std::chrono::milliseconds limit) { patience_ = limit; }
+  // When no byte moves for so long, nobody is there. `stream`: of one that is followed; the daemon says something in each
+  // that can hold it every 15 s.
+  void set_patience(std::chrono::milliseconds limit, std::chrono::milliseconds stream) {
+    patience_ = limit;
+    stream_patience_ = stream;
+  }
+  // Called before the daemon's wish is followed to come again later.
+  void on_wait(std::function<void(std::chrono::seconds, const answer&)> call) { on_wait_ = std::move(call); }
 
   // From now on the first SIGINT ends what is awaited, with an interruption, and the second one the process. Once.
   static void catch_interrupts();
@@ -73,13 +93,16 @@ class client {
 
  private:
   struct state;
+  answer transfer_once(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent);
   void set_up_connection();
+  [[noreturn]] void fail(int code, const std::string& reason) const;
 
   std::string base_, token_;
   certificates certificates_;
   std::string socket_path_;  // empty: TCP
   std::string url_base_;     // what libcurl is told
-  std::chrono::milliseconds patience_{0};  // 0: without end
+  std::chrono::milliseconds patience_{60'000}, stream_patience_{45'000};
+  std::function<void(std::chrono::seconds, const answer&)> on_wait_;
   std::unique_ptr<state> state_;
 };
 

@@ -52,29 +52,49 @@ bool is_final(const document& run) {
   return state != "queued" && state != "running" && state != "retrying";
 }
 
+// The run once it has ended, or after a while. Throws unreachable also when the daemon stops.
+document ask_for_end(const surroundings& with, const std::string& id) {
+  constexpr std::chrono::seconds while_at_once{30};
+  try {
+    return ask(with, {.path = run_path(id) + "?wait=30s", .waits = while_at_once});
+  } catch (const refusal& no) {
+    if (no.said.status != 503) throw;
+    throw unreachable("the daemon stops");
+  }
+}
+
 document wait_for_end(const surroundings& with, document run) {
   const std::string id = word(run, "id");
   try {
-    while (!is_final(run)) run = ask(with, {.path = run_path(id) + "?wait=30s"});
+    while (!is_final(run)) run = ask_for_end(with, id);
   } catch (const interruption&) {
     with.err << "\npenstock: run " << id << " goes on; penstock runs show " << id << " says how it ends, penstock cancel " << id
              << " ends it\n";
     throw;
+  } catch (const unreachable& gone) {
+    throw unreachable(std::string(gone.what()) + "; run " + id + " has not ended as far as is known: penstock runs show " + id +
+                      " says more once the daemon answers");
   }
   return run;
 }
 
+bool has_job(const document& pipeline, const std::string& name) {
+  const document& jobs = member_of(pipeline, "jobs");
+  return std::any_of(jobs.begin(), jobs.end(), [&](const document& job) { return word(job, "name") == name; });
+}
+
 // A filter that matches nothing may name what is not there: then the refusal says so.
 void check_names(const surroundings& with, const runs_options& options) {
-  if (options.pipeline.empty()) return;
-  const document pipeline = ask(with, {.path = pipeline_path(options.pipeline)});
-  if (options.job.empty()) return;
-  const document& jobs = member_of(pipeline, "jobs");
-  const bool known = std::any_of(jobs.begin(), jobs.end(), [&](const document& job) { return word(job, "name") == options.job; });
-  if (!known) {
-    const document problem{{"title", "Not found"}, {"status", 404}, {"detail", "pipeline '" + options.pipeline + "' has no job '" + options.job + "', and no runs of one are kept"}};
-    throw refusal{{.status = 404, .content_type = "application/problem+json", .body = problem.dump()}};
+  if (!options.pipeline.empty()) {
+    const document pipeline = ask(with, {.path = pipeline_path(options.pipeline)});
+    if (options.job.empty() || has_job(pipeline, options.job)) return;
+    throw not_found("pipeline '" + options.pipeline + "' has no job '" + options.job + "', and no runs of one are kept");
   }
+  if (options.job.empty()) return;
+  const document all = ask_all(with, "/v1/pipelines");
+  const document& pipelines = items_of(all);
+  if (std::any_of(pipelines.begin(), pipelines.end(), [&](const document& one) { return has_job(one, options.job); })) return;
+  throw not_found("no pipeline has a job '" + options.job + "', and no runs of one are kept");
 }
 
 // Of a backfill: until all have ended. How many did not succeed.
@@ -85,16 +105,32 @@ std::size_t wait_for_all(const surroundings& with, const document& runs) {
     for (const document& id : runs) {
       bar.show(static_cast<std::int64_t>(ended), static_cast<std::int64_t>(runs.size()),
                std::to_string(ended) + " of " + std::to_string(runs.size()) + (failed > 0 ? ", " + std::to_string(failed) + " did not succeed" : ""));
-      document run = ask(with, {.path = run_path(id.get<std::string>()) + "?wait=30s"});
-      while (!is_final(run)) run = ask(with, {.path = run_path(id.get<std::string>()) + "?wait=30s"});
+      document run = ask_for_end(with, id.get<std::string>());
+      while (!is_final(run)) run = ask_for_end(with, id.get<std::string>());
       ++ended;
       if (word(run, "state") != "succeeded") ++failed;
     }
   } catch (const interruption&) {
     with.err << "\npenstock: the runs go on; " << ended << " of " << runs.size() << " have ended\n";
     throw;
+  } catch (const unreachable& gone) {
+    throw unreachable(std::string(gone.what()) + "; of the " + std::to_string(runs.size()) + " runs " + std::to_string(ended) +
+                      " have ended as far as is known: penstock runs says more once the daemon answers");
   }
   return failed;
+}
+
+// The text ends with the run, and also when the daemon stops.
+int tell_why_logs_end(const surroundings& with, const std::string& id) {
+  std::string why = "the daemon stops";
+  try {
+    if (is_final(ask(with, {.path = run_path(id)}))) return exit_ok;
+  } catch (const unreachable& gone) {
+    why = gone.what();
+  } catch (const refusal& no) {
+    if (no.said.status != 503) throw;
+  }
+  throw unreachable("the log has ended before run " + id + ": " + why);
 }
 
 bool looks_like_array(const std::string& file, const std::string& text) {
@@ -141,6 +177,9 @@ int runs(const surroundings& with, const runs_options& options) {
     const document list = ask(with, {.path = "/v1/runs" + query({{"pipeline", options.pipeline},
                                                                  {"job", options.job},
                                                                  {"state", options.state},
+                                                                 {"since", options.since},
+                                                                 {"until", options.until},
+                                                                 {"cursor", options.cursor},
                                                                  {"limit", std::to_string(options.limit)}})});
     if (list["items"].empty()) check_names(with, options);
     with.json ? print_json(with.out, list) : show_runs(with.out, list);
@@ -208,11 +247,15 @@ int backfill(const surroundings& with, const backfill_options& options) {
 
 int logs(const surroundings& with, const std::string& id, const std::string& task, bool follow) {
   const std::string path = run_path(id) + "/logs" + query({{"task", task}, {"follow", follow ? "true" : ""}});
-  const answer said = with.daemon.stream({.path = path}, [&](std::string_view piece) {
-    with.out << piece;
-    with.out.flush();
-  });
-  return said.ok() ? static_cast<int>(exit_ok) : refused(with, said);
+  const answer said = with.daemon.stream(
+      {.path = path},
+      [&](std::string_view piece) {
+        with.out << piece;
+        with.out.flush();
+      },
+      [&] { with.daemon.look_for_life(); });  // a task need not print anything
+  if (!said.ok()) return refused(with, said);
+  return follow ? guarded(with, [&] { return tell_why_logs_end(with, id); }) : exit_ok;
 }
 
 int topics(const surroundings& with, const std::string& name) {
@@ -237,7 +280,8 @@ int publish(const surroundings& with, const std::string& topic, const std::strin
     const document body = ask(with, {.method = "POST",
                                      .path = "/v1/topics/" + encode(topic) + "/events",
                                      .body = text,
-                                     .headers = {type}});
+                                     .headers = {type},
+                                     .again_when_told = false});  // a topic that is full is for whoever sends to know
     if (with.json) {
       print_json(with.out, body);
       return exit_ok;
@@ -249,7 +293,7 @@ int publish(const surroundings& with, const std::string& topic, const std::strin
     }
     with.out << '\n';
     return exit_ok;
-  });
+  }, file == "-" ? "stdin" : file);
 }
 
 }  // namespace penstock::cli

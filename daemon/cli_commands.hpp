@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ostream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -15,20 +14,14 @@ namespace penstock::cli {
 enum exit_code : int {
   exit_ok = 0,
   exit_no = 1,           // it worked, and the answer is no: the run failed, the file is not valid, something would change
-  exit_usage = 2,        // wrong arguments, or a file that cannot be read
-  exit_unreachable = 3,  // no answer from the daemon
-  exit_refused = 4,      // the daemon says why it will not
+  exit_usage = 2,        // wrong arguments, or a file or folder of the command line that cannot be used
+  exit_unreachable = 3,  // no answer from the daemon, or it stopped in the middle
+  exit_refused = 4,      // the daemon will not, or knows no such name, or the definition to store is not valid
   exit_interrupted = 130,  // Ctrl-C, as shells say it
 };
 
 // Thrown by what takes pieces of a stream: it has what it wanted.
 struct enough {};
-
-// A file of the command line that cannot be read, or an argument that makes no sense.
-class usage_error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 // The whole text; - is stdin. Throws usage_error.
 std::string read_file(const std::string& file);
@@ -63,7 +56,7 @@ int get_pipeline(const surroundings& with, const std::string& name, const std::s
 int get_revisions(const surroundings& with, const std::string& name, int number);  // 0: the list
 struct events_options {
   std::string topic{}, after{};
-  int limit = 100;
+  int limit = 0;  // 0: the usual page, or when followed no end
   bool follow = false;
 };
 int get_events(const surroundings& with, const events_options& which);
@@ -111,7 +104,7 @@ struct trigger_options {
 int trigger(const surroundings& with, const trigger_options& options);
 
 struct runs_options {
-  std::string pipeline{}, job{}, state{};
+  std::string pipeline{}, job{}, state{}, since{}, until{}, cursor{};
   int limit = 20;
 };
 int runs(const surroundings& with, const runs_options& options);
@@ -133,7 +126,7 @@ int logs(const surroundings& with, const std::string& id, const std::string& tas
 int topics(const surroundings& with, const std::string& name);  // empty: all
 int publish(const surroundings& with, const std::string& topic, const std::string& file);
 
-int dead_letters(const surroundings& with, const std::string& pipeline, int limit);
+int dead_letters(const surroundings& with, const std::string& pipeline, int limit, const std::string& cursor);
 enum class settle { replay, discard };
 struct settle_options {
   std::vector<std::string> ids{};  // empty: all, of `pipeline` when that is not empty

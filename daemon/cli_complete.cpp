@@ -156,14 +156,17 @@ class names {
  public:
   explicit names(const position& at, const arguments& given)
       : at_(at), daemon_(at.given.count("--url") ? at.given.at("--url") : given.url, given.tls) {
-    daemon_.send_token(token_from(""));
-    daemon_.set_patience(patience);
+    const auto quietly = [](const std::string&) {};
+    const std::string file = at.given.count("--token-file") ? at.given.at("--token-file") : "";
+    daemon_.send_token(token_from(file == "-" ? "" : file, quietly));
+    daemon_.set_patience(patience, patience);
   }
 
   std::vector<candidate> of(const std::string& kind) {
     if (kind == "PIPELINE" || kind == "--pipeline") return listed("/v1/pipelines?limit=1000", "name", {"description"});
     if (kind == "TOPIC") return listed("/v1/topics?limit=1000", "name", {"events"}, " events");
     if (kind == "RUN") return runs();
+    if (kind == "TOKEN" || kind == "--token") return listed("/v1/tokens?limit=1000", "id", {"name", "state"});
     if (kind == "ID") return listed("/v1/dead-letters?limit=200", "id", {"consumer", "reason"});
     if (kind == "NUMBER" || kind == "--revision") return listed(pipeline() + "/revisions?limit=1000", "revision", {"updated_at"});
     if (kind == "JOB" || kind == "--job") return members(get(pipeline()), "jobs", "triggers");
@@ -245,15 +248,21 @@ std::vector<candidate> choices_of(const CLI::Option& option) {
   return all;
 }
 
+std::vector<candidate> words_of(const std::vector<std::string>& words) {
+  std::vector<candidate> all;
+  for (const std::string& word : words) all.emplace_back(word, "");
+  return all;
+}
+
 std::vector<candidate> values_of(const CLI::Option& option, const position& at, const arguments& given) {
   const std::string kind = name_of(option);
-  if (kind == "FILE" || kind == "--events") return {{":files", ""}};
-  if (kind == "FOLDER") return {{":folders", ""}};
-  if (kind == "--state") {
-    std::vector<candidate> all;
-    for (const char* state : {"queued", "running", "retrying", "succeeded", "failed", "cancelled", "timed_out", "skipped"}) all.emplace_back(state, "");
-    return all;
+  for (const char* file : {"FILE", "--events", "--token-file", "--cacert", "--cert", "--key"}) {
+    if (kind == file) return {{":files", ""}};
   }
+  if (kind == "FOLDER" || kind == "--data") return {{":folders", ""}};
+  if (kind == "--state") return words_of(run_states);
+  if (kind == "--role") return words_of(roles);
+  if (kind == "--outcome") return words_of(outcomes);
   auto all = choices_of(option);
   return all.empty() ? names(at, given).of(kind) : all;
 }

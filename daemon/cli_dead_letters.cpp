@@ -49,11 +49,11 @@ void check_pipeline(const surroundings& with, const std::string& name) {
 
 }  // namespace
 
-int dead_letters(const surroundings& with, const std::string& pipeline, int limit) {
+int dead_letters(const surroundings& with, const std::string& pipeline, int limit, const std::string& cursor) {
   return guarded(with, [&] {
     const document list =
         ask(with,
-            {.path = "/v1/dead-letters" + query({{"pipeline", pipeline}, {"limit", std::to_string(limit)}})});
+            {.path = "/v1/dead-letters" + query({{"pipeline", pipeline}, {"cursor", cursor}, {"limit", std::to_string(limit)}})});
     if (list["items"].empty()) check_pipeline(with, pipeline);
     with.json ? print_json(with.out, list) : show_dead_letters(with.out, list);
     return exit_ok;

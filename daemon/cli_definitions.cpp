@@ -124,7 +124,7 @@ int wait_for_flows(const surroundings& with, const std::string& pipeline) {
 
 int apply_one(const surroundings& with, const std::string& file, const apply_options& options) {
   const auto said = put_file(with, file, options.dry_run);
-  if (!said) return exit_no;
+  if (!said) return exit_refused;
   if (!said->ok()) return refused(with, *said, file);
   const document applied = parse_answer(*said);
   if (with.json) {

@@ -54,7 +54,7 @@ std::string word(const document& object, const char* member) {
   return text.empty() ? "-" : text;
 }
 
-void show_runs(std::ostream& out, const document& list) { out << api::runs_text(list); }
+void show_runs(std::ostream& out, const document& list) { out << api::runs_text(list, api::asked_by::option); }
 
 void show_run(std::ostream& out, const document& run) { out << api::run_text(run); }
 
@@ -62,7 +62,7 @@ void show_topics(std::ostream& out, const document& list) { out << api::topics_t
 
 void show_topic(std::ostream& out, const document& topic) { out << api::topic_text(topic); }
 
-void show_dead_letters(std::ostream& out, const document& list) { out << api::dead_letters_text(list); }
+void show_dead_letters(std::ostream& out, const document& list) { out << api::dead_letters_text(list, api::asked_by::option); }
 
 void show_applied(std::ostream& out, const document& applied, bool created, bool dry_run) {
   std::vector<std::string> lines;

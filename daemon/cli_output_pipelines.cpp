@@ -211,6 +211,7 @@ void show_status(std::ostream& out, const document& all) {
   for (const document& file : member_of(all, "broken_files")) {
     for (const document& one : member_of(file, "errors")) out << "broken: " << word(file, "file") << ": " << word(one, "detail") << '\n';
   }
+  for (const document& trouble : member_of(all, "troubles")) out << "look after: " << trouble.get<std::string>() << '\n';
   const document& dead = member_of(member_of(all, "dead_letters"), "by_pipeline");
   table pipelines({"PIPELINE", "REVISION", "STATE", "FLOWS", "QUEUED", "RUNNING", "DEAD LETTERS"});
   table troubled = flow_table();

@@ -35,6 +35,22 @@ bool confirmed(const surroundings& with, const std::string& name) {
   return reply == "y" || reply == "Y" || reply == "yes";
 }
 
+// Goes on until `limit` events have come.
+int follow_events(const surroundings& with, const events_options& which) {
+  int shown = 0;
+  const std::string path = "/v1/topics/" + encode(which.topic) + "/events" + query({{"after", which.after}, {"follow", "true"}});
+  try {
+    return follow_stream(with, path, "the stream of events", [&](std::string_view event, std::string_view data) {
+      if (!event.empty()) return;
+      with.out << data << '\n';
+      if (which.limit > 0 && ++shown >= which.limit) throw enough();
+    });
+  } catch (const enough&) {
+    with.out.flush();
+    return exit_ok;
+  }
+}
+
 }  // namespace
 
 int get_pipelines(const surroundings& with) {
@@ -153,9 +169,8 @@ int tap(const surroundings& with, const tap_options& which) {
   const std::string path = flow_path(which.pipeline, which.flow) + "/tap" +
                            query({{"after", which.after}, {"where", which.where}, {"rate", which.rate > 0 ? std::to_string(which.rate) : ""}});
   try {
-    return follow_stream(with, path, [&](std::string_view event, std::string_view data) {
+    return follow_stream(with, path, "the tap", [&](std::string_view event, std::string_view data) {
       if (event == "lost" && lost_at++ == 0) with.err << "penstock: more events than are shown pass here; see --rate\n";
-      if (event == "end") with.err << "penstock: the tap has ended: " << data << '\n';
       if (!event.empty()) return;
       with.out << data << '\n';
       if (which.limit > 0 && ++shown >= which.limit) throw enough();
@@ -171,13 +186,10 @@ int changes(const surroundings& with, const changes_options& which) {
       "/v1/changes" + query({{"pipeline", which.pipeline}, {"kind", which.kind}, {"after", which.after}});
   int shown = 0;
   try {
-    return follow_stream(with, path, [&](std::string_view event, std::string_view data) {
+    if (!which.pipeline.empty()) ask(with, {.path = pipeline_path(which.pipeline)});  // of one that is not there none would come
+    return follow_stream(with, path, "the stream of changes", [&](std::string_view event, std::string_view data) {
       if (event == "gap") {
-        with.err << "penstock: some changes are missing here: " << data << '\n';
-        return;
-      }
-      if (event == "end") {
-        with.err << "penstock: the stream has ended: " << data << '\n';
+        with.err << "penstock: some changes are missing here: " << reason_in(data) << '\n';
         return;
       }
       if (with.json) {
@@ -191,27 +203,25 @@ int changes(const surroundings& with, const changes_options& which) {
     });
   } catch (const enough&) {
     return exit_ok;
+  } catch (const refusal& no) {
+    return refused(with, no.said);
   }
 }
 
 int get_events(const surroundings& with, const events_options& which) {
+  if (which.follow) return follow_events(with, which);
+  constexpr int usual_page = 100;
   return guarded(with, [&] {
-    if (which.follow) {
-      const std::string path = "/v1/topics/" + encode(which.topic) + "/events" + query({{"after", which.after}, {"follow", "true"}});
-      const answer said = with.daemon.stream({.path = path}, [&](std::string_view piece) {
-        with.out << piece;
-        with.out.flush();
-      });
-      if (!said.ok()) return refused(with, said);
-      with.err << "penstock: the stream has ended\n";
-      return static_cast<int>(exit_ok);
-    }
+    const int limit = which.limit > 0 ? which.limit : usual_page;
     const document page = ask(with, {.path = "/v1/topics/" + encode(which.topic) + "/events" +
-                                             query({{"after", which.after}, {"limit", std::to_string(which.limit)}})});
-    for (const document& event : page.value("items", document::array())) {
+                                             query({{"after", which.after}, {"limit", std::to_string(limit)}})});
+    std::string last;
+    for (const document& event : items_of(page)) {
       with.out << event.dump(-1, ' ', false, document::error_handler_t::replace) << '\n';
+      last = word(event, "offset");
     }
-    return static_cast<int>(exit_ok);
+    if (word(page, "next_cursor") != "-") with.err << "(there are more: --limit, or --after " << last << ")\n";
+    return exit_ok;
   });
 }
 

@@ -13,6 +13,31 @@
 namespace penstock::cli {
 namespace {
 
+std::string counted(std::int64_t count, const std::string& one, const std::string& more) {
+  return std::to_string(count) + " " + (count == 1 ? one : more);
+}
+
+// What somebody has to look after, in words. A paused pipeline and a flow whose input has ended are as somebody wants them.
+document troubles_of(const document& all) {
+  document troubles = document::array();
+  if (!all["ready"]) troubles.push_back("the daemon is not ready: " + word(all, "reason"));
+  for (const document& file : all["broken_files"]) troubles.push_back("the definition in " + word(file, "file") + " is broken");
+  for (const document& pipeline : all["pipelines"]) {
+    for (const document& flow : member_of(pipeline, "flows")) {
+      const std::string state = word(flow, "state"), reason = word(flow, "reason");
+      const bool by_hand = state == "stopped" && reason == "-" && member_of(pipeline, "paused") != true;
+      if (state != "failed" && state != "backing_off" && !by_hand) continue;
+      troubles.push_back("flow " + word(pipeline, "name") + "/" + word(flow, "name") + " is " + state +
+                         (by_hand ? " since " + to_the_second(word(flow, "since")) + ", until it is started" : ": " + reason));
+    }
+  }
+  for (const auto& [name, count] : all["dead_letters"]["by_pipeline"].items()) {
+    troubles.push_back(counted(count.get<std::int64_t>(), "dead letter", "dead letters") + " of " + name +
+                       (all["dead_letters"]["more"] == true ? ", and more" : ""));
+  }
+  return troubles;
+}
+
 // What the daemon says, all in one document: what --json prints.
 document look(const surroundings& with) {
   const answer ready = with.daemon.send({.path = "/readyz"});
@@ -30,19 +55,8 @@ document look(const surroundings& with) {
   std::map<std::string, std::int64_t> dead;
   for (const document& one : letters["items"]) ++dead[word(one, "pipeline")];
   all["dead_letters"] = {{"by_pipeline", dead}, {"more", word(letters, "next_cursor") != "-"}};
+  all["troubles"] = troubles_of(all);
   return all;
-}
-
-// Does anybody have to look after something?
-bool is_well(const document& all) {
-  if (!all["ready"] || !all["broken_files"].empty()) return false;
-  for (const document& pipeline : all["pipelines"]) {
-    for (const document& flow : pipeline.value("flows", document::array())) {
-      const std::string state = word(flow, "state");
-      if (state == "failed" || state == "backing_off") return false;
-    }
-  }
-  return true;
 }
 
 }  // namespace
@@ -61,7 +75,7 @@ int status(const surroundings& with, const status_options& options) {
     if (options.watch && terminal) with.out << "\033[H\033[2J";
     if (options.watch && !terminal && !first && !with.json) with.out << '\n';
     with.out << screen.str() << std::flush;
-    if (!options.watch) return is_well(all) ? exit_ok : exit_no;
+    if (!options.watch) return all["troubles"].empty() ? exit_ok : exit_no;
     if (!pause_for(std::chrono::milliseconds(static_cast<std::int64_t>(options.every * 1000)))) throw interruption();
   }
 }

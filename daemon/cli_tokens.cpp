@@ -21,7 +21,7 @@
 
 #include "api/resource_text.hpp"
 #include "config/time.hpp"
-#include "daemon/cli_output.hpp"
+#include "daemon/cli_ask.hpp"
 #include "runtime/unique_fd.hpp"
 #include "scheduler/audit_desk.hpp"
 #include "scheduler/store.hpp"
@@ -35,14 +35,20 @@ namespace fs = std::filesystem;
 
 // ---- without a daemon ----
 
+// Has been one's data folder, or can become it.
+bool is_for_a_daemon(const fs::path& folder) {
+  if (fs::exists(folder / "state.db")) return true;
+  return std::all_of(fs::directory_iterator(folder), {}, [](const fs::directory_entry& entry) {
+    return entry.path().filename() == "lost+found" || entry.path().filename() == "lock";
+  });
+}
+
 // The data folder of a daemon that is down: held by its lock, so that none starts meanwhile.
 class offline_folder {
  public:
-  enum class missing { make, refuse };
-
-  explicit offline_folder(const fs::path& data, missing then = missing::refuse) : data_(data) {
-    if (then == missing::make) fs::create_directories(data);
-    if (!fs::is_directory(data)) throw usage_error("there is no folder " + data.string());
+  explicit offline_folder(const fs::path& data) : data_(data) {
+    if (!fs::is_directory(data)) throw usage_error("there is no folder " + data.string() + "; one that a daemon is going to use must be made first");
+    if (!is_for_a_daemon(data)) throw usage_error(data.string() + " is no data folder of a daemon: it holds other things, and no state.db");
     const fs::path file = data / "lock";
     lock_ = runtime::unique_fd(::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
     if (lock_.get() < 0) throw usage_error("data folder " + data.string() + " cannot be written to");
@@ -126,8 +132,9 @@ document shown(const scheduler::token_record& t) {
 }
 
 document create_offline(const token_options& options) {
-  offline_folder folder(options.data, offline_folder::missing::make);
-  const auto made = value_or_usage(folder.wait_for(folder.tokens().create(wish_of(options), false)));
+  auto wish = wish_of(options);
+  offline_folder folder(options.data);
+  const auto made = value_or_usage(folder.wait_for(folder.tokens().create(std::move(wish), false)));
   folder.write_down("token " + made.record.id + " (" + made.record.name + ") made");
   document d = shown(made.record);
   d["token"] = made.text;
@@ -136,30 +143,11 @@ document create_offline(const token_options& options) {
 
 // ---- with one ----
 
-struct refusal {
-  answer said;
-};
-
-document ask(const surroundings& with, const request& what) {
-  answer said = with.daemon.send(what);
-  if (!said.ok()) throw refusal{std::move(said)};
-  if (said.body.empty()) return document::object();
-  document body = document::parse(said.body, nullptr, false);
-  if (body.is_discarded()) throw std::runtime_error("the daemon's answer is not JSON: " + said.body.substr(0, 200));
-  return body;
-}
-
-template <class Body>
-int guarded(const surroundings& with, Body body) {
-  try {
-    return body();
-  } catch (const refusal& no) {
-    if (with.json) {
-      with.out << no.said.body << '\n';
-    } else {
-      show_problem(with.err, no.said, "");
-    }
-    return exit_refused;
+// Such a token may make the pipeline, so it is good for something; more likely the name is misspelt.
+void warn_of_unknown(const surroundings& with, const std::vector<std::string>& pipelines) {
+  for (const std::string& name : pipelines) {
+    if (with.daemon.send({.path = pipeline_path(name)}).status != 404) continue;
+    with.err << "penstock: there is no pipeline '" << name << "' yet: the token is good for nothing else\n";
   }
 }
 
@@ -178,15 +166,18 @@ std::string words_of(const document& object, const char* member, const char* non
   return text.empty() ? none : text;
 }
 
-document list_online(const surroundings& with) {
-  document all = document::array();
-  std::string cursor;
-  do {
-    const document page = ask(with, {.path = "/v1/tokens" + query({{"limit", "1000"}, {"cursor", cursor}})});
-    for (const document& one : page.at("items")) all.push_back(one);
-    cursor = page.at("next_cursor").is_string() ? page.at("next_cursor").get<std::string>() : "";
-  } while (!cursor.empty());
-  return {{"items", std::move(all)}};
+// What is asked of a folder can fail in many ways, and each is about the folder that was named.
+template <class Work>
+document offline(const std::string& data, Work work) {
+  try {
+    return work();
+  } catch (const std::system_error& broken) {
+    throw usage_error("the data folder " + data + " cannot be used: " + broken.code().message());
+  } catch (const usage_error&) {
+    throw;
+  } catch (const std::exception& broken) {
+    throw usage_error("the data folder " + data + " cannot be used: " + broken.what());
+  }
 }
 
 document list_offline(const std::string& data) {
@@ -200,7 +191,8 @@ document list_offline(const std::string& data) {
 
 int create_token(const surroundings& with, const token_options& options) {
   return guarded(with, [&] {
-    const document made = options.data.empty() ? create_online(with, options) : create_offline(options);
+    const document made = options.data.empty() ? create_online(with, options) : offline(options.data, [&] { return create_offline(options); });
+    if (options.data.empty()) warn_of_unknown(with, options.pipelines);
     if (with.json) {
       with.out << made.dump(2) << '\n';
       return exit_ok;
@@ -215,7 +207,7 @@ int create_token(const surroundings& with, const token_options& options) {
 
 int list_tokens(const surroundings& with, const token_options& options) {
   return guarded(with, [&] {
-    const document list = options.data.empty() ? list_online(with) : list_offline(options.data);
+    const document list = options.data.empty() ? ask_all(with, "/v1/tokens") : offline(options.data, [&] { return list_offline(options.data); });
     if (with.json) {
       with.out << list.dump(2) << '\n';
       return exit_ok;
@@ -232,9 +224,12 @@ int revoke_token(const surroundings& with, const token_options& options) {
     if (options.data.empty()) {
       ask(with, {.method = "DELETE", .path = "/v1/tokens/" + encode(id)});
     } else {
-      offline_folder folder(options.data);
-      value_or_usage(folder.wait_for(folder.tokens().revoke(id, true)));
-      folder.write_down("token " + id + " revoked");
+      offline(options.data, [&] {
+        offline_folder folder(options.data);
+        value_or_usage(folder.wait_for(folder.tokens().revoke(id, true)));
+        folder.write_down("token " + id + " revoked");
+        return document();
+      });
     }
     with.err << "token " << id << " is revoked\n";
     return exit_ok;
@@ -259,26 +254,49 @@ int show_caller(const surroundings& with) {
   });
 }
 
+namespace {
+
+// A filter that matches nothing may name what is not there: then the refusal says so.
+void check_names(const surroundings& with, const audit_options& options) {
+  if (!options.pipeline.empty()) ask(with, {.path = pipeline_path(options.pipeline)});
+  if (options.token.empty()) return;
+  const document all = ask_all(with, "/v1/tokens");
+  std::string alike;
+  for (const document& one : items_of(all)) {
+    if (word(one, "id") == options.token) return;
+    if (word(one, "name") == options.token) alike += (alike.empty() ? "" : ", ") + word(one, "id");
+  }
+  throw not_found("there is no token " + options.token + (alike.empty() ? "" : "; a token of that name has the id " + alike));
+}
+
+}  // namespace
+
 int audit(const surroundings& with, const audit_options& options) {
   return guarded(with, [&] {
     const document list = ask(with, {.path = "/v1/audit" + query({{"token", options.token},
                                                                   {"pipeline", options.pipeline},
                                                                   {"outcome", options.outcome},
                                                                   {"since", options.since},
+                                                                  {"until", options.until},
+                                                                  {"cursor", options.cursor},
                                                                   {"limit", std::to_string(options.limit)}})});
+    if (items_of(list).empty()) check_names(with, options);
     if (with.json) {
       with.out << list.dump(2) << '\n';
       return exit_ok;
     }
-    with.out << api::audit_text(list);
+    with.out << api::audit_text(list, api::asked_by::option);
     return exit_ok;
   });
 }
 
-std::string token_from(const std::string& file) {
+std::string token_from(const std::string& file, const std::function<void(const std::string&)>& warn) {
   std::string text;
   if (!file.empty()) {
     text = read_file(file);
+    struct stat kept {};
+    const bool shared = file != "-" && ::stat(file.c_str(), &kept) == 0 && S_ISREG(kept.st_mode) && (kept.st_mode & (S_IRWXG | S_IRWXO)) != 0;
+    if (shared) warn("others on this machine can get at the token in " + file + ": chmod 600 " + file);
   } else if (const char* given = std::getenv("PENSTOCK_TOKEN")) {  // NOLINT(concurrency-mt-unsafe): one thread
     text = given;
   }

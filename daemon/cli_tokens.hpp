@@ -4,6 +4,7 @@
 // The folder must not be in use.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,13 +26,13 @@ int revoke_token(const surroundings& with, const token_options& options);
 int show_caller(const surroundings& with);
 
 struct audit_options {
-  std::string token{}, pipeline{}, outcome{}, since{};
+  std::string token{}, pipeline{}, outcome{}, since{}, until{}, cursor{};
   int limit = 20;
 };
 int audit(const surroundings& with, const audit_options& options);
 
 // The token that requests are sent with: what the file says, else what PENSTOCK_TOKEN says, else none. A token never stands on
-// a command line, which everybody on the machine can read. Throws usage_error.
-std::string token_from(const std::string& file);
+// a command line, which everybody on the machine can read; a file that others can read is warned of. Throws usage_error.
+std::string token_from(const std::string& file, const std::function<void(const std::string&)>& warn);
 
 }  // namespace penstock::cli

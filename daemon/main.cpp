@@ -75,7 +75,7 @@ std::string manual(const CLI::App& app) {
 int main(int argc, char** argv) {
   CLI::App app{"Penstock: keeps real-time flows live, starts batch jobs when their input arrives, shows it all over REST."};
   app.name("penstockd");
-  app.set_version_flag("--version", PENSTOCK_VERSION);
+  app.set_version_flag("--version", "penstockd " PENSTOCK_VERSION);
   flags given;
   app.add_option("--config", given.config, "Settings file (YAML)");
   app.add_option("--data", given.data, "Data folder (default /var/lib/penstock)");

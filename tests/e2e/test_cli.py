@@ -92,7 +92,7 @@ def test_apply(daemon, file, tmp_path):
     assert refused.stderr.count("unknown key") == 1, "each problem is said once"
     nameless = tmp_path / "nameless.yaml"
     nameless.write_text("topics: {}\n")
-    assert penstock("apply", nameless, daemon=daemon).returncode == NO
+    assert penstock("apply", nameless, daemon=daemon).returncode == REFUSED
 
 
 def test_trigger_and_runs(shop, tmp_path):

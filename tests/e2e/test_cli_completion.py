@@ -1,4 +1,5 @@
 """Completions in real shells, and the manual pages: all of it made of the tree that parses the command line."""
+import json
 import os
 import shutil
 import subprocess
@@ -75,6 +76,25 @@ def test_names_that_the_daemon_knows(shop):
     assert in_bash("penstock get revisions shop ", shop) == ["1"]
     url = "http://%s:%d" % shop.address
     assert in_bash(f"penstock --url {url} trigger shop e") == ["echo"], "the daemon that the line names"
+
+
+def test_words_and_files_of_the_options(tmp_path):
+    (tmp_path / "my.token").write_text("")
+    assert in_bash("penstock runs --token-file my", folder=tmp_path) == ["my.token"]
+    assert in_bash("penstock runs --cacert my", folder=tmp_path) == ["my.token"]
+    assert set(in_bash("penstock token create --role ")) == {"read", "ingest", "operate", "admin"}
+    assert set(in_bash("penstock audit --outcome ")) == {"done", "failed", "refused"}
+    assert in_bash("penstock runs --timeou") == ["--timeout"]
+
+
+def test_tokens_are_completed_with_the_token_of_the_line(shop, tmp_path):
+    made = json.loads(penstock("token", "create", "--name", "ops", "--role", "admin", "--json", daemon=shop).stdout)
+    shop.token = made["token"]
+    file = tmp_path / "token"
+    file.write_text(made["token"])
+    file.chmod(0o600)
+    assert in_bash(f"penstock --token-file {file} token revoke ", shop) == [made["id"]]
+    assert in_bash(f"penstock --token-file {file} audit --token ", shop) == [made["id"]]
 
 
 def test_files_and_silence(tmp_path):
