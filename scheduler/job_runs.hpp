@@ -31,7 +31,8 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   ~job_runs();
 
   void redefine(std::shared_ptr<const pipeline_revision> revision);  // for new runs
-  void stop();  // what waits stays queued in the store for the next start
+  void stop();    // what waits stays queued in the store for the next start
+  void let_go();  // of it, at the very end: runs and their job hold each other
   void clock_was_set();
 
   const std::string& pipeline() const { return revision_->name; }

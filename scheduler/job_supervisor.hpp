@@ -28,6 +28,7 @@ class job_supervisor : public std::enable_shared_from_this<job_supervisor> {
   void pause(bool paused);  // triggers do nothing; its pipeline's waiting runs are held by the dispatcher
   void retire();
   void stop();  // like retire, but queued runs stay queued in the store for the next start
+  void let_go() { runs_->let_go(); }  // after stop(), once no run is executing any more
   bool idle() const { return runs_->idle(); }
 
   job_runs& runs() { return *runs_; }

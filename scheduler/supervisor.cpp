@@ -122,6 +122,7 @@ asio::awaitable<stop_report> supervisor::stop() {
     report.hangs = true;
   }
   s.around.audit.stop();
+  for (const auto& job : s.pipelines.all_jobs()) job->let_go();
   report.hangs = report.hangs || s.around.hanging_tasks > 0;
   co_return report;
 }
