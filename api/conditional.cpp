@@ -20,6 +20,7 @@ response unless_known(const request& r, response reply, const std::string& etag)
   reply.headers.emplace_back("ETag", etag);
   if (!client_has(r, etag)) return reply;
   reply.status = 304;
+  reply.unsent = reply.body.size();
   reply.body.clear();
   return reply;
 }

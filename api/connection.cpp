@@ -103,6 +103,7 @@ std::string connection::peer() const {
   error_code gone;
   const auto generic = socket_.remote_endpoint(gone);
   asio::ip::tcp::endpoint remote;
+  if (!gone && generic.protocol().family() == AF_UNIX) return "unix";
   if (gone || generic.size() > remote.capacity()) return {};
   remote.resize(generic.size());
   std::memcpy(remote.data(), generic.data(), generic.size());

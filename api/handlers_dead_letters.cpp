@@ -101,8 +101,9 @@ asio::awaitable<response> settle_chosen(request& r, context& c, settle how) {
   if (!ids) co_return problem_response(ids.error());
   const auto done = co_await (c.supervisor.*how)(std::move(*ids));
   if (!done) co_return problem_response(done.error());
-  response reply{.body = to_text({{"done", done->done}, {"failed", done->failed}}) + "\n"};
-  reply.note = std::to_string(done->done) + " done, " + std::to_string(done->failed.size()) + " failed";
+  response reply{.body = to_text({{"done", done->done}, {"failed", done->failed}, {"dead_again", done->dead_again}}) + "\n"};
+  reply.note = std::to_string(done->done) + " done, " + std::to_string(done->failed.size()) + " failed" +
+               (done->dead_again > 0 ? ", " + std::to_string(done->dead_again) + " are dead letters again" : "");
   co_return reply;
 }
 

@@ -137,6 +137,7 @@ struct response {
   std::unique_ptr<message_stream> messages{};  // the connection becomes a WebSocket; only when the client asked for that
   std::string note{};     // for the audit log only: what was done, in words
   std::string subject{};  // likewise: the pipeline, where the path names none
+  std::size_t unsent = 0;  // of a 304: how large the body is that the client has
   std::string cause{};  // for the log only: what went wrong inside; empty: nothing to worry about
 };
 

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -95,6 +96,11 @@ void listener::bind_tcp() {
 
 // The file gets its name when all else is done: no client finds it too open, or with nobody there.
 void listener::bind_unix(const socket_permissions& permissions) {
+  const std::filesystem::path folder = std::filesystem::path(address_.path).parent_path();
+  std::error_code unknown;
+  if (!folder.empty() && !std::filesystem::exists(folder, unknown) && !unknown) {
+    throw std::runtime_error("its folder " + folder.string() + " is not there: make it first (under systemd with RuntimeDirectory=)");
+  }
   make_way(address_.path);
   const std::string draft = address_.path + ".new";
   ::unlink(draft.c_str());

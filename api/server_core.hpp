@@ -54,7 +54,8 @@ struct server_core : std::enable_shared_from_this<server_core> {
   std::unordered_set<session*> sessions;
   std::vector<std::shared_ptr<listener>> listeners;
   std::shared_ptr<asio::ssl::context> tls;  // for connections from now on; null: none speaks TLS
-  std::size_t body_bytes = 0;  // held by all requests now
+  std::size_t body_bytes = 0;      // held by all requests now
+  std::size_t stranger_bytes = 0;  // of that: by those of whom nothing is known
   bool stopping = false;
   std::int64_t refused = 0;                                       // connections beyond the limit
   std::shared_ptr<runtime::wakeup> session_left;                  // notified while stopping

@@ -80,7 +80,7 @@ session::session(std::shared_ptr<server_core> core, connection::socket accepted,
 }
 
 session::~session() {
-  core_->body_bytes -= held_body_;
+  release_body();
   core_->leave(*this);
 }
 
@@ -158,7 +158,7 @@ asio::awaitable<bool> session::serve_one() {
     reply = refusal(head);
   }
   no_deadline();
-  if (reply.body.size() >= worth_packing && !reply.stream) co_await pack(reply);
+  if (!reply.stream && !reply.messages) co_await choose_coding(reply);
   std::shared_ptr<websocket_line> line;
   if (reply.messages) line = co_await become_websocket(reply);
   core_->count(route_, request_.method, reply.status);
@@ -177,7 +177,7 @@ asio::awaitable<bool> session::serve_one() {
 }
 
 session::clock::time_point session::begin_request() {
-  core_->body_bytes -= std::exchange(held_body_, 0);
+  release_body();
   request_.clear();
   if (request_.body.capacity() > body_piece) request_.body = {};
   if (buffer_.size() == 0 && buffer_.capacity() > head_piece) buffer_ = {};
@@ -289,14 +289,23 @@ session::read_end session::feed(bool (request_parser::*reached)() const, bool& f
   return read_end::complete;
 }
 
-// Counts the body's memory; false when all connections together hold too much.
+// Counts the body's memory; false when all connections together hold too much. Who sends to a hook without a token may be
+// anybody until the signature of the whole body was looked at: all of them together get half of the room.
 bool session::hold_body(std::size_t bytes) {
   if (bytes <= held_body_) return true;
   const std::size_t more = bytes - held_body_;
-  if (core_->body_bytes + more > core_->options.bodies_in_memory) return false;
+  const std::size_t most = core_->options.bodies_in_memory;
+  if (core_->body_bytes + more > most || (stranger_ && core_->stranger_bytes + more > most / 2)) return false;
   core_->body_bytes += more;
+  if (stranger_) core_->stranger_bytes += more;
   held_body_ += more;
   return true;
+}
+
+void session::release_body() {
+  const std::size_t held = std::exchange(held_body_, 0);
+  core_->body_bytes -= held;
+  if (std::exchange(stranger_, false)) core_->stranger_bytes -= held;
 }
 
 // ---- what a request must be before its handler sees it ----
@@ -316,6 +325,10 @@ std::optional<response> session::check_head() {
   }
   refused = find_route();
   if (!refused && core_->admit) refused = core_->admit(request_, route_->rules);
+  if (!refused && route_->rules.needs == access::signed_body && !request_.token && !request_.trusted_peer) {
+    stranger_ = true;
+    core_->stranger_bytes += held_body_;  // what came with the head
+  }
   if (!refused) refused = check_query();
   if (!refused) refused = check_body();
   if (refused) skip_arrived_body();
@@ -481,23 +494,44 @@ void session::write_head(const response& reply, bool keep, bool chunked) {
   out_ += "\r\n";
 }
 
-// Large enough answers go in gzip to who takes it. In slices, at the fastest level, so that nobody else waits long.
-asio::awaitable<void> session::pack(response& reply) {
+// Large enough answers go in gzip to who takes it. What is read depends on that wish, also where this once it makes no
+// difference: a cache has to know it of a small body, and of a 304 that stands for a large one.
+asio::awaitable<void> session::choose_coding(response& reply) {
+  const bool large = std::max(reply.body.size(), reply.unsent) >= worth_packing;
+  const bool reads = request_.method == http_method::get || request_.method == http_method::head;
+  if (!large && !(reads && (reply.status == 200 || reply.status == 304))) co_return;
+  name_wish(reply);
+  if (!large || !accepts_gzip(request_.header_value("accept-encoding"))) co_return;
+  if (reply.status == 304) {
+    mark_packed(reply);
+  } else {
+    co_await pack(reply);
+  }
+}
+
+void session::mark_packed(response& reply) const {
+  for (auto& [name, value] : reply.headers) {
+    if (name == "ETag") value = packed_etag(value);
+  }
+}
+
+void session::name_wish(response& reply) const {
   const auto varies = std::find_if(reply.headers.begin(), reply.headers.end(), [](const auto& h) { return h.first == "Vary"; });
   if (varies != reply.headers.end()) {
     varies->second += ", Accept-Encoding";
   } else {
     reply.headers.emplace_back("Vary", "Accept-Encoding");
   }
-  if (!accepts_gzip(request_.header_value("accept-encoding"))) co_return;
+}
+
+// In slices, at the fastest level, so that nobody else waits long.
+asio::awaitable<void> session::pack(response& reply) {
   gzip_packer packer(reply.body);
   while (!packer.go_on()) co_await let_others_work();
   std::string packed = packer.take();
   if (packed.size() >= reply.body.size()) co_return;
   reply.body = std::move(packed);
-  for (auto& [name, value] : reply.headers) {
-    if (name == "ETag") value = packed_etag(value);
-  }
+  mark_packed(reply);
   reply.headers.emplace_back("Content-Encoding", "gzip");
 }
 

@@ -68,6 +68,7 @@ class session : public std::enable_shared_from_this<session> {
   asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
   read_end feed(bool (request_parser::*reached)() const, bool& finished);
   bool hold_body(std::size_t bytes);
+  void release_body();
   clock::time_point begin_request();  // returns the time
   asio::awaitable<read_end> read_body();
   asio::awaitable<std::optional<response>> unpack_body();
@@ -83,6 +84,9 @@ class session : public std::enable_shared_from_this<session> {
   response refusal(read_end why);
   void skip_arrived_body();
 
+  asio::awaitable<void> choose_coding(response& reply);
+  void name_wish(response& reply) const;
+  void mark_packed(response& reply) const;
   asio::awaitable<void> pack(response& reply);
   sending begin_sending(const response& reply);
   asio::awaitable<bool> send_rest(response& reply, sending now);
@@ -121,6 +125,7 @@ class session : public std::enable_shared_from_this<session> {
   bool unread_ = false;        // the client may still be sending what nobody reads
   bool refused_ = false;       // the request was not understood: where the next one begins is not known
   std::size_t held_body_ = 0;  // counted in core_->body_bytes
+  bool stranger_ = false;      // and in core_->stranger_bytes
 
   bool watching_ = false;  // a read is under way only to notice that the client leaves
   bool watch_ends_ = false;

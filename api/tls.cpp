@@ -26,9 +26,9 @@ constexpr int soon = 14;  // days before the end of a certificate
 
 [[noreturn]] void fail(const fs::path& file, const char* what) {
   const unsigned long code = ::ERR_peek_last_error();
-  const char* reason = code != 0 ? ::ERR_reason_error_string(code) : nullptr;
+  if (const char* reason = code != 0 ? ::ERR_reason_error_string(code) : nullptr) spdlog::debug("TLS: {}: {}", file.string(), reason);
   ::ERR_clear_error();
-  throw std::runtime_error("TLS: " + file.string() + " " + what + (reason != nullptr ? std::string(": ") + reason : ""));
+  throw std::runtime_error("TLS: " + file.string() + " " + what);
 }
 
 void must_be_readable(const fs::path& file) {
@@ -81,7 +81,7 @@ std::shared_ptr<ssl::context> make_tls_context(const tls_files& files) {
   ::SSL_CTX_set_alpn_select_cb(made, &choose_protocol, nullptr);
   ::SSL_CTX_set_session_id_context(made, session_context, sizeof session_context);
   if (::SSL_CTX_use_certificate_chain_file(made, files.certificate.c_str()) != 1)
-    fail(files.certificate, "is not a certificate in PEM");
+    fail(files.certificate, "is not a certificate in PEM: it must begin with the daemon's own, the chain behind it");
   if (::SSL_CTX_use_PrivateKey_file(made, files.key.c_str(), SSL_FILETYPE_PEM) != 1 || ::SSL_CTX_check_private_key(made) != 1)
     fail(files.key, ("is not the key of " + files.certificate.string() + " in PEM, without a password").c_str());
   if (!files.client_ca.empty()) {

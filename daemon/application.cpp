@@ -49,11 +49,22 @@ scheduler::token_rule token_rule_of(const std::string& auth) {
   return auth == "none" ? scheduler::token_rule::never : scheduler::token_rule::automatic;
 }
 
-// What is stored is nobody else's business. The folder itself stays open: commands may run as other users, and work in it.
+// An exception's text; that of the file system's says what and where, and nothing of the library.
+std::string in_words(const std::exception& e) {
+  const auto* failure = dynamic_cast<const fs::filesystem_error*>(&e);
+  return failure ? failure->path1().string() + ": " + failure->code().message() : e.what();
+}
+
+// What is stored is nobody else's business. The folder itself stays open, and what pipelines work in is open to who knows the
+// way: only root can run commands as other users, and those start there.
 void keep_private(const fs::path& data) {
-  fs::create_directories(data / "topics");
   std::error_code ignored;  // where the system knows no permissions, nothing can be kept
-  fs::permissions(data / "topics", fs::perms::owner_all, ignored);
+  for (const char* folder : {"topics", "logs", "work"}) {
+    fs::create_directories(data / folder);
+    const bool passed_through = std::string_view(folder) == "work" && ::geteuid() == 0;
+    const auto others = passed_through ? fs::perms::group_exec | fs::perms::others_exec : fs::perms::none;
+    fs::permissions(data / folder, fs::perms::owner_all | others, ignored);
+  }
   for (const char* name : {"state.db", "flows.db"}) {
     const runtime::unique_fd made(::open((data / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     fs::permissions(data / name, fs::perms::owner_read | fs::perms::owner_write, ignored);
@@ -77,7 +88,7 @@ int application::run() {
     try {
       if (failure) std::rethrow_exception(failure);
     } catch (const std::exception& e) {
-      spdlog::critical("{}", e.what());
+      spdlog::critical("{}", in_words(e));
       exit_code_ = 1;
     }
     signals_.cancel();
@@ -107,7 +118,11 @@ asio::awaitable<void> application::live() {
 }
 
 asio::awaitable<void> application::start() {
-  fs::create_directories(settings_.data);
+  std::error_code failure;
+  fs::create_directories(settings_.data, failure);
+  if (failure) throw std::runtime_error("the data folder " + settings_.data.string() + " cannot be made: " + failure.message());
+  const bool watched = settings_.pipelines.empty() || fs::is_directory(settings_.pipelines, failure);
+  if (!watched) throw std::runtime_error("the folder of definitions " + settings_.pipelines.string() + " is not there, or is no folder");
   co_await lock_data_folder();
   keep_private(settings_.data);
   make_stores();
@@ -164,13 +179,14 @@ std::vector<api::listen_address> application::listen() {
   return all;
 }
 
-// New connections get the new certificate. What cannot be used changes nothing.
-void application::reload_tls() {
-  if (settings_.tls.certificate.empty()) return;
+// New connections get the new certificate. What cannot be used changes nothing: then it is returned what is wrong.
+std::string application::reload_tls() {
+  if (settings_.tls.certificate.empty()) return {};
   try {
     api_->use_tls(api::make_tls_context(settings_.tls));
+    return {};
   } catch (const std::exception& e) {
-    spdlog::error("reload: {}; the certificate that was in use stays", e.what());
+    return in_words(e) + "; the certificate that was in use stays";
   }
 }
 
@@ -183,7 +199,13 @@ void application::check_tokens(const std::vector<api::listen_address>& wanted) {
     if (const auto fine = check_listening(settings_, where, keeper); !fine) throw std::runtime_error(fine.error().detail);
     reaches_beyond = reaches_beyond || !where.stays_here();
   }
-  if (!tokens.asked()) {
+  if (tokens.lost()) {
+    spdlog::error("the state.db of {} knows no token, and requests needed one here before: it was emptied or replaced. {} Put the one "
+                  "of a backup in its place, or make an admin token with 'penstock token create --data {}' while the daemon is down, or "
+                  "remove {} if nobody is to be asked any more",
+                  settings_.data.string(), tokens.asked() ? "The door stays shut." : "With auth: none nobody is asked.", settings_.data.string(),
+                  (settings_.data / scheduler::token_book::mark_name).string());
+  } else if (!tokens.asked()) {
     spdlog::info("nobody is asked for a token{}", reaches_beyond ? ", and other machines can reach this one" : "");
   } else if (!keeper) {
     spdlog::warn("every request needs a token, and no admin token is good: make one with 'penstock token create --data {}' while "
@@ -271,14 +293,20 @@ asio::awaitable<void> application::obey_signals() {
 
 asio::awaitable<void> application::reload() {
   manager_.reloading();
-  reload_tls();
-  supervisor_->audit().note({.who = "signal", .target = settings_.pipelines.string(), .outcome = "done", .detail = "reload by SIGHUP"});
-  spdlog::info("reloading the definitions of {}", settings_.pipelines.empty() ? "no folder" : settings_.pipelines.string());
+  spdlog::info("reloading the definitions of {}{}; other settings are read at a start only",
+               settings_.pipelines.empty() ? "no folder" : settings_.pipelines.string(), settings_.tls.certificate.empty() ? "" : " and the certificate");
+  std::string wrong = reload_tls();
+  if (!wrong.empty()) spdlog::error("reload: {}", wrong);
   try {
     if (!settings_.pipelines.empty()) co_await supervisor_->load_folder(settings_.pipelines);
   } catch (const std::exception& e) {
-    spdlog::error("reload: {}", e.what());
+    spdlog::error("reload: {}", in_words(e));
+    wrong += (wrong.empty() ? "" : "; ") + in_words(e);
   }
+  supervisor_->audit().note({.who = "signal",
+                             .target = settings_.pipelines.string(),
+                             .outcome = wrong.empty() ? "done" : "failed",
+                             .detail = "reload by SIGHUP" + (wrong.empty() ? "" : ": " + wrong)});
   manager_.ready("reloaded");
 }
 

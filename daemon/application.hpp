@@ -43,7 +43,7 @@ class application {
   boost::asio::awaitable<void> lock_data_folder();
   void make_stores();
   std::vector<api::listen_address> listen();
-  void reload_tls();
+  std::string reload_tls();
   void publish_address(const std::vector<api::listen_address>& listening);
   void check_tokens(const std::vector<api::listen_address>& wanted);
 

@@ -2,6 +2,7 @@
 // of definitions. One thread, no state; every command ends with one of the exit codes listed in --help.
 #include <chrono>
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <string>
 #include <string_view>
@@ -97,6 +98,9 @@ int main(int argc, char** argv) {
   try {
     std::ios::sync_with_stdio(false);
     return penstock::cli::run(argc, argv);
+  } catch (const std::filesystem::filesystem_error& broken) {
+    std::cerr << "penstock: " << broken.path1().string() << ": " << broken.code().message() << '\n';
+    return penstock::cli::exit_usage;
   } catch (const std::exception& broken) {
     std::cerr << "penstock: " << broken.what() << '\n';
     return penstock::cli::exit_refused;

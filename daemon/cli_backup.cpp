@@ -8,8 +8,11 @@
 namespace penstock::cli {
 namespace {
 
-std::string megabytes(const document& view, const char* member) {
-  return std::to_string(view.value(member, std::int64_t{0}) / (1 << 20)) + " MiB";
+// Rounded up, in what makes the number readable: "0 MiB" would say that there is nothing.
+std::string size_of(const document& view, const char* member) {
+  constexpr std::int64_t kib = 1 << 10, mib = 1 << 20;
+  const std::int64_t bytes = view.value(member, std::int64_t{0});
+  return bytes < mib ? std::to_string((bytes + kib - 1) / kib) + " KiB" : std::to_string((bytes + mib - 1) / mib) + " MiB";
 }
 
 // Until it has ended. Ctrl-C cancels it, so that none goes on that nobody waits for.
@@ -18,7 +21,7 @@ document watch(const surroundings& with, document view) {
   try {
     while (word(view, "state") == "running") {
       bar.show(view.value("bytes_done", std::int64_t{0}), view.value("bytes", std::int64_t{0}),
-               megabytes(view, "bytes_done") + " of " + megabytes(view, "bytes"));
+               size_of(view, "bytes_done") + " of " + size_of(view, "bytes"));
       view = ask(with, {.path = bar.shown() ? "/v1/backup?wait=300ms" : "/v1/backup?wait=30s", .waits = std::chrono::seconds(30)});
     }
   } catch (const interruption&) {
@@ -41,7 +44,7 @@ int backup(const surroundings& with, const backup_options& options) {
       print_json(with.out, view);
     } else if (state == "done") {
       with.out << word(view, "to") << ": as of " << word(view, "as_of") << ", " << word(view, "files_done") << " files, "
-               << megabytes(view, "bytes_done") << '\n';
+               << size_of(view, "bytes_done") << '\n';
     } else if (state == "running") {
       with.out << word(view, "to") << ": is being made\n";
     } else {

@@ -28,7 +28,7 @@ document settle_in_portions(const surroundings& with, settle how, const settle_o
     const document list = ask_all(with, "/v1/dead-letters", {{"pipeline", which.pipeline}});
     for (const document& letter : items_of(list)) ids.push_back(word(letter, "id"));
   }
-  std::int64_t done = 0;
+  std::int64_t done = 0, dead_again = 0;
   document failed = document::array();
   const auto count = [](std::size_t n) { return static_cast<std::int64_t>(n); };
   for (std::size_t at = 0; at < ids.size(); at += at_once) {
@@ -37,9 +37,10 @@ document settle_in_portions(const surroundings& with, settle how, const settle_o
     const std::vector<std::string> some(first, first + static_cast<std::ptrdiff_t>(std::min(at_once, ids.size() - at)));
     const document said = ask(with, post_json(settle_path(how), {{"ids", some}}));
     done += said.value("done", std::int64_t{0});
+    dead_again += said.value("dead_again", std::int64_t{0});
     for (const document& reason : said.value("failed", document::array())) failed.push_back(reason);
   }
-  return {{"done", done}, {"failed", failed}};
+  return {{"done", done}, {"failed", failed}, {"dead_again", dead_again}};
 }
 
 // A pipeline of which nothing is listed may not be there at all: then the refusal says so.
@@ -70,18 +71,21 @@ int settle_dead_letters(const surroundings& with, settle how, const settle_optio
     }
     if (word(body, "done") == "0" && which.ids.empty()) check_pipeline(with, which.pipeline);
     const auto failed = body.find("failed");
+    const std::int64_t dead_again = body.value("dead_again", std::int64_t{0});
     const bool all_done = failed == body.end() || !failed->is_array() || failed->empty();
     if (with.json) {
       print_json(with.out, body);
     } else {
-      with.out << word(body, "done") << (replay ? " replayed" : " discarded") << '\n';
+      with.out << word(body, "done") << (replay ? " replayed" : " discarded");
+      if (dead_again > 0) with.out << ", " << dead_again << " of them failed again and are dead letters anew";
+      with.out << '\n';
       if (!all_done) {
         for (const document& reason : *failed) {
           with.err << (reason.is_string() ? reason.get<std::string>() : reason.dump()) << '\n';
         }
       }
     }
-    return all_done ? exit_ok : exit_no;
+    return all_done && dead_again == 0 ? exit_ok : exit_no;
   });
 }
 

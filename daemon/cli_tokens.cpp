@@ -39,7 +39,7 @@ namespace fs = std::filesystem;
 bool is_for_a_daemon(const fs::path& folder) {
   if (fs::exists(folder / "state.db")) return true;
   return std::all_of(fs::directory_iterator(folder), {}, [](const fs::directory_entry& entry) {
-    return entry.path().filename() == "lost+found" || entry.path().filename() == "lock";
+    return entry.path().filename() == "lost+found" || entry.path().filename() == scheduler::token_book::mark_name || entry.path().filename() == "lock";
   });
 }
 
@@ -56,7 +56,7 @@ class offline_folder {
       throw usage_error("a daemon works in the data folder " + data.string() + ": ask it, without --data");
     }
     store_ = std::make_unique<scheduler::store>(data / "state.db", thread_.get_executor());
-    tokens_ = std::make_unique<scheduler::token_book>(*store_, scheduler::token_rule::automatic);
+    tokens_ = std::make_unique<scheduler::token_book>(*store_, scheduler::token_rule::automatic, data / scheduler::token_book::mark_name);
   }
 
   ~offline_folder() {
@@ -87,7 +87,7 @@ class offline_folder {
   void give_to_owner() const {
     struct stat folder{};
     if (::geteuid() != 0 || ::stat(data_.c_str(), &folder) != 0) return;
-    for (const char* name : {"lock", "state.db", "state.db-wal", "state.db-shm"}) {
+    for (const char* name : {"lock", "state.db", "state.db-wal", "state.db-shm", scheduler::token_book::mark_name}) {
       const fs::path file = data_ / name;
       struct stat now{};
       if (::lstat(file.c_str(), &now) != 0 || now.st_uid == folder.st_uid) continue;

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <optional>
@@ -30,9 +31,11 @@ struct flags {
 std::optional<daemon::settings> read_settings(const flags& given) {
   std::string text;
   if (!given.config.empty()) {
+    std::error_code unknown;
+    const bool folder = std::filesystem::is_directory(given.config, unknown);
     std::ifstream in(given.config, std::ios::binary);
-    if (!in) {
-      std::cerr << "penstockd: " << given.config << " cannot be read\n";
+    if (folder || !in) {
+      std::cerr << "penstockd: the settings file " << given.config << (folder ? " is a folder" : " cannot be read") << '\n';
       return std::nullopt;
     }
     text.assign(std::istreambuf_iterator<char>(in), {});
@@ -63,7 +66,7 @@ std::string manual(const CLI::App& app) {
   }
   const man_section signals{"SIGNALS", "",
                             {{"SIGTERM, SIGINT", "Stop: flows drain, runs get their time. A second one ends the process at once."},
-                             {"SIGHUP", "Load the folder of definitions again."}}};
+                             {"SIGHUP", "Load the folder of definitions and the files of the TLS certificate again. Settings are read at a start only."}}};
   return man_page(app, {.section = 8,
                         .tagline = "run pipelines: live flows, batch jobs, REST",
                         .more = {std::move(settings), signals},

@@ -121,7 +121,7 @@ struct dataflow_run::state {
   bool over = false;
 
   static asio::awaitable<dataflow_outcome> execute(std::shared_ptr<state> self);
-  static asio::awaitable<result<void>> replay(std::shared_ptr<state> self, batch events,
+  static asio::awaitable<result<std::int64_t>> replay(std::shared_ptr<state> self, batch events,
                                               std::vector<std::string> ids);
 
   asio::awaitable<void> work_to_the_end();
@@ -147,7 +147,7 @@ struct dataflow_run::state {
   static asio::awaitable<void> keep_ticking(std::shared_ptr<state> self);
   asio::awaitable<void> tick(tick_time when, bool again);
 
-  asio::awaitable<void> settle_again(batch events, std::vector<std::string> ids);
+  asio::awaitable<std::int64_t> settle_again(batch events, std::vector<std::string> ids);
   std::size_t first_step(const dead_letter& letter) const;
 };
 
@@ -161,7 +161,7 @@ asio::awaitable<dataflow_outcome> dataflow_run::run() {
   co_return co_await asio::co_spawn(state_->strand, state::execute(state_), asio::use_awaitable);
 }
 
-asio::awaitable<result<void>> dataflow_run::replay(batch events, std::vector<std::string> dead_letter_ids) {
+asio::awaitable<result<std::int64_t>> dataflow_run::replay(batch events, std::vector<std::string> dead_letter_ids) {
   const std::shared_ptr<state> self = state_;
   auto again = state::replay(self, std::move(events), std::move(dead_letter_ids));
   co_return co_await asio::co_spawn(self->strand, std::move(again), asio::use_awaitable);
@@ -547,15 +547,15 @@ asio::awaitable<void> dataflow_run::state::tick(tick_time when, bool again) {
 // ---------------------------------------------------------------------------------------------------------------
 // Replay
 
-asio::awaitable<result<void>> dataflow_run::state::replay(std::shared_ptr<state> self, batch events,
+asio::awaitable<result<std::int64_t>> dataflow_run::state::replay(std::shared_ptr<state> self, batch events,
                                                           std::vector<std::string> ids) {
   const gate::pass mine = co_await self->work.enter();
   if (!self->at_work || !self->failure.empty())
     co_return error{errc::unavailable, "the flow is not at work", {}, 1};
   try {
-    co_await self->settle_again(std::move(events), std::move(ids));
+    const std::int64_t dead = co_await self->settle_again(std::move(events), std::move(ids));
     self->plan_tick();
-    co_return result<void>();
+    co_return dead;
   } catch (const std::exception& e) {
     // Steps may remember what was not committed, so the run starts anew from its checkpoint.
     self->failure = self->whereabouts() + ": " + e.what();
@@ -566,7 +566,7 @@ asio::awaitable<result<void>> dataflow_run::state::replay(std::shared_ptr<state>
 
 // A dead letter holds the event as it was where it died, so it goes on from there. It has no position any
 // more: sinks would take it for one that they have stored.
-asio::awaitable<void> dataflow_run::state::settle_again(batch events, std::vector<std::string> ids) {
+asio::awaitable<std::int64_t> dataflow_run::state::settle_again(batch events, std::vector<std::string> ids) {
   std::map<std::string, dead_letter, std::less<>> letters;  // by event id
   const std::size_t settled_already = steps->size() + 1;  // begins nowhere
   std::vector<std::size_t> begins(events.size(), 0);
@@ -623,10 +623,12 @@ asio::awaitable<void> dataflow_run::state::settle_again(batch events, std::vecto
     again.position = before->second.position;
     again.attempts = before->second.attempts + 1;
   }
+  const auto dead = static_cast<std::int64_t>(p.dead.size());
   next.dead = std::move(p.dead);
   next.settled = std::move(ids);
   co_await save(std::move(next));
   count(p);
+  co_return dead;
 }
 
 // The beginning when the step is no longer there.

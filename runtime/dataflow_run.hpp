@@ -74,8 +74,9 @@ class dataflow_run {
   asio::awaitable<dataflow_outcome> run();
   // Puts dead events through steps and sink again, between two batches of the input; their dead letters are
   // removed in the transaction that makes the outcome safe (one that fails again is a new dead letter).
-  // unavailable: the run is not at work, or the sink cannot take them now; then nothing has changed.
-  asio::awaitable<result<void>> replay(batch events, std::vector<std::string> dead_letter_ids);
+  // How many of them failed again. unavailable: the run is not at work, or the sink cannot take them now; then nothing
+  // has changed.
+  asio::awaitable<result<std::int64_t>> replay(batch events, std::vector<std::string> dead_letter_ids);
   // Stop the input, finish what was taken in, then end with `drained`. What steps are still working out is kept for
   // the next start; `for_good`: it is emitted, for there will be none.
   void request_drain(bool for_good = false);

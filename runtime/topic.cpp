@@ -141,7 +141,10 @@ struct reader {
         producer(db, "SELECT position FROM producers WHERE name = ?1"),
         summary(db,
                 "SELECT (SELECT min(offset) FROM events), duplicates, "
-                "max(last_offset, coalesce((SELECT max(offset) FROM events), 0)) FROM counters") {}
+                "max(last_offset, coalesce((SELECT max(offset) FROM events), 0)), "
+                "((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count)) * "
+                "(SELECT page_size FROM pragma_page_size) "
+                "FROM counters") {}
 
   sqlite::connection db;
   sqlite::statement events, received, last, producer, summary;
@@ -619,6 +622,7 @@ topic_status topic::state::read_status() {
   status.duplicates = from->summary.integer(1);
   status.last_offset = from->summary.integer(2);
   status.events = status.first_offset > 0 ? status.last_offset - status.first_offset + 1 : 0;
+  status.bytes = from->summary.integer(3);
   status_commits = as_of;
   return status;
 }
@@ -721,11 +725,6 @@ std::int64_t topic::producer_position(const std::string& producer) {
 topic_status topic::status() {
   topic_status now = state_->read_status();
   now.name = name_;
-  for (const char* const suffix : {"", "-wal"}) {
-    std::error_code missing;
-    const auto size = std::filesystem::file_size(state_->file.string() + suffix, missing);
-    if (!missing) now.bytes += static_cast<std::int64_t>(size);
-  }
   return now;
 }
 

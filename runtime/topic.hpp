@@ -59,7 +59,7 @@ struct topic_status {
   std::int64_t first_offset = 0;  // oldest kept; 0: empty
   std::int64_t last_offset = 0;   // newest ever appended
   std::int64_t events = 0;        // kept
-  std::int64_t bytes = 0;         // on disk, files beside it included
+  std::int64_t bytes = 0;         // on disk, without the log of what is to be folded in, and without free pages
   std::int64_t duplicates = 0;    // since the file was made
 };
 

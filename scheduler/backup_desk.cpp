@@ -163,13 +163,19 @@ result<void> backup_desk::cancel() {
   return {};
 }
 
-asio::awaitable<void> backup_desk::close() {
+void backup_desk::stop() {
   closed_ = true;
-  if (!current_) co_return;
-  current_->stop.request_stop();
+  if (current_) current_->stop.request_stop();
+}
+
+asio::awaitable<std::string> backup_desk::finish(std::chrono::steady_clock::time_point deadline) {
   const auto ended = std::make_shared<runtime::wakeup>(around_.where.control);
   follow(ended);
-  co_await ended->wait();
+  while (current_) {
+    if (co_await ended->wait_until(deadline)) continue;
+    co_return "the backup to " + last_.to + " hangs and was left behind; " + current_->draft.string() + " is of no use and can be removed";
+  }
+  co_return std::string();
 }
 
 }  // namespace penstock::scheduler

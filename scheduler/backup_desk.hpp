@@ -6,8 +6,10 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <chrono>
 #include <memory>
 #include <stop_token>
+#include <string>
 #include <vector>
 
 #include "runtime/data_copy.hpp"
@@ -25,8 +27,10 @@ class backup_desk {
   backup_view view() const;
   void follow(const std::shared_ptr<runtime::wakeup>& follower);
   result<void> cancel();
-  // The daemon stops: cancels what is being made and waits for its end; no other begins.
-  asio::awaitable<void> close();
+  // The daemon stops: cancels what is being made, and no other begins.
+  void stop();
+  // Waits for its end. What had to be left behind, because a disk hangs, in a sentence; empty: nothing.
+  asio::awaitable<std::string> finish(std::chrono::steady_clock::time_point deadline);
 
  private:
   // What the thread that copies and the control thread share.

@@ -82,6 +82,7 @@ asio::awaitable<void> dead_letter_desk::replay_flow(std::string consumer, std::v
     const auto replayed = co_await flow->replay(std::move(events), std::move(ids));
     if (replayed) {
       outcome.done += static_cast<std::int64_t>(letters.size());
+      outcome.dead_again += *replayed;
       co_return;
     }
     reason = replayed.error().detail;

@@ -163,7 +163,7 @@ asio::awaitable<bool> flow_supervisor::stop(std::chrono::nanoseconds limit, flow
     }
     co_return true;
   }
-  become(end_state);
+  if (state_ != end_state) become(end_state);
   co_return true;
 }
 
@@ -351,7 +351,7 @@ result<std::shared_ptr<runtime::tap>> flow_supervisor::listen(runtime::tap_optio
   return taps_->listen(std::move(options), around_.where.control);
 }
 
-asio::awaitable<result<void>> flow_supervisor::replay(runtime::batch events, std::vector<std::string> dead_letter_ids) {
+asio::awaitable<result<std::int64_t>> flow_supervisor::replay(runtime::batch events, std::vector<std::string> dead_letter_ids) {
   const auto running = dataflow_;
   if (!running) {
     co_return error{errc::unavailable, "flow " + definition_.name + " is " + std::string(token(state_))};

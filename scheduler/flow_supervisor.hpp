@@ -60,7 +60,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   std::int64_t read_up_to(const std::string& topic, std::int64_t cursor) const;
 
   // Puts dead events through steps and sink again. unavailable: the flow is not running.
-  asio::awaitable<result<void>> replay(runtime::batch events, std::vector<std::string> dead_letter_ids);
+  asio::awaitable<result<std::int64_t>> replay(runtime::batch events, std::vector<std::string> dead_letter_ids);
 
  private:
   struct ending {

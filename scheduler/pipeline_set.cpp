@@ -35,8 +35,10 @@ bool matches(config::after_outcome wanted, run_state ended) {
 
 std::string read_file(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
-  if (!in) throw std::runtime_error("cannot be read");
-  return {std::istreambuf_iterator<char>(in), {}};
+  std::ostringstream text;
+  if (in.peek() != std::ifstream::traits_type::eof()) text << in.rdbuf();
+  if (!in.is_open() || in.bad()) throw std::runtime_error("cannot be read");
+  return text.str();
 }
 
 // As a broken one is called that no file can be named for.

@@ -216,8 +216,8 @@ ALTER TABLE runs ADD COLUMN trace TEXT NOT NULL DEFAULT '';
 
 -- migration: 4 tokens and audit log
 
--- Bearer tokens. A revoked one stays, so that the audit log's ids mean something, until a thousand others were revoked after
--- it. As long as there is a row, requests are asked for a token (unless the settings say otherwise).
+-- Bearer tokens. One that was revoked or has expired stays, so that the audit log's ids mean something, until a thousand
+-- others have ended after it. As long as there is a row, requests are asked for a token (unless the settings say otherwise).
 CREATE TABLE tokens (
   id            TEXT NOT NULL PRIMARY KEY,  -- the public part
   name          TEXT NOT NULL,

@@ -90,7 +90,9 @@ sqlite::connection open_and_migrate(const std::filesystem::path& file) {
     name_data_folder(db);
     return db;
   } catch (const std::exception& e) {
-    throw std::runtime_error("the state database " + file.string() + " cannot be used: " + e.what());
+    const std::string why = e.what();
+    const bool damaged = why.find("not a database") != why.npos || why.find("malformed") != why.npos;
+    throw std::runtime_error("the state database " + file.string() + " cannot be used: " + why + (damaged ? "; put the one of a backup in its place" : ""));
   }
 }
 

@@ -11,7 +11,8 @@ using namespace rows;
 namespace {
 
 constexpr int entries_between_prunes = 500;
-constexpr int revoked_kept = 1000;
+// end_of()
+const std::string token_end = "min(coalesce(revoked_at, expires_at), coalesce(expires_at, revoked_at))";
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
@@ -64,9 +65,8 @@ security_writer::security_writer(sqlite::connection& db)
     : add_token_(db,
                  "INSERT INTO tokens (id, name, secret_sha256, roles, pipelines, created_at, expires_at, revoked_at,"
                  " last_used_at, rate, burst) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"),
-      forget_revoked_(db,
-                      "DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE revoked_at IS NOT NULL"
-                      " ORDER BY revoked_at DESC LIMIT -1 OFFSET ?1)"),
+      forget_ended_(db, "DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE " + token_end + " <= ?2 ORDER BY " + token_end +
+                            " DESC, id DESC LIMIT -1 OFFSET ?1)"),
       revoke_(db, "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1"),
       used_(db, "UPDATE tokens SET last_used_at = ?2 WHERE id = ?1"),
       add_audit_(db, "INSERT INTO audit (" + std::string(audit_columns) +
@@ -84,7 +84,7 @@ void security_writer::add_token(const token_record& t) {
     add_token_.bind_null(10).bind(11, std::int64_t{0});
   }
   add_token_.run();
-  with(forget_revoked_, revoked_kept).run();
+  with(forget_ended_, ended_tokens_kept, t.created_at).run();
 }
 
 void security_writer::revoke_token(const std::string& id, timestamp at) { with(revoke_, id, at).run(); }

@@ -23,7 +23,7 @@ class security_writer {
   void add_audit(const audit_record& entry, const audit_limits& keep);
 
  private:
-  sqlite::statement add_token_, forget_revoked_, revoke_, used_, add_audit_, prune_;
+  sqlite::statement add_token_, forget_ended_, revoke_, used_, add_audit_, prune_;
   int until_prune_ = 0;  // entries
 };
 

@@ -24,6 +24,7 @@ using steady = std::chrono::steady_clock;
 
 // How long a stop waits for alerts that are on their way.
 constexpr std::chrono::seconds alert_patience{5};
+constexpr std::chrono::seconds backup_patience{5};  // a slice of it and a sync
 
 steady::time_point in(std::chrono::nanoseconds time) {
   return steady::now() + std::chrono::duration_cast<steady::duration>(time);
@@ -43,7 +44,7 @@ struct supervisor::impl {
         dead_letters(around, pipelines, runs),
         alerts(around, pipelines),
         upkeep(around, pipelines, activity),
-        tokens(state, around.options.tokens),
+        tokens(state, around.options.tokens, around.options.data / token_book::mark_name),
         backups(around),
         clock(std::in_place, where.control, [this] { clock_was_set(); }) {
     around.dependents = [this](const run_record& ended) { return pipelines.dependents_of(ended); };
@@ -101,7 +102,7 @@ asio::awaitable<stop_report> supervisor::stop() {
   stop_report report;
 
   if (s.definitions) s.definitions->stop();
-  co_await s.backups.close();
+  s.backups.stop();
   co_await s.pipelines.close();
   s.upkeep.stop();
   s.alerts.stop();
@@ -119,6 +120,10 @@ asio::awaitable<stop_report> supervisor::stop() {
   co_await s.alerts.finish(alert_patience);
   if (const int left = s.alerts.on_their_way(); left > 0) {
     report.forced.push_back(std::to_string(left) + " alerts were not taken in time and will be delivered after the next start");
+    report.hangs = true;
+  }
+  if (std::string left = co_await s.backups.finish(in(backup_patience)); !left.empty()) {
+    report.forced.push_back(std::move(left));
     report.hangs = true;
   }
   s.around.audit.stop();

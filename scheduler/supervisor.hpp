@@ -186,6 +186,7 @@ struct dead_letter_view {
 struct settled {
   std::int64_t done = 0;
   std::vector<std::string> failed{};  // one sentence each: id and why it could not be replayed
+  std::int64_t dead_again = 0;        // of those done: events that failed in their flow once more and are dead letters anew
 };
 
 struct backup_request {

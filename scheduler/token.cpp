@@ -95,6 +95,11 @@ token_state state_of(const token_record& t, timestamp now) {
   return t.expires_at && *t.expires_at <= now ? token_state::expired : token_state::active;
 }
 
+std::optional<timestamp> end_of(const token_record& t) {
+  if (!t.revoked_at || !t.expires_at) return t.revoked_at ? t.revoked_at : t.expires_at;
+  return std::min(*t.revoked_at, *t.expires_at);
+}
+
 bool is_keeper(const token_record& t, timestamp now) {
   return state_of(t, now) == token_state::active && t.pipelines.empty() && t.roles.allows(role::admin);
 }

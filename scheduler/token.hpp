@@ -59,6 +59,12 @@ enum class token_state { active, expired, revoked };
 std::string_view token(token_state s);
 token_state state_of(const token_record& t, timestamp now);
 
+// Since when it is good for nothing, now or later; nothing: it is good without end.
+std::optional<timestamp> end_of(const token_record& t);
+
+// So many that are good for nothing any more are kept, the last ones, so that the audit log's ids mean something.
+inline constexpr std::size_t ended_tokens_kept = 1000;
+
 // An admin of everything, now: who can make further tokens.
 bool is_keeper(const token_record& t, timestamp now);
 bool reaches(const token_record& t, std::string_view pipeline);

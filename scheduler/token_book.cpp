@@ -1,6 +1,12 @@
 #include "scheduler/token_book.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
+#include <fstream>
+#include <functional>
+#include <utility>
+#include <vector>
 
 #include "config/in_quotes.hpp"
 
@@ -12,8 +18,31 @@ constexpr std::chrono::minutes use_resolution{1};  // so that a use costs no com
 
 }  // namespace
 
-token_book::token_book(store& state, token_rule rule) : store_(state), rule_(rule) {
+token_book::token_book(store& state, token_rule rule, std::filesystem::path mark) : store_(state), rule_(rule), mark_(std::move(mark)) {
   for (token_record& t : store_.tokens()) enter(std::move(t));
+  std::error_code unknown;
+  lost_ = entries_.empty() && !mark_.empty() && std::filesystem::exists(mark_, unknown);
+  leave_mark();
+}
+
+void token_book::leave_mark() {
+  std::error_code unknown;
+  if (entries_.empty() || mark_.empty() || std::filesystem::exists(mark_, unknown)) return;
+  std::ofstream out(mark_);
+  out << "Requests need a token here, also when state.db is lost. Without this file and that database they would not.\n";
+  out.close();
+  if (!out) spdlog::warn("{} cannot be written: should state.db be lost, nobody would be asked for a token", mark_.string());
+}
+
+// As the store does with each new one.
+void token_book::forget_ended(timestamp now) {
+  std::vector<std::pair<timestamp, std::string>> ended;
+  for (const auto& [id, e] : entries_) {
+    if (const auto end = end_of(*e.record); end && *end <= now) ended.emplace_back(*end, id);
+  }
+  if (ended.size() <= ended_tokens_kept) return;
+  std::sort(ended.begin(), ended.end(), std::greater<>());
+  for (auto one = ended.begin() + ended_tokens_kept; one != ended.end(); ++one) entries_.erase(one->second);
 }
 
 void token_book::enter(token_record record) {
@@ -54,7 +83,8 @@ void token_book::used(const std::string& id, entry& by, timestamp now) {
 
 asio::awaitable<result<made_token>> token_book::create(token_record wish, bool without_keeper) {
   const timestamp now = wall_now();
-  const auto kept = std::count_if(entries_.begin(), entries_.end(), [](const auto& one) { return !one.second.record->revoked_at; });
+  const auto kept = std::count_if(entries_.begin(), entries_.end(),
+                                  [now](const auto& one) { return state_of(*one.second.record, now) == token_state::active; });
   if (static_cast<std::size_t>(kept) >= most_tokens) {
     co_return error{errc::conflict, "there are " + std::to_string(kept) + " tokens already; revoke some first"};
   }
@@ -67,6 +97,8 @@ asio::awaitable<result<made_token>> token_book::create(token_record wish, bool w
   while (entries_.contains(made.record.id)) made = make_token(wish, now);
   co_await store_.add_token(made.record);
   enter(made.record);
+  leave_mark();
+  forget_ended(made.record.created_at);
   co_return made;
 }
 
@@ -93,7 +125,7 @@ asio::awaitable<result<void>> token_book::revoke(std::string id, bool without_ke
     failure = std::current_exception();
   }
   if (failure) {
-    entries_.at(id).record = before;
+    if (const auto still = entries_.find(id); still != entries_.end()) still->second.record = before;
     std::rethrow_exception(failure);
   }
   co_return result<void>{};

@@ -6,6 +6,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,12 +26,16 @@ enum class token_rule { automatic, always, never };
 
 class token_book {
  public:
-  static constexpr std::size_t most_tokens = 10'000;  // not revoked
+  static constexpr std::size_t most_tokens = 10'000;  // good ones
+  static constexpr const char* mark_name = "tokens_needed";
 
-  // Reads what is stored.
-  token_book(store& state, token_rule rule);
+  // Reads what is stored. `mark`: a file that says that there has been a token; made with the first one, so that the door
+  // stays shut when the store is lost. Empty: none.
+  token_book(store& state, token_rule rule, std::filesystem::path mark = {});
 
-  bool asked() const { return rule_ == token_rule::always || (rule_ == token_rule::automatic && !entries_.empty()); }
+  bool asked() const { return rule_ == token_rule::always || (rule_ == token_rule::automatic && (!entries_.empty() || lost_)); }
+  // There have been tokens, and the store knows none.
+  bool lost() const { return lost_; }
   bool has_keeper(timestamp now) const;
 
   enum class verdict { good, unknown, expired, revoked, too_fast };
@@ -58,11 +63,15 @@ class token_book {
   };
 
   void enter(token_record record);
+  void leave_mark();
+  void forget_ended(timestamp now);
   void used(const std::string& id, entry& by, timestamp now);
   token_record shown(const entry& e) const;
 
   store& store_;
   const token_rule rule_;
+  const std::filesystem::path mark_;
+  bool lost_ = false;
   std::unordered_map<std::string, entry> entries_;  // by id
 };
 

@@ -389,9 +389,9 @@ TEST_CASE("dead letters over REST", "[endpoints]") {
   }
   CHECK(f.call("POST", "/v1/dead-letters/discard", "{\"ids\":[\"01ARZ3NDEKTSV4RRFFQ69G5FAV\"]}").status ==
         404);
-  CHECK(f.call("POST", "/v1/dead-letters/discard", "{\"ids\":[]}").body == "{\"done\":0,\"failed\":[]}\n");
+  CHECK(f.call("POST", "/v1/dead-letters/discard", "{\"ids\":[]}").body == "{\"done\":0,\"failed\":[],\"dead_again\":0}\n");
   CHECK(f.call("POST", "/v1/dead-letters/discard", "{\"pipeline\":\"other\"}").body ==
-        "{\"done\":0,\"failed\":[]}\n");
+        "{\"done\":0,\"failed\":[],\"dead_again\":0}\n");
   const json one{{"ids", {letter["id"]}}};
   CHECK(json::parse(f.call("POST", "/v1/dead-letters/discard", one.dump()).body)["done"] == 1);
   CHECK(json::parse(f.call("POST", "/v1/dead-letters/discard", "{\"all\":true}").body)["done"] == 1);

@@ -148,6 +148,8 @@ class fixture {
     all.push_back({rule(http_method::get, "/hello/{name}"), say_hello});
     all.back().rules.query = {"limit", "follow"};
     all.push_back({rule(http_method::post, "/echo"), echo});
+    all.push_back({rule(http_method::post, "/hook"), echo});
+    all.back().rules.needs = access::signed_body;
     all.push_back({rule(http_method::post, "/needs-body"), echo});
     all.back().rules.body_required = true;
     all.push_back({rule(http_method::post, "/events"), echo});
@@ -410,6 +412,26 @@ TEST_CASE("all bodies together are limited", "[server]") {
   CHECK(first.read_reply().body.size() == 80'001);
   client third(f.port());
   CHECK(third.call(post("/echo", std::string(90'000, 'b'))).status == 200);
+}
+
+TEST_CASE("strangers get half of the room for bodies", "[server]") {
+  server_options options;
+  options.bodies_in_memory = 100'000;
+  fixture f(options);
+  // What the head came with counts, too.
+  client first(f.port());
+  first.send("POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 40001\r\n\r\n" + std::string(40'000, 'a'));
+  for (bool refused = false; !refused;) {
+    client second(f.port());
+    refused = second.call(post("/hook", std::string(20'000, 'b'))).status == 503;
+  }
+  client known(f.port());
+  CHECK(known.call(post("/echo", std::string(55'000, 'b'))).status == 200);
+  first.send("a");
+  CHECK(first.read_reply().body.size() == 40'001);
+  client third(f.port());
+  CHECK(third.call(post("/hook", std::string(20'000, 'b'))).status == 200);
+  CHECK(third.call(post("/hook", std::string(60'000, 'b'))).status == 503);
 }
 
 TEST_CASE("a body that must be there", "[server]") {

@@ -5,6 +5,7 @@ the middle of it, then a second daemon on the copy while the first one still run
 asked for must be in the copy; each event of a source topic must be in its exactly-once sink exactly once after the second
 daemon has come to rest; and new events must not be taken for old ones.
 """
+import ctypes
 import functools
 import json
 import os
@@ -197,6 +198,39 @@ def test_one_at_a_time_cancelled_and_cut_off(start_daemon, tmp_path):
     assert check_files(tmp_path / "one")
 
 
+PTRACE_ATTACH, WALL = 16, 0x40000000
+
+
+def copying_thread(daemon):
+    """The one of the lowest priority."""
+    for task in pathlib.Path(f"/proc/{daemon.pid}/task").iterdir():
+        if (task / "stat").read_text().rsplit(")", 1)[1].split()[16] == "15":
+            return int(task.name)
+    return None
+
+
+def test_a_stop_does_not_wait_for_a_backup_that_hangs(start_daemon, tmp_path):
+    """The thread that copies is held as a disk that does not answer would hold it."""
+    daemon = start_daemon()
+    large(daemon, 150)
+    assert daemon.post("/v1/backup", json.dumps({"to": str(tmp_path / "copy")})).status == 202
+    thread = wait_until(lambda: copying_thread(daemon), "the thread")
+    if ctypes.CDLL(None, use_errno=True).ptrace(PTRACE_ATTACH, thread, None, None) != 0:
+        pytest.skip("this machine lets nobody hold a thread")
+    assert os.waitpid(thread, WALL)[0] == thread
+    daemon.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "hangs and was left behind" in daemon.log.read_text(), "the stop to go on without it")
+    while os.waitpid(thread, WALL)[0] and daemon.process.poll() is None and thread_exists(daemon, thread):
+        pass  # until it has ended with its process
+    assert daemon._ended() == 0
+    (draft,) = os.listdir(tmp_path)
+    assert draft.startswith("copy.partial-") and str(tmp_path / draft) in daemon.log_tail(), "what can be removed is named"
+
+
+def thread_exists(daemon, thread):
+    return pathlib.Path(f"/proc/{daemon.pid}/task/{thread}").exists()
+
+
 def test_the_log_of_a_database_is_bounded_again_after_a_backup(start_daemon, tmp_path):
     """While a backup reads, write-ahead logs cannot be folded; appends must not wait for that, and it must not last."""
     daemon = start_daemon()
@@ -272,6 +306,7 @@ def test_backup_at_the_command_line(start_daemon, tmp_path):
     done = subprocess.run([str(BIN.resolve() / "penstock"), "backup", "copy"], cwd=tmp_path, text=True, capture_output=True, timeout=60,
                           env={**os.environ, "PENSTOCK_URL": "http://%s:%d" % daemon.address})
     assert done.returncode == 0 and done.stdout.startswith(f"{tmp_path}/copy: as of "), done
+    assert done.stdout.endswith(" KiB\n") and " 0 KiB" not in done.stdout, done
     assert check_files(tmp_path / "copy") and json.loads((tmp_path / "copy" / "backup.json").read_text())["as_of"]
     again = penstock("backup", tmp_path / "copy", daemon=daemon)
     assert again.returncode == 4 and "nothing is written over" in again.stderr

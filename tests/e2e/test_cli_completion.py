@@ -145,7 +145,7 @@ def test_manual_pages_say_what_help_says(tmp_path):
         if line.strip():
             assert f"penstock {line.split()[0]}".replace("-", "\\-") in page, line
     daemon = daemon_manual()
-    for word in ("SETTINGS", "drain_timeout", "SIGHUP", "\\-\\-pipelines"):
+    for word in ("SETTINGS", "drain_timeout", "SIGHUP", "TLS certificate again", "read at a start only", "\\-\\-pipelines"):
         assert word in daemon, word
 
 

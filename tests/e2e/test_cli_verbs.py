@@ -97,6 +97,9 @@ def test_pause_resume_rollback_and_flows(shop):
     wait_until(lambda: shop.flow("shop", "check")["state"] == "running", "the flow")
     stopped = penstock("flow", "stop", "shop", "check", daemon=shop)
     assert stopped.returncode == 0 and "stopped" in stopped.stdout
+    since = shop.flow("shop", "check")["since"]
+    assert penstock("flow", "stop", "shop", "check", daemon=shop).returncode == 0
+    assert shop.flow("shop", "check")["since"] == since, "it has been stopped since then"
     assert "stopped" in penstock("flows", daemon=shop).stdout
     assert json.loads(penstock("flows", "shop", "--json", daemon=shop).stdout)["items"][0]["pipeline"] == "shop"
     assert penstock("flow", "restart", "shop", "check", daemon=shop).returncode == 0
@@ -211,7 +214,7 @@ def test_dead_letters_of_a_pipeline_and_in_portions(shop):
     wait_until(lambda: len(shop.dead_letters()) == 250, "the dead letters")
     assert penstock("dead-letters", "replay", "--pipeline", "nope", daemon=shop).returncode == 4
     code, shown = on_a_terminal(shop, "dead-letters", "replay", "--all")
-    assert code == 0 and "replaying" in shown and "200 of 250" in shown and "250 replayed" in shown, shown
+    assert code == 1 and "replaying" in shown and "200 of 250" in shown and "250 replayed, 250 of them failed again" in shown, shown
     wait_until(lambda: len(shop.dead_letters()) == 250, "them to fail again")
     plain = penstock("dead-letters", "discard", "--pipeline", "shop", daemon=shop)
     assert (plain.returncode, plain.stdout, plain.stderr) == (0, "250 discarded\n", "")

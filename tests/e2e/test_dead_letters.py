@@ -1,5 +1,5 @@
 """What cannot be processed is kept with step, reason and payload, until it is replayed after the fix, or discarded."""
-from penstock import wait_until
+from penstock import penstock, wait_until
 
 FLOW = """
 name: shop
@@ -40,7 +40,10 @@ def test_a_lua_error_becomes_a_dead_letter_and_replay_works_after_the_fix(start_
     assert counts["state"] == "running"
 
     # Replayed before the fix it fails again, and is still kept, once.
-    daemon.post("/v1/dead-letters/replay", {"ids": [letter["id"]]})
+    answer = daemon.post("/v1/dead-letters/replay", {"ids": [letter["id"]]})
+    assert answer.json == {"done": 1, "failed": [], "dead_again": 1}
+    again = penstock("dead-letters", "replay", "--all", daemon=daemon)
+    assert (again.returncode, again.stdout) == (1, "1 replayed, 1 of them failed again and are dead letters anew\n"), again
     letter, = wait_until(lambda: len(found := daemon.dead_letters("shop")) == 1 and found, "one dead letter")
 
     # It survives a crash.
@@ -50,7 +53,7 @@ def test_a_lua_error_becomes_a_dead_letter_and_replay_works_after_the_fix(start_
 
     daemon.put("shop", FIXED)
     answer = daemon.post("/v1/dead-letters/replay", {"ids": [letter["id"]]})
-    assert answer.status in (200, 202), answer
+    assert answer.status in (200, 202) and answer.json["dead_again"] == 0, answer
     wait_until(lambda: daemon.dead_letters("shop") == [], "no dead letters")
     events = daemon.wait_for_topic("orders", 10)
     assert events[-1]["data"] == {"n": 4, "twice": 0}

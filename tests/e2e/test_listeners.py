@@ -115,7 +115,7 @@ def test_a_living_socket_is_not_taken(start_daemon, tmp_path):
     ("unix:relative/path", "unix:/PATH"), ("unix:", "unix:/PATH"), ("unix:/" + "x" * 200, "at most"), ("nowhere", "HOST:PORT"),
     ("ftp://127.0.0.1:1", "HOST:PORT"), ("127.0.0.1:99999", "HOST:PORT"), ("127.0.0.1", "HOST:PORT"),
     ("https://127.0.0.1:0", "certificate"), ("0.0.0.0:0", "network"), ("[::]:0", "network"),
-    ("unix:/no/such/folder/p.sock", "No such file")])
+    ("unix:/no/such/folder/p.sock", "its folder /no/such/folder is not there: make it")])
 def test_addresses_that_cannot_be(tmp_path, address, words):
     told = refuses("--data", tmp_path / "data", "--listen", address)
     assert words in told and address.removeprefix("https://").split("0.0")[0] in told, told
@@ -231,6 +231,17 @@ def test_inherited_sockets_are_used_instead(heir, tmp_path):
     waiting.request("GET", "/healthz")
     one.start()
     assert waiting.getresponse().status == 200
+
+
+def test_who_comes_over_a_socket_without_a_file_is_written_down_as_that(heir, tmp_path):
+    """Its name has no permissions, so nobody is trusted for being there."""
+    name = f"\0penstock-test-{os.getpid()}"
+    heir([unix_socket(name)]).start()
+    wait_until(lambda: "is ready" in (tmp_path / "heir.log").read_text(), "the daemon")
+    status, _ = ask(UnixConnection(name), "PUT", "/v1/pipelines/shop", SHOP["shop"], {"Content-Type": "application/yaml"})
+    assert status == 201
+    entry = json.loads(ask(UnixConnection(name), path="/v1/audit")[1])["items"][0]
+    assert (entry["who"], entry["address"]) == ("anyone", "unix"), entry
 
 
 def test_nobody_is_refused_while_daemons_change(heir):

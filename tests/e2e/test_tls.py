@@ -259,6 +259,17 @@ def test_a_broken_certificate_changes_nothing(secure, broken):
     wait_until(lambda: "the certificate that was in use stays" in daemon.log.read_text(), "the error in the log")
     assert str(folder / ("server.key" if broken == "another's key" else "server.pem")) in daemon.log_tail()
     assert serial_seen(daemon) == pem(folder, "first")
+    entry = wait_until(lambda: reloads(daemon), "the entry in the audit log")[0]
+    assert entry["outcome"] == "failed" and "the certificate that was in use stays" in entry["detail"], entry
+    for library in ("no start line", "bad base64", "asn1", "PEM lib", "mismatch"):
+        assert library not in daemon.log_tail() + entry["detail"], "sentences are ours"
+
+
+def reloads(daemon):
+    """What the audit log says of reloads."""
+    with dial(daemon) as connection:
+        answer = ask(connection, b"GET /v1/audit HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return [entry for entry in json.loads(answer.partition(b"\r\n\r\n")[2])["items"] if entry["who"] == "signal"]
 
 
 def test_clients_show_certificates(secure, tmp_path):

@@ -147,6 +147,55 @@ TEST_CASE("tokens: what was revoked is forgotten when a thousand others were, bu
   CHECK(c.ask("SELECT min(revoked_at) FROM tokens") == "201");
 }
 
+TEST_CASE("tokens: what has expired is forgotten like what was revoked, in memory, too", "[tokens]") {
+  const temp_dir dir;
+  control c(dir / "state.db");
+  c.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"
+            " INSERT INTO tokens SELECT 'old' || i, 'x', '', 'read', '', i, 2 * i, iif(i % 2, NULL, i), NULL, NULL, 0 FROM n");
+  c.reopen();
+  token_book book(*c.operator->(), token_rule::automatic);
+  CHECK(book.list().size() == 1200);
+  c.await(book.create(a_wish("admin", {"admin"}), false)).value();
+  CHECK(book.list().size() == 1001);
+  CHECK(c.ask("SELECT count(*) FROM tokens") == "1001");
+  for (const token_record& one : book.list()) CHECK(c.ask("SELECT count(*) FROM tokens WHERE id = '" + one.id + "'") == "1");
+  CHECK(book.asked());
+}
+
+TEST_CASE("tokens: those that have expired are not counted as too many", "[tokens]") {
+  const temp_dir dir;
+  control c(dir / "state.db");
+  c.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)"
+            " INSERT INTO tokens SELECT 'old' || i, 'x', '', 'read', '', i, 2 * i, NULL, NULL, NULL, 0 FROM n");
+  c.reopen();
+  token_book book(*c.operator->(), token_rule::automatic);
+  CHECK(c.await(book.create(a_wish("admin", {"admin"}), false)).has_value());
+}
+
+TEST_CASE("tokens: the door stays shut when the store is lost", "[tokens]") {
+  const temp_dir dir;
+  const auto mark = dir / token_book::mark_name;
+  {
+    control c(dir / "state.db");
+    token_book book(*c.operator->(), token_rule::automatic, mark);
+    CHECK_FALSE(book.asked());
+    CHECK_FALSE(std::filesystem::exists(mark));
+    c.await(book.create(a_wish("admin", {"admin"}), false)).value();
+    CHECK(std::filesystem::exists(mark));
+  }
+  control other(dir / "another.db");
+  token_book book(*other.operator->(), token_rule::automatic, mark);
+  CHECK(book.lost());
+  CHECK(book.asked());
+  CHECK_FALSE(token_book(*other.operator->(), token_rule::never, mark).asked());
+  other.await(book.create(a_wish("admin", {"admin"}), true)).value();
+  token_book again(*other.operator->(), token_rule::automatic, mark);
+  CHECK_FALSE(again.lost());
+  std::filesystem::remove(mark);
+  CHECK(token_book(*other.operator->(), token_rule::automatic, mark).asked());
+  CHECK(std::filesystem::exists(mark));  // of a folder from before there was such a file
+}
+
 TEST_CASE("audit: an entry comes back whole, newest first, by filter and page", "[audit]") {
   const temp_dir dir;
   control c(dir / "state.db");

@@ -1,0 +1,114 @@
+"""The data folder: nobody else's business, and what is said when it, or a file in it, cannot be used or was lost."""
+import os
+import stat
+import subprocess
+
+import pytest
+
+from penstock import BIN, Daemon, penstock, remove_folder, scratch_folder, wait_until
+
+
+@pytest.fixture
+def folder():
+    made = scratch_folder()
+    yield made
+    remove_folder(made)
+
+
+def refused_start(*arguments):
+    done = subprocess.run([str(BIN / "penstockd"), "--listen", "127.0.0.1:0", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0, done
+    return done.stdout + done.stderr
+
+
+def modes(daemon):
+    return {name: stat.S_IMODE((daemon.data / name).stat().st_mode) for name in ("topics", "logs", "work")}
+
+
+def test_what_runs_make_and_print_is_nobody_elses_business(start_daemon):
+    daemon = start_daemon({"shop": "name: shop\njobs: {work: {run: [sh, -c, 'echo secret; echo x > file']}}\n"})
+    # Root can run commands as other users: these must get to their folder.
+    work = 0o711 if os.geteuid() == 0 else 0o700
+    assert modes(daemon) == {"topics": 0o700, "logs": 0o700, "work": work}
+    run = daemon.run_to_end("shop", "work")
+    assert "secret" in daemon.logs(run["id"]) and (daemon.work("shop") / "file").exists()
+    daemon.stop()
+    for name in ("logs", "work"):
+        (daemon.data / name).chmod(0o755)
+    daemon.start()
+    assert modes(daemon) == {"topics": 0o700, "logs": 0o700, "work": work}, "as made by an earlier version"
+
+
+def test_the_door_does_not_open_because_a_file_is_lost(folder):
+    daemon = Daemon(folder)
+    daemon.start()
+    try:
+        daemon.token = daemon.post("/v1/tokens", {"name": "first", "roles": ["admin"]}).json["token"]
+        daemon.stop()
+        for file in daemon.data.glob("state.db*"):
+            file.unlink()
+        process = subprocess.Popen([str(BIN / "penstockd"), "--data", str(daemon.data), "--listen", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
+        said = ""
+        while "is ready" not in said:
+            said += process.stderr.readline()
+        assert "it was emptied or replaced" in said and "The door stays shut" in said and "penstock token create --data" in said, said
+        url = "http://" + (daemon.data / "listen").read_text().strip()
+        refused = penstock("runs", "--url", url)
+        assert refused.returncode == 4 and "a token is needed" in refused.stderr, refused
+        assert penstock("status", "--url", url).returncode == 4
+        process.terminate()
+        assert process.wait(60) == 0
+        process.stderr.close()
+        made = penstock("token", "create", "--name", "again", "--role", "admin", "--data", daemon.data)
+        assert made.returncode == 0, made
+        daemon.token = made.stdout.strip()
+        daemon.start()
+        assert daemon.get("/v1/pipelines").status == 200
+        assert daemon.get("/v1/pipelines", {"Authorization": ""}).status == 401
+    finally:
+        if daemon.process:
+            assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["settings folder", "data file", "data below a file", "broken state.db", "no definitions", "definitions file"])
+def test_what_cannot_be_used_is_said_in_one_sentence(folder, what):
+    file = folder / "file"
+    file.write_text("x" * 5000)
+    if what == "settings folder":
+        said, names = refused_start("--config", folder, "--data", folder / "data"), [str(folder), "is a folder"]
+    elif what == "data file":
+        said, names = refused_start("--data", file), [str(file)]
+    elif what == "data below a file":
+        said, names = refused_start("--data", file / "data"), [str(file / "data"), "cannot be made"]
+    elif what == "no definitions":
+        said, names = refused_start("--data", folder / "data", "--pipelines", folder / "none"), ["the folder of definitions", str(folder / "none")]
+    elif what == "definitions file":
+        said, names = refused_start("--data", folder / "data", "--pipelines", file), ["the folder of definitions", str(file)]
+    else:
+        (folder / "data").mkdir()
+        file.rename(folder / "data" / "state.db")
+        said, names = refused_start("--data", folder / "data"), ["state.db", "put the one of a backup in its place"]
+    for name in names:
+        assert name in said, said
+    assert said.strip().count("\n") == 0 or what == "broken state.db", said
+    for library in ("basic_filebuf", "filesystem error", "terminate", "what():"):
+        assert library not in said, said
+
+
+def test_definition_that_is_a_folder_or_cannot_be_read(folder, start_daemon):
+    definitions = folder / "definitions"
+    (definitions / "odd.yaml").mkdir(parents=True)
+    (definitions / "good.yaml").write_text("name: good\ntopics: {t: {}}\n")
+    daemon = start_daemon(definitions)
+    wait_until(lambda: daemon.get("/v1/pipelines/good").status == 200, "the good one")
+    assert "basic_filebuf" not in daemon.log.read_text() + str(daemon.get_json("/v1/pipelines"))
+    told = penstock("validate", definitions / "odd.yaml")
+    assert told.returncode == 2 and "basic_filebuf" not in told.stderr and "filesystem error" not in told.stderr, told
+
+
+def test_a_reload_says_what_it_does_not_read(start_daemon, folder):
+    settings = folder / "settings.yaml"
+    settings.write_text("log_level: info\n")
+    daemon = start_daemon(args=["--config", settings])
+    daemon.reload()
+    wait_until(lambda: "other settings are read at a start only" in daemon.log.read_text(), "the reload")
