@@ -1,13 +1,10 @@
 #include "api/conditional.hpp"
 
-#include <array>
-#include <stdexcept>
 #include <utility>
-
-#include <openssl/evp.h>
 
 #include "api/gzip.hpp"
 #include "api/parameters.hpp"
+#include "runtime/sha256.hpp"
 #include "scheduler/etag.hpp"
 
 namespace penstock::api {
@@ -26,12 +23,8 @@ response unless_known(const request& r, response reply, const std::string& etag)
 }
 
 fixed_document make_document(std::string_view content_type, std::string text) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
-  unsigned size = 0;
-  if (EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr) != 1) {
-    throw std::runtime_error("SHA-256 failed");
-  }
-  std::string etag = '"' + base64url({reinterpret_cast<const char*>(digest.data()), 16}) + '"';
+  const auto digest = runtime::sha256(text);
+  std::string etag = '"' + base64url(runtime::bytes_of(digest).substr(0, 16)) + '"';
   return {content_type, std::move(text), std::move(etag)};
 }
 

@@ -1,14 +1,13 @@
 #include "api/gzip.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
 #include <new>
 #include <optional>
 
 #include <zlib.h>
 
 #include "api/http.hpp"
+#include "api/media.hpp"
 
 namespace penstock::api {
 
@@ -23,20 +22,10 @@ constexpr int usual_memory = 8;
 constexpr int most_members = 1000;
 constexpr std::string_view packed_mark = "-gzip\"";  // the end of a packed variant's ETag
 
-std::string_view trimmed(std::string_view text) {
-  const std::size_t from = text.find_first_not_of(" \t");
-  if (from == std::string_view::npos) return {};
-  return text.substr(from, text.find_last_not_of(" \t") + 1 - from);
-}
-
-// Of "gzip;q=0.5": 0.5. What is no weight counts as none given.
-double quality_of(std::string_view item) {
-  const std::size_t semicolon = item.find(';');
-  if (semicolon == std::string_view::npos) return 1;
-  const std::string_view weight = trimmed(item.substr(semicolon + 1));
-  if (!weight.starts_with("q=") && !weight.starts_with("Q=")) return 1;
-  const double q = std::strtod(std::string(weight.substr(2)).c_str(), nullptr);
-  return std::isfinite(q) ? q : 1;
+// Of "gzip;q=0.5": 500.
+int quality_of_item(std::string_view item) {
+  const std::size_t parameters = item.find(';');
+  return parameters == std::string_view::npos ? quality_of({}) : quality_of(item.substr(parameters + 1));
 }
 
 void point_at(z_stream& stream, std::string_view text) {
@@ -47,16 +36,16 @@ void point_at(z_stream& stream, std::string_view text) {
 }  // namespace
 
 bool accepts_gzip(std::string_view accept_encoding) {
-  std::optional<double> gzip, any, identity;
+  std::optional<int> gzip, any, identity;
   while (!accept_encoding.empty()) {
     const std::string_view item = accept_encoding.substr(0, accept_encoding.find(','));
     accept_encoding.remove_prefix(std::min(accept_encoding.size(), item.size() + 1));
     const std::string_view coding = trimmed(item.substr(0, item.find(';')));
-    if (same_letters(coding, "gzip") || same_letters(coding, "x-gzip")) gzip = quality_of(item);
-    if (coding == "*") any = quality_of(item);
-    if (same_letters(coding, "identity")) identity = quality_of(item);
+    if (same_letters(coding, "gzip") || same_letters(coding, "x-gzip")) gzip = quality_of_item(item);
+    if (coding == "*") any = quality_of_item(item);
+    if (same_letters(coding, "identity")) identity = quality_of_item(item);
   }
-  const double wish = gzip ? *gzip : any.value_or(0);
+  const int wish = gzip ? *gzip : any.value_or(0);
   return wish > 0 && wish >= identity.value_or(0);
 }
 

@@ -1,12 +1,9 @@
 // Runs: trigger, list, read, cancel, try again, logs.
 #include <algorithm>
-#include <array>
 #include <iterator>
-#include <stdexcept>
 #include <utility>
 
 #include <nlohmann/json.hpp>
-#include <openssl/evp.h>
 
 #include "api/admission.hpp"
 #include "api/event_body.hpp"
@@ -17,6 +14,7 @@
 #include "api/problem.hpp"
 #include "api/run_end.hpp"
 #include "config/in_quotes.hpp"
+#include "runtime/sha256.hpp"
 #include "runtime/wakeup.hpp"
 
 namespace penstock::api {
@@ -27,12 +25,8 @@ constexpr std::size_t longest_key = 255;
 
 // So that a key that comes again with other content is noticed.
 std::string fingerprint_of(std::string_view body) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
-  unsigned size = 0;
-  if (EVP_Digest(body.data(), body.size(), digest.data(), &size, EVP_sha256(), nullptr) != 1) {
-    throw std::runtime_error("SHA-256 failed");
-  }
-  return base64url({reinterpret_cast<const char*>(digest.data()), size});
+  const auto digest = runtime::sha256(body);
+  return base64url(runtime::bytes_of(digest));
 }
 
 scheduler::trace_context trace_of(const request& r) {

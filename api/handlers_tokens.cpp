@@ -12,6 +12,7 @@
 #include "api/problem.hpp"
 #include "api/server.hpp"
 #include "config/in_quotes.hpp"
+#include "config/validate.hpp"
 
 namespace penstock::api {
 
@@ -60,11 +61,6 @@ error wrong(const std::string& pointer, const std::string& detail) {
   return {errc::invalid, pointer.substr(1) + ": " + detail, {{pointer, 0, 0, detail}}};
 }
 
-bool is_pipeline_name(const std::string& name) {
-  const auto fits = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-'; };
-  return !name.empty() && name.size() <= 63 && name[0] >= 'a' && name[0] <= 'z' && std::all_of(name.begin(), name.end(), fits);
-}
-
 result<std::vector<std::string>> read_words(const json& value, const std::string& pointer) {
   std::vector<std::string> words;
   if (!value.is_array()) return wrong(pointer, "a list of strings is expected");
@@ -97,7 +93,7 @@ result<void> read_pipelines(const json& value, scheduler::token_record& wish) {
   auto words = read_words(value, "/pipelines");
   if (!words) return words.error();
   for (const std::string& name : *words) {
-    if (!is_pipeline_name(name)) return wrong("/pipelines", config::in_quotes(name) + " cannot be the name of a pipeline");
+    if (!config::is_name(name)) return wrong("/pipelines", config::in_quotes(name) + " cannot be the name of a pipeline");
   }
   if (words->empty()) return wrong("/pipelines", "an empty list would reach nothing; leave it out for all pipelines");
   if (words->size() > most_pipelines) return wrong("/pipelines", "at most 100 pipelines can be named");

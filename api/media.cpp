@@ -8,15 +8,12 @@
 
 namespace penstock::api {
 
-namespace {
-
 std::string_view trimmed(std::string_view text) {
   const std::size_t first = text.find_first_not_of(" \t");
   if (first == text.npos) return {};
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
-// 0 to 1000. What is no quality counts as 1, as if it were not there.
 int quality_of(std::string_view parameters) {
   while (!parameters.empty()) {
     const std::string_view one = trimmed(parameters.substr(0, parameters.find(';')));
@@ -29,6 +26,8 @@ int quality_of(std::string_view parameters) {
   }
   return 1000;
 }
+
+namespace {
 
 // 3: exactly this type, 2: its kin (+json), 1: its family, 0: anything; -1: another.
 int closeness(std::string_view range, std::string_view offer) {

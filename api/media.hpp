@@ -20,6 +20,13 @@ inline constexpr std::string_view schema_type = "application/schema+json";
 inline constexpr std::string_view cloudevent_type = "application/cloudevents+json";
 inline constexpr std::string_view cloudevents_batch_type = "application/cloudevents-batch+json";
 
+// Without spaces and tabs around it.
+std::string_view trimmed(std::string_view text);
+
+// Of the parameters behind a range ("level=1;q=0.5"): 0 to 1000 (RFC 9110, section 12.4.2). What is no quality counts as 1, as if
+// it were not there.
+int quality_of(std::string_view parameters);
+
 // "Text/Plain; charset=utf-8" -> "text/plain"
 std::string bare_type(std::string_view content_type);
 

@@ -9,6 +9,8 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "runtime/sha256.hpp"
+
 namespace penstock::runtime {
 
 namespace {
@@ -190,12 +192,9 @@ std::optional<error> time_fault(const signature_rule& rule, timestamp signed_at,
 replay_key key_of(char kind, std::string_view text) {
   std::string hashed(1, kind);
   hashed += text;
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  if (!EVP_Digest(hashed.data(), hashed.size(), digest, nullptr, EVP_sha256(), nullptr)) {
-    throw std::runtime_error("SHA-256 failed");
-  }
+  const sha256_digest digest = sha256(hashed);
   replay_key out;
-  std::copy_n(digest, out.size(), out.begin());
+  std::copy_n(digest.begin(), out.size(), out.begin());
   return out;
 }
 

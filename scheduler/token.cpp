@@ -6,10 +6,10 @@
 #include <stdexcept>
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <openssl/rand.h>
 
 #include "config/in_quotes.hpp"
+#include "runtime/sha256.hpp"
 
 namespace penstock::scheduler {
 
@@ -117,17 +117,11 @@ std::optional<shown_token> parse_token(std::string_view text) {
 }
 
 std::string sha256_hex(std::string_view text) {
-  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);  // looked up once: this is asked for each request
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
-  unsigned size = 0;
-  if (EVP_Digest(text.data(), text.size(), digest.data(), &size, algorithm, nullptr) != 1) {
-    throw std::runtime_error("SHA-256 failed");
-  }
   constexpr std::string_view digits = "0123456789abcdef";
   std::string hex;
-  for (unsigned i = 0; i < size; ++i) {
-    hex += digits[digest[i] >> 4];
-    hex += digits[digest[i] & 15];
+  for (const unsigned char byte : runtime::sha256(text)) {
+    hex += digits[byte >> 4];
+    hex += digits[byte & 15];
   }
   return hex;
 }
