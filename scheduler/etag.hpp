@@ -1,9 +1,15 @@
-// Whether a list of entity tags, as in If-Match, holds the tag of a revision (RFC 9110, sections 8.8.3 and 13.1). Pure, any thread.
+// The entity tag of a revision, and whether a list of tags, as in If-Match, holds it (RFC 9110, sections 8.8.3 and 13.1). Pure, any
+// thread.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace penstock::scheduler {
+
+// A strong one, with its quotes.
+std::string make_etag(std::int64_t revision, std::string_view text);
 
 // strong: a weak tag (W/"...") is never equal, as If-Match wants it; weak: its mark does not count, as for If-None-Match.
 enum class etag_comparison { strong, weak };

@@ -1,28 +1,19 @@
+// What is there: finding it, what follows from a run's end, pauses, runs of an earlier start. Changes of a definition stand in
+// pipeline_set_changes.cpp, the files that they come from in pipeline_set_files.cpp.
 #include "scheduler/pipeline_set.hpp"
 
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <fstream>
 
-#include "config/kept_state.hpp"
 #include "runtime/flow_store.hpp"
 #include "scheduler/alert_text.hpp"
-#include "scheduler/etag.hpp"
-#include "scheduler/hook_secrets.hpp"
-#include "scheduler/plan.hpp"
 
 namespace penstock::scheduler {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string make_etag(std::int64_t revision, std::string_view text) {
-  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a, 64 bits: tells texts apart, guards nothing
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-  return fmt::format("\"{}-{:016x}\"", revision, hash);
-}
 
 bool matches(config::after_outcome wanted, run_state ended) {
   switch (wanted) {
@@ -33,24 +24,20 @@ bool matches(config::after_outcome wanted, run_state ended) {
   return false;
 }
 
-std::string read_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  if (in.peek() != std::ifstream::traits_type::eof()) text << in.rdbuf();
-  if (!in.is_open() || in.bad()) throw std::runtime_error("cannot be read");
-  return text.str();
-}
-
 // As a broken one is called that no file can be named for.
 std::string stored_name(const pipeline_record& record) {
   return record.name + " (stored revision " + std::to_string(record.revision) + ")";
 }
 
-std::string media_type_of(const fs::path& file) { return file.extension() == ".json" ? "application/json" : "application/yaml"; }
+// The job that an `after` trigger of `pipeline` follows, as "PIPELINE/JOB".
+std::string followed(const config::after_trigger& trigger, const std::string& pipeline) {
+  return (trigger.pipeline.empty() ? pipeline : trigger.pipeline) + "/" + trigger.job;
+}
+
+}  // namespace
 
 error stopping_error() { return {errc::unavailable, "the daemon is stopping", {}, 5}; }
 
-// The paths under /hooks that a definition receives at, and where in it each is: "/flows/intake", "/jobs/build".
 std::map<std::string, std::string> hooks_of(const config::pipeline& definition) {
   std::map<std::string, std::string> hooks;
   for (const auto& [name, flow] : definition.flows) {
@@ -63,13 +50,6 @@ std::map<std::string, std::string> hooks_of(const config::pipeline& definition) 
   }
   return hooks;
 }
-
-// The job that an `after` trigger of `pipeline` follows, as "PIPELINE/JOB".
-std::string followed(const config::after_trigger& trigger, const std::string& pipeline) {
-  return (trigger.pipeline.empty() ? pipeline : trigger.pipeline) + "/" + trigger.job;
-}
-
-}  // namespace
 
 error not_found(const std::string& what, const std::string& name, const std::vector<std::string>& known) {
   const auto near = config::nearest(name, known);
@@ -227,7 +207,7 @@ std::shared_ptr<const pipeline_revision> pipeline_set::revision_of(const run_rec
   return job ? (*job)->runs().revision() : nullptr;
 }
 
-// ---- definitions ----
+// ---- what is stored, and what goes on ----
 
 asio::awaitable<void> pipeline_set::load_stored() {
   std::vector<std::pair<pipeline_record, std::shared_ptr<const pipeline_revision>>> stored;
@@ -250,278 +230,6 @@ asio::awaitable<void> pipeline_set::load_stored() {
 
 void pipeline_set::start_jobs() {
   for (const auto& [name, live] : live_) live->start_jobs();
-}
-
-result<void> pipeline_set::check_preconditions(const apply_request& request, const live_pipeline* live) const {
-  if (request.must_be_new && live) return error{errc::conflict, "pipeline '" + live->record().name + "' exists already"};
-  if (!request.if_match.empty()) {
-    if (!live) return error{errc::precondition_failed, "there is no such pipeline for If-Match to match"};
-    if (!lists_etag(request.if_match, live->record().etag, etag_comparison::strong)) {
-      return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + request.if_match};
-    }
-  }
-  return {};
-}
-
-result<void> pipeline_set::check_shared_names(const config::pipeline& next) const {
-  std::map<std::string, std::string> hooks;  // path -> who has it
-  std::vector<problem> problems;
-  const auto add = [&](const std::string& pointer, std::string detail) { problems.push_back({pointer, 0, 0, std::move(detail)}); };
-  const auto look_at = [&](const std::string& other, const config::pipeline& definition) {
-    if (other == next.name) return;
-    for (const auto& [name, topic] : next.topics) {
-      const auto same = definition.topics.find(name);
-      if (same == definition.topics.end() || same->second == topic) continue;
-      add("/topics/" + name, "pipeline '" + other + "' declares topic '" + name + "' with other settings; write the same ones, or "
-                             "leave it to '" + other + "'");
-    }
-    for (const auto& [path, user] : hooks_of(definition)) hooks.emplace(path, other + user);
-  };
-  for (const auto& [other, live] : live_) look_at(other, *live->current()->definition);
-  for (const auto& [other, definition] : coming_) look_at(other, *definition);
-  for (const auto& [path, user] : hooks_of(next)) {
-    const auto taken = hooks.find(path);
-    if (taken != hooks.end()) add(user, taken->second + " receives at /hooks" + path + " already");
-  }
-  if (problems.empty()) return {};
-  const std::string detail = problems.front().detail;
-  return error{errc::invalid, detail, std::move(problems)};
-}
-
-plan pipeline_set::plan_of(const config::pipeline& after, const apply_answer& answer, const live_pipeline* live) const {
-  std::vector<std::string> shared;
-  for (const auto& [other, p] : live_) {
-    if (other == after.name) continue;
-    for (const auto& [topic, definition] : p->current()->definition->topics) shared.push_back(topic);
-  }
-  const plan_question asked{
-      .before = live ? live->current()->definition.get() : nullptr,
-      .after = after,
-      .changes = answer.changes,
-      .components = around_.components.catalog(),
-      .paused = live && live->record().paused,
-      .same_text = answer.unchanged,
-      .before_label = live ? after.name + ", revision " + std::to_string(live->record().revision) : "nothing",
-      .after_label = after.name + ", as planned",
-      .shared_topics = std::move(shared),
-      .now = wall_now(),
-      .last_firing = [this, &after](const std::string& job, const std::string& key) {
-        return around_.store.last_firing(after.name, job, key);
-      }};
-  return make_plan(asked);
-}
-
-asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request) {
-  const std::string file = request.origin == "rest" ? "" : request.origin;
-  auto parsed = config::parse_pipeline(request.text, around_.components.catalog(), {.file = file});
-  if (!parsed) co_return parsed.error();
-  const std::string name = parsed->name;
-  if (request.name && *request.name != name) {
-    co_return error{errc::conflict, "the definition's name is '" + name + "', the URL's is '" + *request.name + "'"};
-  }
-  if (closed_) co_return stopping_error();  // close() keeps the gates
-  const auto pass = co_await gate_of(name).enter();
-  if (closed_) co_return stopping_error();
-  if (!file.empty()) {
-    if (auto other = claimed_by_another_file(name, file)) co_return *std::move(other);
-  }
-  const auto found = live_.find(name);
-  live_pipeline* live = found == live_.end() ? nullptr : found->second.get();
-  if (auto ok = check_preconditions(request, live); !ok) co_return ok.error();
-
-  if (auto ok = check_shared_names(*parsed); !ok) co_return ok.error();
-
-  apply_answer answer;
-  answer.created = !live;
-  answer.warnings = parsed->warnings;
-  const config::pipeline* before = live ? live->current()->definition.get() : nullptr;
-  // The live definition has ${dir} filled in, so only one that has, too, can be compared with it.
-  const auto after = as_it_would_live(*parsed, request.origin, around_.options.data);
-  answer.changes = config::diff(before, &after);
-  if (live) {
-    answer.record = live->record();
-    for (auto& loss : config::state_losses(*before, after, around_.components.catalog())) {
-      answer.warnings.push_back({.pointer = {}, .line = 0, .column = 0, .detail = std::move(loss)});
-    }
-    answer.unchanged = live->record().text == request.text && live->record().origin == request.origin;
-  }
-  if (request.dry_run) answer.planned = std::make_shared<const plan>(plan_of(after, answer, live));
-  if (answer.unchanged) co_return answer;
-  if (auto faults = hook_secret_faults(*parsed, around_.offered.secrets); !faults.empty()) {
-    const std::string detail = faults.front().detail;
-    co_return error{errc::invalid, detail, std::move(faults)};
-  }
-  auto& record = answer.record;
-  const auto unreadable = unreadable_.find(name);
-  const std::int64_t expected = live ? record.revision : unreadable != unreadable_.end() ? unreadable->second.revision : 0;
-  record.name = name;
-  record.text = request.text;
-  record.media_type = request.media_type;
-  record.origin = request.origin;
-  record.updated_at = wall_now();
-  if (!live) record.created_at = expected > 0 ? unreadable->second.created_at : record.updated_at;
-  const auto earlier = around_.store.revisions(name);  // also of a removed pipeline of that name
-  record.revision = earlier.empty() ? 1 : earlier.front().revision + 1;
-  record.etag = make_etag(record.revision, record.text);
-  if (request.dry_run) co_return answer;
-
-  const auto revision = make_revision(record, std::move(*parsed), around_.options.data);
-  if (!revision) co_return revision.error();
-  coming_[name] = (*revision)->definition;
-  const auto arrived = [this, name](void*) { coming_.erase(name); };
-  const std::shared_ptr<void> until_here(nullptr, arrived);
-  if (live) {
-    if (auto failed = co_await live->try_changed(*revision, around_.options.drain_timeout); !failed.empty()) {
-      const std::string flow = failed.front().pointer.substr(std::string_view("/flows/").size());
-      std::string detail = "revision " + std::to_string(live->record().revision) + " goes on, because flow " + flow +
-                           " of the new one " + failed.front().detail;
-      spdlog::warn("pipeline {}: {}", name, detail);
-      co_return error{errc::invalid, std::move(detail), std::move(failed)};
-    }
-  }
-  std::exception_ptr broken;
-  result<pipeline_record> stored = error{};
-  try {
-    stored = co_await around_.store.put_pipeline(record, expected);
-  } catch (...) {
-    broken = std::current_exception();
-  }
-  if (live && !stored) co_await live->put_back(around_.options.drain_timeout);
-  if (broken) std::rethrow_exception(broken);
-  if (!stored) co_return stored.error();
-  record.paused = stored->paused;
-  forget_unreadable(name);
-  co_await bring_to_life(record, *revision);
-  live_.at(name)->start_jobs();
-  for (auto& [other, p] : live_) {
-    for (auto& [job_name, job] : p->jobs()) job->topics_declared();
-  }
-  tell(name, answer.created ? "registered" : "replaced");
-  spdlog::info("pipeline {}: revision {} is live", name, record.revision);
-  co_return answer;
-}
-
-result<pipeline_record> pipeline_set::revision(const std::string& name, std::int64_t revision) const {
-  const auto live = find(name);
-  if (!live) return live.error();
-  if (auto stored = around_.store.revision(name, revision)) return *std::move(stored);
-  return error{errc::not_found, "pipeline '" + name + "' has no revision " + std::to_string(revision) + "; the current one is " +
-                                    std::to_string((*live)->record().revision)};
-}
-
-// The one before the current one, in this life of the pipeline; 0: there is none.
-std::int64_t pipeline_set::revision_before(const pipeline_record& current) const {
-  for (const auto& one : around_.store.revisions(current.name)) {
-    if (one.revision < current.revision && one.created_at == current.created_at) return one.revision;
-  }
-  return 0;
-}
-
-// A file's revision stays the file's: ${dir} keeps its meaning, and whenever the file is loaded again its text counts.
-asio::awaitable<result<apply_answer>> pipeline_set::rollback(rollback_request request) {
-  const auto live = find(request.name);
-  if (!live) co_return live.error();
-  const auto before = request.revision.value_or(revision_before((*live)->record()));
-  if (before == 0) co_return error{errc::conflict, "there is no revision before the current one"};
-  if (!request.revision && request.if_match.empty()) request.if_match = (*live)->record().etag;  // "before" is seen from this one
-  auto wanted = revision(request.name, before);
-  if (!wanted) co_return wanted.error();
-  apply_request again{.name = std::move(request.name),
-                      .text = std::move(wanted->text),
-                      .media_type = std::move(wanted->media_type),
-                      .origin = std::move(wanted->origin),
-                      .if_match = std::move(request.if_match),
-                      .dry_run = request.dry_run};
-  co_return co_await apply(std::move(again));
-}
-
-asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
-                                                      std::shared_ptr<const pipeline_revision> revision) {
-  const auto known = live_.find(record.name);
-  const auto live = known == live_.end() ? std::make_shared<live_pipeline>(around_, record.name) : known->second;
-  const auto before = live->current();
-  index_followers(record.name, before ? before->definition.get() : nullptr, revision->definition.get());
-  const auto left_behind = co_await live->become(record, revision, around_.options.drain_timeout);
-  live_[record.name] = live;
-  for (const auto& sentence : left_behind) spdlog::warn("{}", sentence);
-  share_pools();
-  for (const auto& [name, topic] : revision->definition->topics) {
-    if (!topic.retain && !topic.dedupe) continue;
-    expiring_[name] = around_.offered.topics.find(name)->subscribe([wake = activity_](std::int64_t) { wake->notify(); });
-  }
-}
-
-// A pool that several pipelines declare has the fewest slots that one of them gives it. One that none declares any more
-// keeps what it had: runs that wait for it shall still end.
-void pipeline_set::share_pools() {
-  std::map<std::string, std::int64_t> fewest;
-  for (const auto& [name, live] : live_) {
-    for (const auto& [pool, slots] : live->current()->definition->pools) {
-      const auto [known, fresh] = fewest.emplace(pool, slots);
-      if (!fresh) known->second = std::min(known->second, slots);
-    }
-  }
-  for (const auto& [pool, slots] : fewest) around_.room.limit_pool(pool, slots);
-}
-
-asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string if_match) {
-  if (closed_) co_return stopping_error();  // close() keeps the gates
-  const auto pass = co_await gate_of(name).enter();
-  if (closed_) co_return stopping_error();
-  if (unreadable_.contains(name)) {
-    co_await around_.store.remove_pipeline(name);
-    forget_unreadable(name);
-    co_return result<void>{};
-  }
-  auto found = find(name);
-  if (!found) co_return found.error();
-  const auto live = *found;
-  if (!if_match.empty() && !lists_etag(if_match, live->record().etag, etag_comparison::strong)) {
-    co_return error{errc::precondition_failed, "the current ETag is " + live->record().etag + ", not " + if_match};
-  }
-  co_await around_.store.remove_pipeline(name);  // first: when the disk is full, nothing has changed
-  live->retire_jobs();  // no trigger writes a row of it any more
-  for (const auto& sentence : co_await stop_flows(around_, live->all_flows(), around_.options.drain_timeout,
-                                                flow_state::stopped, unfinished_work::emit)) {
-    spdlog::warn("{}", sentence);
-  }
-  co_await around_.offered.flows.forget(name + "/flow/");
-  index_followers(name, live->current()->definition.get(), nullptr);
-  const auto topics = topics_only_of(name);
-  retired_jobs_.insert(retired_jobs_.end(), live->retired_jobs().begin(), live->retired_jobs().end());
-  live_.erase(name);
-  share_pools();
-  for (const auto& topic : topics) {
-    expiring_.erase(topic);
-    around_.offered.topics.remove(topic);
-  }
-  around_.tallies.erase(name);
-  tell(name, "removed");
-  spdlog::info("pipeline {} is removed", name);
-  co_return result<void>{};
-}
-
-bool pipeline_set::uses_topic(const live_pipeline& pipeline, const std::string& topic) const {
-  if (pipeline.current()->definition->topics.contains(topic)) return true;
-  return std::any_of(pipeline.flows().begin(), pipeline.flows().end(),
-                     [&](const auto& flow) { return flow.second->reads_topic(topic); }) ||
-         std::any_of(pipeline.jobs().begin(), pipeline.jobs().end(),
-                     [&](const auto& job) { return job.second->cursor(topic).has_value(); });
-}
-
-// Topics that only this pipeline declares and nobody else reads.
-std::vector<std::string> pipeline_set::topics_only_of(const std::string& name) const {
-  std::vector<std::string> only;
-  for (const auto& [topic, definition] : live_.at(name)->current()->definition->topics) {
-    const bool elsewhere = std::any_of(live_.begin(), live_.end(), [&, wanted = topic](const auto& entry) {
-      return entry.first != name && uses_topic(*entry.second, wanted);
-    });
-    const bool read_by_run =
-        std::any_of(around_.unfinished.begin(), around_.unfinished.end(),
-                    [wanted = topic](const auto& entry) { return entry.second->record().input.topic == wanted; });
-    if (!elsewhere && !read_by_run) only.push_back(topic);
-  }
-  return only;
 }
 
 asio::awaitable<result<void>> pipeline_set::pause(std::string name) {
@@ -570,113 +278,6 @@ asio::awaitable<result<void>> pipeline_set::stop_flow(std::string pipeline, std:
   const bool ended = co_await (*found)->stop(limit, paused ? flow_state::paused : flow_state::stopped, what);
   if (ended) co_return result<void>{};
   co_return error{errc::unavailable, "flow " + flow + " did not end within " + format_duration(limit) + "; it ends by itself", {}, 5};
-}
-
-asio::awaitable<void> pipeline_set::write_down(std::string file, pipeline_record taken) {
-  audit_record entry{.who = "file", .target = std::move(file), .pipeline = taken.name, .outcome = "done"};
-  entry.detail = "revision " + std::to_string(taken.revision);
-  co_await around_.audit.add(std::move(entry));
-}
-
-asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
-  try {
-    apply_request request;
-    request.text = read_file(file);
-    request.media_type = media_type_of(file);
-    request.origin = file.string();
-    const auto applied = co_await apply(std::move(request));
-    if (!applied) co_return applied.error();
-    if (!applied->unchanged) co_await write_down(file.string(), applied->record);
-    for (const auto& [name, live] : live_) {
-      if (name == applied->record.name || live->record().origin != file.string()) continue;
-      spdlog::warn("{} names pipeline {} now; pipeline {}, which it named before, goes on until it is deleted", file.string(),
-                   applied->record.name, name);
-    }
-    co_return std::nullopt;
-  } catch (const std::exception& e) {
-    co_return error{errc::malformed, e.what()};
-  }
-}
-
-// Of two files that name the same pipeline the one keeps it that had it first, while it is there and says so.
-std::optional<error> pipeline_set::claimed_by_another_file(const std::string& name, const std::string& file) const {
-  const auto live = live_.find(name);
-  if (live == live_.end()) return std::nullopt;
-  const std::string owner = live->second->record().origin;
-  std::error_code unknown;
-  if (owner == "rest" || owner == file || !fs::is_regular_file(owner, unknown)) return std::nullopt;
-  const auto says = config::parse_pipeline(read_file(owner), around_.components.catalog(), {.file = owner});
-  if (says && says->name != name) return std::nullopt;
-  const std::string detail = "pipeline '" + name + "' is defined in " + owner + " already; give this one another name, or remove that file";
-  return error{errc::conflict, detail, {{"/name", 0, 0, detail}}};
-}
-
-asio::awaitable<void> pipeline_set::take_up_files(fs::path folder) {
-  const auto inside = fs::absolute(folder).lexically_normal();
-  for (auto record : around_.store.pipelines()) {
-    const fs::path file(record.origin);
-    std::error_code unknown;
-    if (file.parent_path() != inside || !is_definition_file(file) || !fs::is_regular_file(file, unknown)) continue;
-    std::string text;
-    try {
-      text = read_file(file);
-    } catch (const std::exception&) {
-      continue;  // said when the folder is loaded, like all that is wrong
-    }
-    if (text == record.text) continue;
-    const auto says = config::parse_pipeline(text, around_.components.catalog(), {.file = record.origin});
-    if (!says || says->name != record.name) continue;
-    const auto before = record.revision;
-    const auto earlier = around_.store.revisions(record.name);
-    record.text = std::move(text);
-    record.media_type = media_type_of(file);
-    record.updated_at = wall_now();
-    record.revision = earlier.empty() ? 1 : earlier.front().revision + 1;
-    record.etag = make_etag(record.revision, record.text);
-    const auto stored = co_await around_.store.put_pipeline(record, before);
-    if (!stored) continue;
-    spdlog::info("pipeline {}: revision {}, from {}, which was changed meanwhile", record.name, record.revision, record.origin);
-    co_await write_down(record.origin, *stored);
-  }
-}
-
-asio::awaitable<void> pipeline_set::load_file(fs::path file) {
-  auto failure = co_await apply_file(file);
-  if (!failure) {
-    broken_.erase(file.string());
-    co_return;
-  }
-  if (failure->problems.empty()) failure->problems.push_back({"", 0, 0, failure->detail});
-  for (const auto& p : failure->problems) spdlog::error("{}", config::describe(p, file.string()));
-  broken_[file.string()] = std::move(failure->problems);
-}
-
-asio::awaitable<void> pipeline_set::load_folder(fs::path folder) {
-  const auto pass = co_await loading_.enter();
-  std::set<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.is_regular_file() && is_definition_file(entry.path())) files.insert(fs::absolute(entry.path()).lexically_normal());
-  }
-  const auto inside = fs::absolute(folder).lexically_normal();
-  std::erase_if(broken_, [&](const auto& one) {
-    const fs::path file(one.first);
-    return file.is_absolute() && file.parent_path() == inside && !files.contains(file);
-  });
-  for (auto file = files.begin(); file != files.end() && !closed_; ++file) co_await load_file(*file);
-}
-
-asio::awaitable<void> pipeline_set::load_files(std::vector<fs::path> files) {
-  const auto pass = co_await loading_.enter();
-  for (const auto& file : files) {
-    if (closed_) break;
-    std::error_code unknown;
-    const auto named = fs::absolute(file).lexically_normal();
-    if (fs::is_regular_file(named, unknown)) {
-      co_await load_file(named);
-    } else {
-      broken_.erase(named.string());
-    }
-  }
 }
 
 std::string pipeline_set::hook_owner(const std::string& path) const {

@@ -107,6 +107,12 @@ class pipeline_set {
   bool closed_ = false;
 };
 
+// The paths under /hooks that a definition receives at, and where in it each is: "/flows/intake", "/jobs/build".
+std::map<std::string, std::string> hooks_of(const config::pipeline& definition);
+
+// What is answered once the daemon stops.
+error stopping_error();
+
 // Is it the name of one: *.yaml, *.yml or *.json, and not hidden?
 bool is_definition_file(const std::filesystem::path& file);
 
