@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -166,12 +167,25 @@ std::vector<column> flow_columns() {
 
 }  // namespace
 
+std::string flow_states(const shown_json& flows) {
+  std::vector<std::pair<std::string, int>> counts;
+  for (const shown_json& flow : flows) {
+    const std::string state = word(flow, "state");
+    const auto known = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == state; });
+    known == counts.end() ? void(counts.emplace_back(state, 1)) : void(++known->second);
+  }
+  std::string text;
+  for (const auto& [state, count] : counts) text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + state;
+  return text;
+}
+
 std::string pipelines_text(const shown_json& list) {
   std::string text = list_text(list,
                                {plain("PIPELINE", "name"), plain("REVISION", "revision"),
                                 {"STATE", [](const shown_json& p) { return std::string(word(p, "paused") == "true" ? "paused" : "active"); }},
                                 count_of("FLOWS", "flows"), count_of("JOBS", "jobs"), count_of("TOPICS", "topics"),
-                                at_second("UPDATED", "updated_at"), remark("DESCRIPTION", "description")},
+                                {"FLOW STATES", [](const shown_json& p) { return flow_states(member_of(p, "flows")); }},
+                                at_second("UPDATED", "updated_at"), plain("FROM", "origin"), remark("DESCRIPTION", "description")},
                                "no pipelines");
   for (const shown_json& file : member_of(list, "broken_files")) {
     text += "broken file " + word(file, "file");
@@ -202,7 +216,7 @@ std::string pipeline_text(const shown_json& pipeline) {
 
 std::string revisions_text(const shown_json& list) {
   return list_text(list,
-                   {plain("REVISION", "revision"), plain("ETAG", "etag"), at_second("UPDATED", "updated_at"), plain("ORIGIN", "origin"),
+                   {plain("REVISION", "revision"), plain("ETAG", "etag"), at_second("UPDATED", "updated_at"), plain("FROM", "origin"),
                     {"", [](const shown_json& one) { return std::string(word(one, "current") == "true" ? "current" : ""); }}},
                    "no revisions");
 }

@@ -29,6 +29,9 @@ std::string dead_letters_text(const shown_json& list);
 std::string dead_letters_text(const shown_json& list, asked_by whom);
 std::string tokens_text(const shown_json& list);
 std::string audit_text(const shown_json& list);
+
+// "3 running, 1 failed" of the flows of a pipeline.
+std::string flow_states(const shown_json& flows);
 std::string audit_text(const shown_json& list, asked_by whom);
 
 }  // namespace penstock::api

@@ -21,13 +21,6 @@ void add_changes(std::vector<std::string>& lines, const document& changes, const
 
 }  // namespace
 
-void line(std::ostream& out, const char* label, const std::string& text) {
-  if (text.empty() || text == "-") return;
-  std::string padded = label;
-  padded.resize(14, ' ');
-  out << padded << text << '\n';
-}
-
 const document& items_of(const document& list) {
   static const document none = document::array();
   const auto found = list.find("items");
@@ -54,7 +47,16 @@ std::string word(const document& object, const char* member) {
   return text.empty() ? "-" : text;
 }
 
+// What the daemon itself makes of a document for a terminal.
 void show_runs(std::ostream& out, const document& list) { out << api::runs_text(list, api::asked_by::option); }
+
+void show_pipelines(std::ostream& out, const document& list) { out << api::pipelines_text(list); }
+
+void show_pipeline(std::ostream& out, const document& pipeline) { out << api::pipeline_text(pipeline); }
+
+void show_revisions(std::ostream& out, const document& list) { out << api::revisions_text(list); }
+
+void show_flow(std::ostream& out, const document& flow) { out << api::flow_text(flow); }
 
 void show_run(std::ostream& out, const document& run) { out << api::run_text(run); }
 

@@ -33,12 +33,13 @@ void show_error(std::ostream& out, const error& wrong, const std::string& file);
 document as_json(const std::vector<problem>& problems);
 document as_json(const error& wrong);
 
-// In cli_output_pipelines.cpp.
 void show_pipelines(std::ostream& out, const document& list);
 void show_pipeline(std::ostream& out, const document& pipeline);
 void show_revisions(std::ostream& out, const document& list);
-void show_flows(std::ostream& out, const document& pipelines);  // of a list of pipelines
 void show_flow(std::ostream& out, const document& flow);
+
+// In cli_output_pipelines.cpp.
+void show_flows(std::ostream& out, const document& pipelines);  // of a list of pipelines
 void show_change(std::ostream& out, const document& change);  // one line
 // The document that status() has put together.
 void show_status(std::ostream& out, const document& all);
@@ -50,9 +51,6 @@ const document& items_of(const document& list);
 const document& member_of(const document& object, const char* name);
 // 2018-02-07T00:00:00.123456Z as 2018-02-07T00:00:00Z: enough for a table.
 std::string to_the_second(std::string time);
-
-// "label         text"; nothing when there is no text.
-void line(std::ostream& out, const char* label, const std::string& text);
 
 // A member as one word: strings as they are, numbers and booleans in JSON, "-" when it is missing, null or
 // empty.

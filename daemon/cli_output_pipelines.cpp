@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/resource_text.hpp"
 #include "api/text_table.hpp"
 #include "daemon/cli_output.hpp"
 
@@ -19,19 +20,6 @@ std::int64_t number(const document& object, const char* member) {
   return value.is_number_integer() ? value.get<std::int64_t>() : 0;
 }
 
-// "3 running, 1 failed"
-std::string states_of(const document& flows) {
-  std::vector<std::pair<std::string, int>> counts;
-  for (const document& flow : flows) {
-    const std::string state = word(flow, "state");
-    const auto known = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == state; });
-    known == counts.end() ? void(counts.emplace_back(state, 1)) : void(++known->second);
-  }
-  std::string text;
-  for (const auto& [state, count] : counts) text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + state;
-  return text;
-}
-
 void add_flow(table& rows, const std::string& pipeline, const document& flow) {
   rows.add({pipeline, word(flow, "name"), word(flow, "state"), to_the_second(word(flow, "since")), word(flow, "received"),
             word(flow, "emitted"), word(flow, "dead"), word(flow, "restarts"), or_empty(word(flow, "reason"))});
@@ -43,12 +31,6 @@ void print_section(std::ostream& out, const table& rows) {
   if (rows.empty()) return;
   out << '\n';
   rows.print(out);
-}
-
-std::string joined(const document& list) {
-  std::string text;
-  for (const document& one : list) text += (text.empty() ? "" : ", ") + (one.is_string() ? one.get<std::string>() : one.dump());
-  return text;
 }
 
 // ---- plans ----
@@ -98,55 +80,6 @@ void show_firings(std::ostream& out, const document& schedules, int most) {
 
 }  // namespace
 
-void show_pipelines(std::ostream& out, const document& list) {
-  table rows({"PIPELINE", "REVISION", "STATE", "FLOWS", "JOBS", "TOPICS", "UPDATED", "FROM"});
-  for (const document& p : items_of(list)) {
-    const document& paused = member_of(p, "paused");
-    rows.add({word(p, "name"), word(p, "revision"), paused == true ? "paused" : "active", states_of(member_of(p, "flows")),
-              std::to_string(member_of(p, "jobs").size()), std::to_string(member_of(p, "topics").size()),
-              to_the_second(word(p, "updated_at")), word(p, "origin")});
-  }
-  if (rows.empty()) {
-    out << "no pipelines\n";
-  } else {
-    rows.print(out);
-  }
-  for (const document& file : member_of(list, "broken_files")) {
-    for (const document& one : member_of(file, "errors")) {
-      out << "broken: " << word(file, "file") << ": " << word(one, "detail") << '\n';
-    }
-  }
-}
-
-void show_pipeline(std::ostream& out, const document& p) {
-  line(out, "pipeline", word(p, "name"));
-  line(out, "description", word(p, "description"));
-  line(out, "revision", word(p, "revision"));
-  line(out, "state", member_of(p, "paused") == true ? "paused" : "active");
-  line(out, "from", word(p, "origin"));
-  line(out, "updated", word(p, "updated_at"));
-  line(out, "topics", joined(member_of(p, "topics")));
-  table flows = flow_table();
-  for (const document& flow : member_of(p, "flows")) add_flow(flows, word(p, "name"), flow);
-  print_section(out, flows);
-  table jobs({"JOB", "QUEUED", "RUNNING", "NEXT", "TRIGGERS"});
-  for (const document& job : member_of(p, "jobs")) {
-    std::string triggers;
-    for (const document& t : member_of(job, "triggers")) triggers += (triggers.empty() ? "" : "; ") + t.get<std::string>();
-    jobs.add({word(job, "name"), word(job, "queued"), word(job, "running"), to_the_second(word(job, "next_firing")), triggers});
-  }
-  print_section(out, jobs);
-}
-
-void show_revisions(std::ostream& out, const document& list) {
-  table rows({"REVISION", "UPDATED", "FROM", "ETAG", "CURRENT"});
-  for (const document& r : items_of(list)) {
-    rows.add({word(r, "revision"), to_the_second(word(r, "updated_at")), word(r, "origin"), word(r, "etag"),
-              member_of(r, "current") == true ? "yes" : ""});
-  }
-  rows.print(out);
-}
-
 void show_flows(std::ostream& out, const document& pipelines) {
   table rows = flow_table();
   for (const document& p : items_of(pipelines)) {
@@ -157,19 +90,6 @@ void show_flows(std::ostream& out, const document& pipelines) {
   } else {
     rows.print(out);
   }
-}
-
-void show_flow(std::ostream& out, const document& flow) {
-  for (const char* member : {"name", "kind", "state", "reason", "since", "next_start", "restarts", "pid", "received", "emitted",
-                             "filtered", "dead", "duplicates", "late", "redelivered", "last_event_at"}) {
-    line(out, member, word(flow, member));
-  }
-  table steps({"STEP", "RECEIVED", "EMITTED", "FILTERED", "DEAD", "DUPLICATES", "LATE"});
-  for (const document& s : member_of(flow, "steps")) {
-    steps.add({word(s, "name"), word(s, "received"), word(s, "emitted"), word(s, "filtered"), word(s, "dead"), word(s, "duplicates"),
-               word(s, "late")});
-  }
-  print_section(out, steps);
 }
 
 void show_change(std::ostream& out, const document& change) {
@@ -222,7 +142,7 @@ void show_status(std::ostream& out, const document& all) {
       running += number(job, "running");
     }
     const std::string name = word(p, "name");
-    pipelines.add({name, word(p, "revision"), member_of(p, "paused") == true ? "paused" : "active", states_of(member_of(p, "flows")),
+    pipelines.add({name, word(p, "revision"), member_of(p, "paused") == true ? "paused" : "active", api::flow_states(member_of(p, "flows")),
                    std::to_string(queued), std::to_string(running), std::to_string(number(dead, name.c_str()))});
     for (const document& flow : member_of(p, "flows")) {
       const std::string state = word(flow, "state");

@@ -73,7 +73,7 @@ def test_get(shop):
     assert missing.returncode == 4 and "'shop'" in missing.stderr
     shop.put("shop", SHOP.replace("a shop", "the shop"))
     revisions = penstock("get", "revisions", "shop", daemon=shop).stdout.splitlines()
-    assert [line.split()[0] for line in revisions[1:]] == ["2", "1"] and revisions[1].endswith("yes")
+    assert [line.split()[0] for line in revisions[1:]] == ["2", "1"] and revisions[1].endswith("current")
     assert penstock("get", "revisions", "shop", 1, daemon=shop).stdout == SHOP
     assert penstock("get", "revisions", "shop", 9, daemon=shop).returncode == 4
     shop.publish("orders", [{"n": n} for n in range(5)])
@@ -190,7 +190,7 @@ def test_broken_files_are_told(start_daemon, tmp_path):
     daemon = start_daemon(tmp_path)
     told = penstock("status", daemon=daemon)
     assert told.returncode == 1 and "bad.yaml: unknown key 'flow'" in told.stdout
-    assert "broken: " in penstock("get", "pipelines", daemon=daemon).stdout
+    assert "broken file " in penstock("get", "pipelines", daemon=daemon).stdout
 
 
 def test_schema_offline(shop):
