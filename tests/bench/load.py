@@ -68,7 +68,7 @@ def find_knee(context, kind, say):
 
 def measure(context, say):
     found = []
-    for kind in KINDS:
+    for kind in list(KINDS)[:context.much(len(KINDS), 1)]:
         fitting = [step for step in find_knee(context, kind, say) if step.fits]
         if not fitting:
             print(f"{kind}: no knee, not even the lowest rate has its p99 within {BOUND / 1000:.0f} ms\n")
