@@ -35,17 +35,17 @@ def costs(context, daemon, look):
     return [events, runs["accepted"], looks["p50"]]
 
 
-def line(number, start, memory, daemon, cost):
-    return [f"{number:,}", f"{start:.2f}", f"{memory / 1024:.1f}", f"{disk(daemon.data):.0f}",
-            *map(short, cost)]
+def shown(entry):
+    number, start, memory, size, *cost = entry
+    return [f"{number:,}", f"{start:.2f}", f"{memory:.1f}", f"{size:.0f}", *map(short, cost)]
 
 
 def restarted(context, daemon, number, look):
-    """Starts a daemon whose data is there, measures, stops it."""
+    """Starts a daemon whose data is there, measures, stops it; returns [number, *HEAD]."""
     start = daemon.start()
     try:
-        memory = daemon.memory()
-        return line(number, start, memory, daemon, costs(context, daemon, look))
+        memory = daemon.memory() / 1024
+        return [number, start, memory, disk(daemon.data), *costs(context, daemon, look)]
     finally:
         daemon.stop()
 
@@ -104,7 +104,7 @@ def measure(context, say):
             say(f"{name}: {number}")
             lines.append(work(context, number))
             shutil.rmtree(context.last)
-        print_table([words[name], *HEAD], lines)
+        print_table([words[name], *HEAD], map(shown, lines))
         print()
         found += [{"of": name, **dict(zip(["number", *HEAD], entry))} for entry in lines]
     print("start: exec to ready, data there. events/s: 16 connections, one event a POST, through a live flow, until the last has\n"

@@ -86,6 +86,7 @@ def with_spread(values):
 
 def print_table(head, lines):
     """Lists of words, in columns."""
+    lines = list(lines)
     widths = [max(len(str(line[i])) for line in [head, *lines]) for i in range(len(head))]
     for line in [head, ["-" * width for width in widths], *lines]:
         print("  ".join(f"{str(word):<{width}}" for word, width in zip(line, widths)).rstrip(), flush=True)
