@@ -3,7 +3,7 @@
 // descriptors, pidfd) and by command_run with everything it does (pipes, log, supervision), one after the other
 // and four at a time, in the same minute on the same machine. Prints all and the ratios; asserts nothing.
 //
-// Usage: bench_spawn [runs]   (default 2000)
+// Usage: bench_spawn [runs] [--lines]   (default 2000)
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -31,6 +31,7 @@
 #include "runtime/topic.hpp"
 #include "runtime/subscribers.hpp"
 #include "runtime/webhooks.hpp"
+#include "tests/bench/figures.hpp"
 #include "tests/temp_dir.hpp"
 
 namespace {
@@ -128,6 +129,7 @@ double median(std::vector<double> values) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool lines = penstock::testing::take_lines_option(argc, argv);
   const int runs = argc > 1 ? std::atoi(argv[1]) : 2000;
   constexpr int rounds = 9;
   if (runs < 4 * rounds) {
@@ -145,6 +147,13 @@ int main(int argc, char** argv) {
       ours.push_back(daemon.per_second(runs / rounds, parallel));
       launch_ratios.push_back(launches.back() / floors.back());
       ratios.push_back(ours.back() / floors.back());
+    }
+    if (lines) {
+      const std::string suffix = "_" + std::to_string(parallel);
+      penstock::testing::print_line("bare" + suffix, median(floors), "runs/s");
+      penstock::testing::print_line("start_process" + suffix, median(launches), "runs/s");
+      penstock::testing::print_line("command_run" + suffix, median(ours), "runs/s");
+      continue;
     }
     std::printf(
         "/bin/true, %d at a time: posix_spawn %6.0f/s   start_process %6.0f/s, ratio %.2f   command_run %6.0f/s, "

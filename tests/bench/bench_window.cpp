@@ -3,7 +3,7 @@
 // same minute on the same machine. Every event's own state is asked for after each batch, as a flow does. Prints events per
 // second and the ratio to the floor; asserts nothing.
 //
-// Usage: bench_window [events]   (default 2000000)
+// Usage: bench_window [events] [--lines]   (default 2000000)
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -23,11 +23,14 @@
 #include "runtime/topic.hpp"
 #include "runtime/subscribers.hpp"
 #include "runtime/webhooks.hpp"
+#include "tests/bench/figures.hpp"
 
 namespace {
 
 using namespace penstock;
 using namespace penstock::runtime;
+
+bool lines_only = false;  // figures for a program, no table
 
 constexpr int batch_events = 1'000;
 constexpr std::int64_t first_us = 1'517'918'400'000'000;  // 2018-02-06T12:00:00Z
@@ -72,6 +75,12 @@ double rate(int events, int keys, const std::function<void(batch&)>& work) {
 }
 
 void print(const char* what, double per_second, double floor) {
+  if (lines_only) {
+    std::string name = what;
+    std::erase(name, ',');
+    std::replace(name.begin(), name.end(), ' ', '_');
+    return penstock::testing::print_line(name, per_second, "events/s");
+  }
   std::printf("%-44s %10.0f events/s  %5.2f of simdjson alone\n", what, per_second, per_second / floor);
 }
 
@@ -107,6 +116,7 @@ struct surroundings {
 }  // namespace
 
 int main(int argc, char** argv) {
+  lines_only = penstock::testing::take_lines_option(argc, argv);
   const int events = argc > 1 ? std::atoi(argv[1]) : 2'000'000;
   surroundings around;
   no_output out;
@@ -140,7 +150,7 @@ int main(int argc, char** argv) {
           "join: {left: {where: (meta.position - 1) // 10000 % 2 == 0, key: event.sensor}, right: {key: event.sensor}, "
           "within: 10s, watermark: newest}");
 
-  std::printf("(%lld)\n", static_cast<long long>(kept));
+  if (!lines_only) std::printf("(%lld)\n", static_cast<long long>(kept));
   around.pool.join();
   return 0;
 }
