@@ -29,27 +29,9 @@ std::string stored_name(const pipeline_record& record) {
   return record.name + " (stored revision " + std::to_string(record.revision) + ")";
 }
 
-// The job that an `after` trigger of `pipeline` follows, as "PIPELINE/JOB".
-std::string followed(const config::after_trigger& trigger, const std::string& pipeline) {
-  return (trigger.pipeline.empty() ? pipeline : trigger.pipeline) + "/" + trigger.job;
-}
-
 }  // namespace
 
 error stopping_error() { return {errc::unavailable, "the daemon is stopping", {}, 5}; }
-
-std::map<std::string, std::string> hooks_of(const config::pipeline& definition) {
-  std::map<std::string, std::string> hooks;
-  for (const auto& [name, flow] : definition.flows) {
-    if (const auto path = hook_path(flow); !path.empty()) hooks.emplace(path, "/flows/" + name);
-  }
-  for (const auto& [name, job] : definition.jobs) {
-    for (const auto& trigger : job.triggers) {
-      if (const auto* hook = std::get_if<config::webhook_trigger>(&trigger)) hooks.emplace(hook->path, "/jobs/" + name);
-    }
-  }
-  return hooks;
-}
 
 error not_found(const std::string& what, const std::string& name, const std::vector<std::string>& known) {
   const auto near = config::nearest(name, known);
@@ -143,33 +125,17 @@ std::vector<consumer_view> pipeline_set::consumers(const std::string& topic) con
 
 // ---- what follows from a run's end ----
 
-void pipeline_set::index_followers(const std::string& pipeline, const config::pipeline* before,
-                                   const config::pipeline* after) {
-  const auto each = [&](const config::pipeline* definition, const auto& act) {
-    if (!definition) return;
-    for (const auto& [name, job] : definition->jobs) {
-      for (const auto& trigger : job.triggers) {
-        if (const auto* t = std::get_if<config::after_trigger>(&trigger)) act(followed(*t, pipeline), std::pair(pipeline, name));
-      }
-    }
-  };
-  each(before, [&](const std::string& key, const auto& who) { followers_[key].erase(who); });
-  each(after, [&](const std::string& key, const auto& who) { followers_[key].insert(who); });
-}
-
 std::vector<prepared_run> pipeline_set::dependents_of(const run_record& ended) {
   activity_->notify();
   std::vector<prepared_run> made;
-  const auto key = ended.pipeline + "/" + ended.job;
-  const auto found = followers_.find(key);
-  if (found == followers_.end()) return made;
-  for (const auto& [pipeline, name] : found->second) {
+  const job_path followed{ended.pipeline, ended.job};
+  for (const auto& [pipeline, name] : names_.followers(followed)) {
     const auto job = find_job(pipeline, name);
     if (!job) continue;
     const auto& triggers = (*job)->definition().triggers;
     const bool follows = std::any_of(triggers.begin(), triggers.end(), [&](const auto& trigger) {
       const auto* t = std::get_if<config::after_trigger>(&trigger);
-      return t && followed(*t, pipeline) == key && matches(t->outcome, ended.state);
+      return t && followed_job(*t, pipeline) == followed && matches(t->outcome, ended.state);
     });
     if (!follows) continue;
     auto run = (*job)->runs().draft(trigger_kind::after);
@@ -280,12 +246,7 @@ asio::awaitable<result<void>> pipeline_set::stop_flow(std::string pipeline, std:
   co_return error{errc::unavailable, "flow " + flow + " did not end within " + format_duration(limit) + "; it ends by itself", {}, 5};
 }
 
-std::string pipeline_set::hook_owner(const std::string& path) const {
-  for (const auto& [name, live] : live_) {
-    if (hooks_of(*live->current()->definition).contains(path)) return name;
-  }
-  return {};
-}
+std::string pipeline_set::hook_owner(const std::string& path) const { return names_.hook_owner(path); }
 
 std::vector<broken_file> pipeline_set::broken_files() const {
   std::vector<broken_file> all;
@@ -325,7 +286,7 @@ asio::awaitable<void> pipeline_set::take_over(run_record record) {
       const auto job = known ? *known : retired_job(*revision, record.job);
       if (!known) {
         for (const auto& [pool, slots] : (*revision)->definition->pools) around_.room.limit_pool(pool, slots);
-        share_pools();  // those that a live pipeline declares have their own size
+        share_pools(*(*revision)->definition);  // those that a live pipeline declares have their own size
       }
       for (const auto& [name, topic] : (*revision)->definition->topics) {
         if (!around_.offered.topics.find(name)) around_.offered.topics.declare(topic);  // its input may be there

@@ -17,6 +17,7 @@
 #include "runtime/gate.hpp"
 #include "runtime/topic.hpp"
 #include "scheduler/live_pipeline.hpp"
+#include "scheduler/shared_names.hpp"
 #include "scheduler/surroundings.hpp"
 
 namespace penstock::scheduler {
@@ -72,18 +73,19 @@ class pipeline_set {
   result<void> check_preconditions(const apply_request& request, const live_pipeline* live) const;
   // What apply() would do with the definition, as it would live; `live`: what is there, or null.
   plan plan_of(const config::pipeline& after, const apply_answer& answer, const live_pipeline* live) const;
-  void share_pools();
+  void share_pools(const config::pipeline& definition);  // those that it declares
   // Topics and hook paths are shared by all: two pipelines may not mean different things by one name.
   result<void> check_shared_names(const config::pipeline& next) const;
   asio::awaitable<std::optional<error>> apply_file(std::filesystem::path file);
   asio::awaitable<void> write_down(std::string file, pipeline_record taken);  // in the audit log
   asio::awaitable<void> load_file(std::filesystem::path file);
+  asio::awaitable<void> load_each(std::vector<std::filesystem::path> files);
+  bool is_loaded(const apply_request& from_file) const;
   std::optional<error> claimed_by_another_file(const std::string& name, const std::string& file) const;
   std::int64_t revision_before(const pipeline_record& current) const;
   void tell(const std::string& name, const char* what);
   void forget_unreadable(const std::string& name);
   asio::awaitable<void> bring_to_life(pipeline_record record, std::shared_ptr<const pipeline_revision> revision);
-  void index_followers(const std::string& pipeline, const config::pipeline* before, const config::pipeline* after);
   std::vector<std::string> topics_only_of(const std::string& name) const;
   bool uses_topic(const live_pipeline& pipeline, const std::string& topic) const;
   std::shared_ptr<const pipeline_revision> revision_of(const run_record& run) const;
@@ -94,11 +96,12 @@ class pipeline_set {
   const std::shared_ptr<runtime::wakeup> activity_;
   std::map<std::string, std::shared_ptr<live_pipeline>, std::less<>> live_;
   std::map<std::string, std::unique_ptr<runtime::gate>> gates_;
-  // By name: checked, but not live yet. They have their topics and hook paths already.
-  std::map<std::string, std::shared_ptr<const config::pipeline>> coming_;
+  // Of definitions that are checked but do not live yet, and of those that others take the place of: they have their topics and
+  // hook paths already, or still.
+  shared_names passing_;
   std::vector<std::shared_ptr<job_supervisor>> retired_jobs_;  // of pipelines that are gone
-  // "PIPELINE/JOB" -> (pipeline, job) of those that run after it.
-  std::map<std::string, std::set<std::pair<std::string, std::string>>> followers_;
+  shared_names names_;  // of what lives
+  std::map<std::string, std::set<std::string>> of_file_;  // file -> pipelines that live and were last defined there
   std::map<std::string, std::shared_ptr<runtime::topic::subscription>> expiring_;  // topics whose appends are activity
   runtime::gate loading_;  // one load of files at a time
   std::map<std::string, std::vector<problem>> broken_;  // by file, or by a name for a stored revision
@@ -106,9 +109,6 @@ class pipeline_set {
   std::vector<runtime::gate::pass> held_;              // once closed; ends before gates_
   bool closed_ = false;
 };
-
-// The paths under /hooks that a definition receives at, and where in it each is: "/flows/intake", "/jobs/build".
-std::map<std::string, std::string> hooks_of(const config::pipeline& definition);
 
 // What is answered once the daemon stops.
 error stopping_error();

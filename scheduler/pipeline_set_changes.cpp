@@ -25,25 +25,8 @@ result<void> pipeline_set::check_preconditions(const apply_request& request, con
 }
 
 result<void> pipeline_set::check_shared_names(const config::pipeline& next) const {
-  std::map<std::string, std::string> hooks;  // path -> who has it
-  std::vector<problem> problems;
-  const auto add = [&](const std::string& pointer, std::string detail) { problems.push_back({pointer, 0, 0, std::move(detail)}); };
-  const auto look_at = [&](const std::string& other, const config::pipeline& definition) {
-    if (other == next.name) return;
-    for (const auto& [name, topic] : next.topics) {
-      const auto same = definition.topics.find(name);
-      if (same == definition.topics.end() || same->second == topic) continue;
-      add("/topics/" + name, "pipeline '" + other + "' declares topic '" + name + "' with other settings; write the same ones, or "
-                             "leave it to '" + other + "'");
-    }
-    for (const auto& [path, user] : hooks_of(definition)) hooks.emplace(path, other + user);
-  };
-  for (const auto& [other, live] : live_) look_at(other, *live->current()->definition);
-  for (const auto& [other, definition] : coming_) look_at(other, *definition);
-  for (const auto& [path, user] : hooks_of(next)) {
-    const auto taken = hooks.find(path);
-    if (taken != hooks.end()) add(user, taken->second + " receives at /hooks" + path + " already");
-  }
+  auto problems = names_.conflicts(next);
+  if (problems.empty()) problems = passing_.conflicts(next);
   if (problems.empty()) return {};
   const std::string detail = problems.front().detail;
   return error{errc::invalid, detail, std::move(problems)};
@@ -128,8 +111,8 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
 
   const auto revision = make_revision(record, std::move(*parsed), around_.options.data);
   if (!revision) co_return revision.error();
-  coming_[name] = (*revision)->definition;
-  const auto arrived = [this, name](void*) { coming_.erase(name); };
+  passing_.define(name, (*revision)->definition);
+  const auto arrived = [this, name](void*) { passing_.define(name, nullptr); };
   const std::shared_ptr<void> until_here(nullptr, arrived);
   if (live) {
     if (auto failed = co_await live->try_changed(*revision, around_.options.drain_timeout); !failed.empty()) {
@@ -154,8 +137,10 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   forget_unreadable(name);
   co_await bring_to_life(record, *revision);
   live_.at(name)->start_jobs();
-  for (auto& [other, p] : live_) {
-    for (auto& [job_name, job] : p->jobs()) job->topics_declared();
+  for (const auto& [topic, declared] : (*revision)->definition->topics) {
+    for (const auto& [pipeline, job] : names_.triggered_by(topic)) {
+      if (const auto waits = find_job(pipeline, job)) (*waits)->topics_declared();
+    }
   }
   tell(name, answer.created ? "registered" : "replaced");
   spdlog::info("pipeline {}: revision {} is live", name, record.revision);
@@ -201,11 +186,17 @@ asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
   const auto known = live_.find(record.name);
   const auto live = known == live_.end() ? std::make_shared<live_pipeline>(around_, record.name) : known->second;
   const auto before = live->current();
-  index_followers(record.name, before ? before->definition.get() : nullptr, revision->definition.get());
+  if (before) {
+    passing_.define(record.name, before->definition);
+    of_file_[live->record().origin].erase(record.name);
+  }
+  names_.define(record.name, revision->definition);
   const auto left_behind = co_await live->become(record, revision, around_.options.drain_timeout);
   live_[record.name] = live;
+  of_file_[record.origin].insert(record.name);
   for (const auto& sentence : left_behind) spdlog::warn("{}", sentence);
-  share_pools();
+  if (before) share_pools(*before->definition);
+  share_pools(*revision->definition);
   for (const auto& [name, topic] : revision->definition->topics) {
     if (!topic.retain && !topic.dedupe) continue;
     expiring_[name] = around_.offered.topics.find(name)->subscribe([wake = activity_](std::int64_t) { wake->notify(); });
@@ -214,15 +205,10 @@ asio::awaitable<void> pipeline_set::bring_to_life(pipeline_record record,
 
 // A pool that several pipelines declare has the fewest slots that one of them gives it. One that none declares any more
 // keeps what it had: runs that wait for it shall still end.
-void pipeline_set::share_pools() {
-  std::map<std::string, std::int64_t> fewest;
-  for (const auto& [name, live] : live_) {
-    for (const auto& [pool, slots] : live->current()->definition->pools) {
-      const auto [known, fresh] = fewest.emplace(pool, slots);
-      if (!fresh) known->second = std::min(known->second, slots);
-    }
+void pipeline_set::share_pools(const config::pipeline& definition) {
+  for (const auto& [pool, slots] : definition.pools) {
+    if (const auto fewest = names_.slots(pool); fewest > 0) around_.room.limit_pool(pool, fewest);
   }
-  for (const auto& [pool, slots] : fewest) around_.room.limit_pool(pool, slots);
 }
 
 asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string if_match) {
@@ -247,11 +233,12 @@ asio::awaitable<result<void>> pipeline_set::remove(std::string name, std::string
     spdlog::warn("{}", sentence);
   }
   co_await around_.offered.flows.forget(name + "/flow/");
-  index_followers(name, live->current()->definition.get(), nullptr);
+  names_.define(name, nullptr);
+  of_file_[live->record().origin].erase(name);
   const auto topics = topics_only_of(name);
   retired_jobs_.insert(retired_jobs_.end(), live->retired_jobs().begin(), live->retired_jobs().end());
   live_.erase(name);
-  share_pools();
+  share_pools(*live->current()->definition);
   for (const auto& topic : topics) {
     expiring_.erase(topic);
     around_.offered.topics.remove(topic);

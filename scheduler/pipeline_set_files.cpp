@@ -1,10 +1,12 @@
 // Definitions in files: the folder at the start, what is saved in it, and which file a pipeline belongs to.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
 
+#include "scheduler/background.hpp"
 #include "scheduler/etag.hpp"
 #include "scheduler/pipeline_set.hpp"
 
@@ -22,6 +24,8 @@ std::string read_file(const fs::path& file) {
   return text.str();
 }
 
+constexpr std::size_t most_files_at_once = 64;
+
 std::string media_type_of(const fs::path& file) { return file.extension() == ".json" ? "application/json" : "application/yaml"; }
 
 }  // namespace
@@ -38,11 +42,12 @@ asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
     request.text = read_file(file);
     request.media_type = media_type_of(file);
     request.origin = file.string();
+    if (is_loaded(request)) co_return std::nullopt;
     const auto applied = co_await apply(std::move(request));
     if (!applied) co_return applied.error();
     if (!applied->unchanged) co_await write_down(file.string(), applied->record);
-    for (const auto& [name, live] : live_) {
-      if (name == applied->record.name || live->record().origin != file.string()) continue;
+    for (const auto& name : of_file_[file.string()]) {
+      if (name == applied->record.name) continue;
       spdlog::warn("{} names pipeline {} now; pipeline {}, which it named before, goes on until it is deleted", file.string(),
                    applied->record.name, name);
     }
@@ -50,6 +55,14 @@ asio::awaitable<std::optional<error>> pipeline_set::apply_file(fs::path file) {
   } catch (const std::exception& e) {
     co_return error{errc::malformed, e.what()};
   }
+}
+
+// Does the file say what it said when its pipeline was last defined? Nothing of it need be looked at then.
+bool pipeline_set::is_loaded(const apply_request& from_file) const {
+  const auto known = of_file_.find(from_file.origin);
+  if (known == of_file_.end() || known->second.size() != 1) return false;
+  const auto& record = live_.at(*known->second.begin())->record();
+  return record.text == from_file.text;
 }
 
 // Of two files that name the same pipeline the one keeps it that had it first, while it is there and says so.
@@ -116,7 +129,30 @@ asio::awaitable<void> pipeline_set::load_folder(fs::path folder) {
     const fs::path file(one.first);
     return file.is_absolute() && file.parent_path() == inside && !files.contains(file);
   });
-  for (auto file = files.begin(); file != files.end() && !closed_; ++file) co_await load_file(*file);
+  co_await load_each({files.begin(), files.end()});
+}
+
+// Some at a time, begun in their order: their commits to the store are shared.
+asio::awaitable<void> pipeline_set::load_each(std::vector<fs::path> files) {
+  struct progress {
+    std::vector<fs::path> files;
+    std::size_t next = 0;
+    std::size_t loaders = 0;
+    std::shared_ptr<runtime::wakeup> one_ended;
+  };
+  const auto all = std::make_shared<progress>();
+  all->files = std::move(files);
+  all->one_ended = std::make_shared<runtime::wakeup>(around_.where.control);
+  const auto load = [](pipeline_set& self, std::shared_ptr<progress> p) -> asio::awaitable<void> {
+    while (p->next < p->files.size() && !self.closed_) co_await self.load_file(p->files[p->next++]);
+    --p->loaders;
+    p->one_ended->notify();
+  };
+  for (std::size_t i = 0; i < std::min(most_files_at_once, all->files.size()); ++i) {
+    ++all->loaders;
+    in_background(around_.where.control, "loading of definition files", load(*this, all));
+  }
+  while (all->loaders > 0) co_await all->one_ended->wait();
 }
 
 asio::awaitable<void> pipeline_set::load_files(std::vector<fs::path> files) {

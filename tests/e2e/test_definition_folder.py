@@ -200,3 +200,30 @@ def test_what_is_rolled_back_stays_so_until_its_file_changes(live, folder):
     assert described(live, "one") == "version 1"
     (folder / "one.yaml").write_text(text("one", 3))
     wait_until(lambda: described(live, "one") == "version 3", "its own file")
+
+
+def test_a_large_folder_at_the_start_and_at_the_next(start_daemon, folder):
+    """Files are loaded many at a time, and it shows in nothing: of two that want the same the first has it, whoever waits for
+    another's topic or job finds it, and what has not changed is left as it is."""
+    job = 'name: NAME\njobs: {j: {trigger: TRIGGER, run: ["true"]}}\n'
+    (folder / "a00.yaml").write_text(job.replace("NAME", "early").replace("TRIGGER", "{topic: late_topic}"))
+    (folder / "a01.yaml").write_text(job.replace("NAME", "after").replace("TRIGGER", "{after: {pipeline: early, job: j}}"))
+    for n in range(300):
+        (folder / f"m{n:03}.yaml").write_text(text(f"m{n}", 1) + "pools: {shared: %d}\n" % (500 - n))
+        (folder / f"n{n:03}.yaml").write_text(text(f"m{n}", 2))
+    (folder / "z0.yaml").write_text("name: late\ntopics: {late_topic: {}}\n")
+    (folder / "z1.yaml").write_text("name: later\ntopics: {late_topic: {retain: 1h}}\n")
+    live = start_daemon(folder)
+    for start in ("first", "next"):
+        assert len(live.get_json("/v1/pipelines?limit=1000")["items"]) == 305, start
+        refused = {f"n{n:03}.yaml" for n in range(300)} | {"broken.yaml", "z1.yaml"}
+        assert wait_until(lambda: set(broken(live)) == refused and broken(live), "each refused file to be listed")
+        assert "late_topic" in broken(live)["z1.yaml"][0]["detail"]
+        assert {described(live, f"m{n}") for n in range(300)} == {"version 1"}
+        assert {live.pipeline(f"m{n}")["revision"] for n in (0, 150, 299)} == {1}
+        live.publish("late_topic", [{"n": 1}])
+        runs = 1 if start == "first" else 2
+        live.wait_for_runs("early", "j", runs)
+        live.wait_for_runs("after", "j", runs)
+        if start == "first":
+            live.restart()
