@@ -1,5 +1,6 @@
 // From text to a checked pipeline: read the document, check it against the records, check what spans several
 // values, and only if nothing at all is wrong turn the checked value into plain structs.
+#include <algorithm>
 #include <unordered_map>
 
 #include "config/build_job.hpp"
@@ -125,7 +126,9 @@ std::string describe(const problem& p, std::string_view file) {
   }
   if (!out.empty()) out += ": ";
   if (!p.pointer.empty()) out += p.pointer + ": ";
-  return out + p.detail;
+  out += p.detail;
+  std::replace(out.begin(), out.end(), '\n', ' ');  // keys may be of several lines
+  return out;
 }
 
 }  // namespace penstock::config
