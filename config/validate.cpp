@@ -541,6 +541,7 @@ void validator::check_siblings(const place& p, const field& f) {
 }
 
 void validator::add_missing(const place& p, const field& f, value& object) {
+  const auto excluded = [&object](const field& child) { return !child.excludes.empty() && object.contains(child.excludes); };
   for (const field& child : f.children) {
     if (object.contains(child.name)) continue;
     if (!child.goes_with.empty() && !object.contains(child.goes_with)) continue;
@@ -549,9 +550,13 @@ void validator::add_missing(const place& p, const field& f, value& object) {
       if (given_or_meant(p.what(), f, child.name)) continue;
       const std::string hint = child.doc.empty() ? "" : " (" + child.doc + ")";
       problems_.wrong_key(p, "the key '" + child.name + "' is missing" + hint);
-    } else if (!child.fallback.empty()) {
+    } else if (!child.fallback.empty() && !excluded(child)) {
       put(object, child.name, fallback_of(child));
     }
+  }
+  // Last, because as_written() leaves them out: a definition that is read as it is shown has all in the same order.
+  for (const field& child : f.children) {
+    if (excluded(child) && !child.fallback.empty() && !object.contains(child.name)) put(object, child.name, fallback_of(child));
   }
 }
 
