@@ -316,4 +316,5 @@ def test_backup_at_the_command_line(start_daemon, tmp_path):
     wait_until(lambda: daemon.get_json("/v1/backup")["state"] == "running", "it to begin")
     client.send_signal(signal.SIGINT)
     assert client.wait(30) == 130
-    assert daemon.get_json("/v1/backup")["state"] == "cancelled" and os.listdir(tmp_path) == ["copy"]
+    wait_until(lambda: daemon.get_json("/v1/backup")["state"] == "cancelled", "it to be cancelled")
+    assert os.listdir(tmp_path) == ["copy"]
