@@ -82,10 +82,10 @@ asio::awaitable<T> commit_queue::run(F piece) {
         [this](auto handler, F f) {
           auto executor = asio::get_associated_executor(handler);
           auto shared = std::make_shared<decltype(handler)>(std::move(handler));
-          auto guard = asio::make_work_guard(executor);
+          auto guard = asio::make_work_guard(executor);  // ends where the handler does, whose executor may end with it
           submit([f = std::move(f)](sqlite::connection& db) mutable { f(db); },
                  [shared = std::move(shared), executor, guard](std::exception_ptr e) mutable {
-                   asio::post(executor, [shared = std::move(shared), e] { std::move (*shared)(e); });
+                   asio::post(executor, [shared = std::move(shared), guard = std::move(guard), e] { std::move (*shared)(e); });
                  });
         },
         asio::use_awaitable, std::move(piece));
@@ -98,7 +98,7 @@ asio::awaitable<T> commit_queue::run(F piece) {
           auto value = std::make_shared<T>();
           submit([f = std::move(f), value](sqlite::connection& db) mutable { *value = f(db); },
                  [shared = std::move(shared), executor, guard, value](std::exception_ptr e) mutable {
-                   asio::post(executor, [shared = std::move(shared), e, value] {
+                   asio::post(executor, [shared = std::move(shared), guard = std::move(guard), e, value] {
                      std::move (*shared)(e, std::move(*value));
                    });
                  });
