@@ -25,7 +25,7 @@ class reading {
   std::string end() {
     input_.finish();
     cut();
-    return seen_;
+    return events_ + lost_;
   }
 
  private:
@@ -36,14 +36,14 @@ class reading {
     for (const runtime::event& e : events.events) {
       require(e.data.size() <= longest, "a line is within its limit");
       require(!e.id.empty(), "an event has an id");
-      seen_.append("event ").append(e.data).append("\n");
+      events_.append("event ").append(e.data).append("\n");
     }
     // How much of a beginning had come by then may differ.
-    for (const auto& lost : input_.take_lost()) seen_ += "lost " + lost.begin.substr(0, longest) + " (" + lost.reason + ")\n";
+    for (const auto& lost : input_.take_lost()) lost_ += "lost " + lost.begin.substr(0, longest) + " (" + lost.reason + ")\n";
   }
 
   runtime::line_input input_;
-  std::string seen_{};
+  std::string events_{}, lost_{};
 };
 
 }  // namespace
