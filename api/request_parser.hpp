@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,8 +32,11 @@ class request_parser final : public boost::beast::http::basic_parser<true> {
   void limit_body_to(std::size_t bytes) { body_limit_bytes_ = bytes; }
   // How many Host headers there were: HTTP/1.1 wants exactly one.
   int hosts() const { return hosts_; }
-  // After header_limit: it was reached within the request line.
-  bool target_too_long() const { return target_size_ == 0 || target_size_ > target_bytes_; }
+  // After header_limit: it was reached within the request line. `unread` is what the parser has left: a head that came in pieces
+  // is not looked into before its end.
+  bool target_too_long(std::string_view unread) const {
+    return target_size_ > 0 ? target_size_ > target_bytes_ : unread.substr(0, target_bytes_).find('\n') == unread.npos;
+  }
   bool head_done() const { return is_header_done(); }
   bool whole() const { return is_done(); }
 

@@ -441,7 +441,8 @@ response session::refusal(read_end why) {
   if (!failure_) return problem_response(error{errc::unavailable, "too many large requests at once", {}, 1});
   if (failure_ == http::error::body_limit)
     return problem_response(error{errc::too_large, "the body is too large"});
-  if (failure_ == http::error::header_limit && parser_->target_too_long()) {
+  const std::string_view unread(static_cast<const char*>(buffer_.data().data()), buffer_.size());
+  if (failure_ == http::error::header_limit && parser_->target_too_long(unread)) {
     return problem_response(414, "target_too_long",
                             "the request line's target is longer than " + std::to_string(core_->options.target_bytes) + " bytes");
   }

@@ -547,6 +547,18 @@ TEST_CASE("a header that is too large", "[server]") {
   CHECK(many.call("GET /hello/you HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n").status == 431);
 }
 
+TEST_CASE("what is too large in a head is told, also when its first line came in pieces", "[server]") {
+  fixture f;
+  client header(f.port());
+  header.send("GET /hel");
+  header.send("lo/you HTTP/1.1\r\nHost: x\r\nX-Big: " + std::string(20'000, 'b'));
+  CHECK(header.read_reply().status == 431);
+  client target(f.port());
+  target.send("GET /hel");
+  target.send(std::string(20'000, 'b'));
+  CHECK(target.read_reply().status == 414);
+}
+
 TEST_CASE("slow clients are not waited for", "[server]") {
   server_options options;
   options.header_timeout = 60ms;
