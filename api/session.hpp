@@ -67,6 +67,7 @@ class session : public std::enable_shared_from_this<session> {
 
   asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
   read_end feed(bool (request_parser::*reached)() const, bool& finished);
+  bool begins_last_chunk() const;
   bool hold_body(std::size_t bytes);
   void release_body();
   clock::time_point begin_request();  // returns the time

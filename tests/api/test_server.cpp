@@ -498,6 +498,16 @@ TEST_CASE("chunked bodies", "[server]") {
   }
 }
 
+TEST_CASE("chunks arrive in single bytes", "[server]") {
+  fixture f;
+  client c(f.port());
+  const std::string text = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\nTrailer: x\r\n\r\n";
+  for (int i = 0; i < 2; ++i) {
+    for (const char byte : text) REQUIRE(c.send({&byte, 1}));
+    CHECK(c.read_reply().body == "abc");
+  }
+}
+
 TEST_CASE("messages whose end is in doubt are refused", "[server]") {
   fixture f;
   for (const char* headers :
