@@ -85,6 +85,10 @@ log_file::log_file(std::filesystem::path file, std::int64_t limit_bytes, when_fu
 log_file::~log_file() { flush(); }
 
 bool log_file::open() {
+  if (broken_ && clock::now() - broken_at_ >= pause_) {
+    broken_ = false;
+    fd_ = unique_fd();
+  }
   if (fd_.get() >= 0 || broken_) return !broken_;
   fd_ = open_for_append(file_);
   if (fd_.get() < 0 && errno == ENOENT) {
@@ -94,13 +98,32 @@ bool log_file::open() {
   }
   struct stat status {};
   if (fd_.get() < 0 || ::fstat(fd_.get(), &status) != 0) {
-    spdlog::error("cannot write {}: {}", file_.string(), std::generic_category().message(errno));
-    broken_ = true;
+    break_off("write");
     return false;
   }
   size_ = status.st_size;
   full_ = size_ >= limit_;
-  return true;
+  if (discarded_before_) tell_what_is_missing();
+  return !broken_;
+}
+
+// Told once, until it is over.
+void log_file::break_off(const char* doing) {
+  if (!discarded_before_) {
+    spdlog::error("cannot {} {}: {}; trying again from time to time", doing, file_.string(), std::generic_category().message(errno));
+    discarded_before_ = discarded_;
+  }
+  broken_ = true;
+  broken_at_ = clock::now();
+}
+
+void log_file::tell_what_is_missing() {
+  const std::int64_t missing = discarded_ - *discarded_before_;
+  store((torn_ ? "\n" : "") + prefix(stream::note) + about(missing) + " of output are missing here: the log could not be written\n");
+  if (broken_) return;
+  torn_ = false;
+  discarded_before_.reset();
+  spdlog::info("{} can be written again; {} of output are missing", file_.string(), about(missing));
 }
 
 void log_file::write(stream from, std::string_view bytes) {
@@ -153,9 +176,7 @@ void log_file::rotate() {
   unique_fd next;
   if (::rename(file_.c_str(), older.c_str()) == 0 || errno == ENOENT) next = open_for_append(file_);
   if (next.get() < 0) {
-    spdlog::error("cannot begin {} anew: {}", file_.string(), std::generic_category().message(errno));
-    broken_ = true;
-    return;
+    return break_off("begin anew");
   }
   fd_ = std::move(next);
   size_ = 0;
@@ -213,12 +234,12 @@ void log_file::store(std::string_view text) {
     const auto written = ::write(fd_.get(), text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) {
-      spdlog::error("cannot write {}: {}", file_.string(), std::generic_category().message(errno));
-      broken_ = true;
+      break_off("write");
       discarded_ += static_cast<std::int64_t>(text.size());
       return;
     }
     size_ += written;
+    torn_ = static_cast<std::size_t>(written) < text.size();
     text.remove_prefix(static_cast<std::size_t>(written));
   }
 }

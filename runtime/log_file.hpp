@@ -9,7 +9,8 @@
 //   always stored.
 // - rotate, for what never ends: FILE becomes FILE.1 (the older FILE.1 is gone) and FILE begins anew. Whoever
 //   fills it in less than `pause` is in between treated as above, so that a flood does not occupy the disk.
-// A full disk is not the task's fault: it is logged once, and what could not be stored counts as discarded.
+// A full disk is not the task's fault: it is logged, what could not be stored counts as discarded, and after `pause` it is
+// tried again: one line says then what is missing.
 // Written by one thread at a time; read by anyone, also while it is written: the lines of one write() appear
 // together. A reader that follows FILE through a rotation keeps it open: once the name means another file, what is
 // left in the old one comes first.
@@ -32,7 +33,8 @@ class log_file {
   enum class stream : char { out = 'o', err = 'e', note = '-' };  // note: written by Penstock itself
   enum class when_full { keep_ends, rotate };
 
-  // Appends to what is there (a later attempt of the same task). `pause`: least time between two rotations.
+  // Appends to what is there (a later attempt of the same task). `pause`: least time between two rotations, and
+  // from a failure to the next try.
   log_file(std::filesystem::path file, std::int64_t limit_bytes, when_full then = when_full::keep_ends,
            std::chrono::nanoseconds pause = std::chrono::seconds{10});
   ~log_file();
@@ -61,6 +63,8 @@ class log_file {
   void rotate();
   void store_tail();
   void store(std::string_view text);
+  void break_off(const char* doing);
+  void tell_what_is_missing();
   std::string& partial(stream from) { return from == stream::out ? partial_out_ : partial_err_; }
 
   const std::filesystem::path file_;
@@ -72,6 +76,9 @@ class log_file {
   std::int64_t discarded_ = 0;
   bool full_ = false;
   bool broken_ = false;
+  bool torn_ = false;  // the last line of the file is not whole
+  clock::time_point broken_at_{};
+  std::optional<std::int64_t> discarded_before_{};  // it broke; of discarded_, what was known of by then
   std::optional<clock::time_point> rotated_at_;
   std::string partial_out_, partial_err_;
   output_tail tail_;  // empty unless full

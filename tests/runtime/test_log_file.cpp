@@ -332,3 +332,25 @@ TEST_CASE("log file: a write that fails is no failure of the run", "[log_file]")
   CHECK(log.discarded_bytes() > 909);
   CHECK(contents(dir / "log").find(" o fits\n") != std::string::npos);
 }
+
+TEST_CASE("log file: goes on when the disk works again, and says what is missing", "[log_file]") {
+  temp_dir dir;
+  log_file log(dir / "log", 1 << 20, log_file::when_full::keep_ends, std::chrono::nanoseconds{0});
+  log.write(stream::out, "before\n");
+  {
+    const penstock::testing::file_size_limit full_disk(100);
+    log.write(stream::out, std::string(1000, 'x') + "\n");
+    log.write(stream::out, "lost\n");
+  }
+  const auto missing = log.discarded_bytes();
+  CHECK(missing > 900);
+  log.write(stream::out, "after\n");
+  CHECK(log.discarded_bytes() == missing);
+  const auto lines = texts_of(dir / "log");
+  REQUIRE(lines.size() == 4);
+  CHECK(lines.front() == "o:before");
+  CHECK(lines[1].starts_with("o:xxx"));
+  CHECK(lines[2].starts_with("-:"));
+  CHECK(lines[2].find(" of output are missing here: the log could not be written") != std::string::npos);
+  CHECK(lines.back() == "o:after");
+}
