@@ -234,7 +234,12 @@ asio::awaitable<attempt_result> live_run::run_attempt() {
       while (!ready_.empty() && busy_ < most_tasks_at_once && !wanted_to_end()) {
         const auto next = ready_.front();
         ready_.pop_front();
-        start_task(next);
+        std::string missing = input_trouble();
+        if (missing.empty()) {
+          start_task(next);
+        } else {
+          co_await give_up_on(next, std::move(missing));
+        }
       }
     }
     if (busy_ == 0) {
@@ -351,8 +356,18 @@ void live_run::load_inline_input() {
   if (input.type == run_input::kind::inline_events && input.ndjson.empty()) input.ndjson = around_.store.load_input(record_.id);
 }
 
+// A disk that cannot be read fails the attempt, as whatever else keeps a task from its input. Empty: all is there.
+std::string live_run::input_trouble() {
+  if (record_.trigger != trigger_kind::file && record_.retry_of.empty()) return {};  // the tasks load it when they read it
+  try {
+    load_inline_input();
+    return {};
+  } catch (const std::exception& e) {
+    return std::string("its input cannot be loaded: ") + e.what();
+  }
+}
+
 void live_run::start_task(std::size_t index) {
-  if (record_.trigger == trigger_kind::file || !record_.retry_of.empty()) load_inline_input();
   auto& task = record_.tasks[index];
   task.state = run_state::running;
   ++task.attempt;

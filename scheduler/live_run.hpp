@@ -92,6 +92,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   attempt_result judge(bool timed_out) const;
   const config::task& task_of(std::size_t index) const { return job_.tasks.at(graph_->task_of(index)); }
   task_input input_of_tasks();
+  std::string input_trouble();
   void load_inline_input();
 
   // ---- its end ----
