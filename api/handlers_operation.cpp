@@ -23,6 +23,8 @@ namespace penstock::api {
 
 namespace {
 
+constexpr int retry_storage_s = 5;
+
 // Said to everyone who asks too early or too late: no news for the log.
 response not_now(phase now) {
   const std::string detail = now == phase::stopping ? "the daemon stops" : "the daemon starts";
@@ -56,6 +58,13 @@ asio::awaitable<response> get_health(request&, context&) {
 
 asio::awaitable<response> get_readiness(request&, context& c) {
   if (c.now != phase::ready) co_return not_now(c.now);
+  const auto trouble = co_await c.supervisor.storage_trouble();
+  if (trouble) {
+    // The log says which file; whoever may ask here need not know.
+    response r = problem_response(error{errc::unavailable, "nothing can be stored: " + trouble->substr(0, trouble->find(" (")), {}, retry_storage_s});
+    r.cause.clear();
+    co_return r;
+  }
   co_return response{.body = "{\"status\":\"ready\"}\n"};
 }
 

@@ -44,7 +44,7 @@ constexpr known_problem problems[] = {
     {431, "HeaderTooLarge", "the header is larger than the limit"},
     {500, "Internal", "it failed inside; the daemon's log says why"},
     {501, "NotSupported", "this transfer coding is not spoken here"},
-    {503, "Unavailable", "the daemon starts, stops or has too much to do; Retry-After says when to come again"},
+    {503, "Unavailable", "the daemon starts, stops, has too much to do, or the machine fails (a full disk, say); Retry-After says when to come again"},
     {505, "VersionNotSupported", "HTTP/1.1 and HTTP/1.0 are spoken here"},
 };
 

@@ -43,6 +43,21 @@ void refuse(connection::socket& socket) {
   }
 }
 
+// A failure that lasts is told once, and so is its end.
+class accept_failures {
+ public:
+  void happened(const listen_address& at, const std::string& why) {
+    if (count_++ == 0) spdlog::warn("cannot accept connections at {}: {}; trying again all the time", at.shown(), why);
+  }
+  void over(const listen_address& at) {
+    if (count_ > 0) spdlog::info("accepts connections at {} again, after {} tries in vain", at.shown(), count_);
+    count_ = 0;
+  }
+
+ private:
+  std::int64_t count_ = 0;
+};
+
 void admit(const std::shared_ptr<server_core>& core, const listen_address& from, connection::socket socket) {
   if (core->sessions.size() >= core->options.connections) {
     ++core->refused;
@@ -58,26 +73,44 @@ void admit(const std::shared_ptr<server_core>& core, const listen_address& from,
   std::make_shared<session>(core, std::move(socket), from.tls ? core->tls.get() : nullptr)->start();
 }
 
+// Returns why there was none; empty: one was admitted. Throws when there is no memory for it.
+asio::awaitable<std::string> accept_one(std::shared_ptr<server_core> core, std::shared_ptr<listener> from) {
+  connection::socket socket(core->executor);
+  const auto [failure] = co_await from->acceptor().async_accept(socket, asio::as_tuple(asio::use_awaitable));
+  if (failure) co_return failure.message();
+  admit(core, from->address(), std::move(socket));
+  co_return std::string();
+}
+
 // Until the listener is closed. A connection that was accepted at that very moment is served, too.
 asio::awaitable<void> accept_connections(std::shared_ptr<server_core> core, std::shared_ptr<listener> from) {
+  asio::steady_timer pause(core->executor);
+  accept_failures failures;
   while (from->acceptor().is_open()) {
-    connection::socket socket(core->executor);
-    const auto [failure] = co_await from->acceptor().async_accept(socket, asio::as_tuple(asio::use_awaitable));
-    if (!failure) {
-      admit(core, from->address(), std::move(socket));
-    } else if (from->acceptor().is_open()) {
-      // Mostly the process has no file descriptor left; one becomes free when a connection ends.
-      spdlog::warn("cannot accept a connection: {}", failure.message());
-      asio::steady_timer pause(core->executor, accept_pause);
-      co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+    std::string why;
+    try {
+      auto one = accept_one(core, from);
+      why = co_await std::move(one);
+    } catch (const std::exception& e) {
+      why = e.what();
     }
+    if (!from->acceptor().is_open()) break;
+    if (why.empty()) {
+      failures.over(from->address());
+      continue;
+    }
+    // Mostly the process has no file descriptor left; one becomes free when a connection ends.
+    failures.happened(from->address(), why);
+    pause.expires_after(accept_pause);
+    co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
   }
-  co_return;
 }
 
 void begin_accepting(const std::shared_ptr<server_core>& core, const std::shared_ptr<listener>& from) {
   asio::co_spawn(core->executor, accept_connections(core, from), [from](std::exception_ptr failure) {
-    if (failure) spdlog::critical("the server accepts no more connections at {}", from->address().shown());
+    if (!failure) return;
+    spdlog::critical("no more connections can be accepted at {}", from->address().shown());
+    std::rethrow_exception(failure);  // a daemon that cannot be spoken to ends, to be started anew
   });
 }
 

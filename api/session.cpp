@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <new>
 #include <utility>
 
 #include <boost/asio/as_tuple.hpp>
@@ -17,6 +18,7 @@
 #include "config/field.hpp"
 #include "config/in_quotes.hpp"
 #include "runtime/event.hpp"
+#include "runtime/machine_failure.hpp"
 #include "runtime/ulid.hpp"
 
 namespace penstock::api {
@@ -32,6 +34,7 @@ constexpr std::size_t small_body =
     64 << 10;  // of a refused request: read and dropped, so the connection lives on
 constexpr std::size_t joined_body = 16 << 10;  // of a response: sent in one piece with its head
 constexpr std::size_t most_pipelined = 64 << 10;
+constexpr int retry_machine_s = 5;  // after a full disk
 constexpr std::size_t worth_packing = 1 << 10;  // of a response: sent in gzip to who takes it
 constexpr std::chrono::milliseconds last_chance{250};  // for a new connection's first request when the server stops
 constexpr std::string_view end_of_chunks = "0\r\n\r\n";
@@ -205,13 +208,15 @@ asio::awaitable<response> session::answer() {
     refused = co_await unpack_body();
     if (refused) co_return std::move(*refused);
   }
-  std::string cause;
+  std::string cause, machine;
   try {
     co_return co_await route_->handle(request_);
   } catch (const std::exception& e) {
     cause = e.what();
+    machine = runtime::machine_failure(std::current_exception());
   }
-  response r = problem_response(500, "internal", "this failed inside; the daemon's log says why");
+  response r = machine.empty() ? problem_response(500, "internal", "this failed inside; the daemon's log says why")
+                               : problem_response(error{errc::unavailable, "this cannot be done now: " + machine, {}, retry_machine_s});
   r.cause = std::move(cause);
   co_return r;
 }
@@ -255,11 +260,10 @@ asio::awaitable<void> session::let_others_work() { co_await asio::post(core_->ex
 
 asio::awaitable<session::read_end> session::read(bool (request_parser::*reached)() const) {
   for (;;) {
-    bool finished = false;
-    const read_end end = feed(reached, finished);
-    if (finished) co_return end;
-    const std::size_t room = stage_ == stage::body ? body_piece : head_piece;
-    const auto [failure, bytes] = co_await socket_.async_read_some(buffer_.prepare(room), as_result);
+    read_end end = read_end::complete;
+    const auto room = take_and_make_room(reached, end);
+    if (!room) co_return end;
+    const auto [failure, bytes] = co_await socket_.async_read_some(*room, as_result);
     if (timed_out_) co_return read_end::timed_out;
     if (failure) co_return read_end::closed;
     buffer_.commit(bytes);
@@ -267,6 +271,22 @@ asio::awaitable<session::read_end> session::read(bool (request_parser::*reached)
       stage_ = stage::head;
       deadline_in(core_->options.header_timeout);
     }
+  }
+}
+
+// Gives the parser what has come, and returns where more may come; nothing: `end` says why there is no more. What memory does
+// not suffice for is dropped and refused as what is too much at once.
+std::optional<asio::mutable_buffer> session::take_and_make_room(bool (request_parser::*reached)() const, read_end& end) {
+  try {
+    bool finished = false;
+    end = feed(reached, finished);
+    if (finished) return std::nullopt;
+    return buffer_.prepare(stage_ == stage::body ? body_piece : head_piece);
+  } catch (const std::bad_alloc&) {
+    request_.body = {};
+    failure_ = {};
+    end = read_end::bad;
+    return std::nullopt;
   }
 }
 

@@ -66,6 +66,7 @@ class session : public std::enable_shared_from_this<session> {
   asio::awaitable<response> answer();
 
   asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
+  std::optional<asio::mutable_buffer> take_and_make_room(bool (request_parser::*reached)() const, read_end& end);
   read_end feed(bool (request_parser::*reached)() const, bool& finished);
   bool begins_last_chunk() const;
   bool hold_body(std::size_t bytes);

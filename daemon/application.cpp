@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <boost/asio/co_spawn.hpp>
@@ -20,6 +21,8 @@
 #include "config/time.hpp"
 #include "daemon/thread_priority.hpp"
 #include "runtime/cgroup.hpp"
+#include "runtime/data_format.hpp"
+#include "runtime/durable_folder.hpp"
 #include "runtime/flow_store.hpp"
 #include "runtime/process.hpp"
 #include "runtime/unique_fd.hpp"
@@ -60,7 +63,7 @@ std::string in_words(const std::exception& e) {
 void keep_private(const fs::path& data) {
   std::error_code ignored;  // where the system knows no permissions, nothing can be kept
   for (const char* folder : {"topics", "logs", "work"}) {
-    fs::create_directories(data / folder);
+    runtime::make_durable_folder(data / folder);
     const bool passed_through = std::string_view(folder) == "work" && ::geteuid() == 0;
     const auto others = passed_through ? fs::perms::group_exec | fs::perms::others_exec : fs::perms::none;
     fs::permissions(data / folder, fs::perms::owner_all | others, ignored);
@@ -69,6 +72,19 @@ void keep_private(const fs::path& data) {
     const runtime::unique_fd made(::open((data / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     fs::permissions(data / name, fs::perms::owner_read | fs::perms::owner_write, ignored);
   }
+}
+
+// As many as wanted, but never so many that no descriptor is left for topics, logs and programs.
+std::size_t connection_limit(std::int64_t wanted) {
+  constexpr std::int64_t spare_at_least = 64;
+  struct rlimit files {};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY) return static_cast<std::size_t>(wanted);
+  const auto most = static_cast<std::int64_t>(files.rlim_cur);
+  const std::int64_t room = std::max<std::int64_t>(most - std::max(spare_at_least, most / 4), 1);
+  if (wanted <= room) return static_cast<std::size_t>(wanted);
+  spdlog::warn("max_connections is {}, but the process may open only {} files: {} connections are served at once; start it with "
+               "more (LimitNOFILE= of its unit, ulimit -n)", wanted, most, room);
+  return static_cast<std::size_t>(room);
 }
 
 fs::path credentials_folder() {
@@ -118,12 +134,16 @@ asio::awaitable<void> application::live() {
 }
 
 asio::awaitable<void> application::start() {
+  try {
+    runtime::make_durable_folder(settings_.data);
+  } catch (const fs::filesystem_error& e) {
+    throw std::runtime_error("the data folder " + settings_.data.string() + " cannot be made: " + e.code().message());
+  }
   std::error_code failure;
-  fs::create_directories(settings_.data, failure);
-  if (failure) throw std::runtime_error("the data folder " + settings_.data.string() + " cannot be made: " + failure.message());
   const bool watched = settings_.pipelines.empty() || fs::is_directory(settings_.pipelines, failure);
   if (!watched) throw std::runtime_error("the folder of definitions " + settings_.pipelines.string() + " is not there, or is no folder");
   co_await lock_data_folder();
+  runtime::refuse_newer_formats(settings_.data);
   keep_private(settings_.data);
   make_stores();
 
@@ -148,7 +168,7 @@ asio::awaitable<void> application::start() {
   supervisor_ = std::make_unique<scheduler::supervisor>(where, *store_, *services_, components_, options);
 
   api::server_options limits;
-  limits.connections = static_cast<std::size_t>(settings_.max_connections);
+  limits.connections = connection_limit(settings_.max_connections);
   limits.event_body_bytes = static_cast<std::size_t>(settings_.max_body_bytes);
   api_ = std::make_unique<api::api>(control_.get_executor(), *supervisor_, *services_, components_, limits);
   const auto listening = listen();  // health is answered from here on, the rest when all is live

@@ -9,6 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include <spdlog/spdlog.h>
+
+#include "runtime/machine_failure.hpp"
+
 namespace penstock::runtime {
 namespace {
 
@@ -35,6 +39,26 @@ struct session {
   sqlite::statement begin, commit, savepoint, keep, undo;
 };
 
+std::string text_of(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& e) {
+    return e.what();
+  } catch (...) {
+    return "unknown";
+  }
+}
+
+// What the machine has done to a group; nothing: it is not to blame.
+std::optional<std::string> trouble_of(const std::vector<item>& group, const std::exception_ptr& reason) {
+  std::exception_ptr found = machine_failure(reason).empty() ? nullptr : reason;
+  for (std::size_t i = 0; i < group.size() && !found; ++i) {
+    if (group[i].failure && !machine_failure(group[i].failure).empty()) found = group[i].failure;
+  }
+  if (!found) return std::nullopt;
+  return machine_failure(found) + " (" + text_of(found) + ")";
+}
+
 }  // namespace
 
 struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
@@ -49,6 +73,7 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   std::deque<item> waiting;  // guarded by mutex
   bool working = false;      // guarded by mutex: a function is posted or running
   bool closed = false;       // guarded by mutex
+  std::optional<std::string> trouble{};  // guarded by mutex
 
   std::unique_ptr<session> current;  // used on the executor only, and by close() after the last work
 
@@ -134,9 +159,22 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   }
 
   void finish(std::vector<item>& group, const std::exception_ptr& reason) {
+    note_trouble(trouble_of(group, reason), reason == nullptr);
     const auto& hook = reason ? undone : committed;
     if (hook) hook();
     for (item& one : group) one.done(one.failure ? one.failure : reason);
+  }
+
+  // Its beginning and its end are told once each.
+  void note_trouble(std::optional<std::string> now, bool stored) {
+    if (!now && !stored) return;  // what was to be stored was wrong: says nothing about the machine
+    std::optional<std::string> before;
+    {
+      const std::lock_guard lock(mutex);
+      before = std::exchange(trouble, now);
+    }
+    if (now && !before) spdlog::error("nothing can be stored: {}", *now);
+    if (before && !now) spdlog::info("all can be stored again; the trouble was: {}", *before);
   }
 };
 
@@ -164,6 +202,18 @@ void commit_queue::submit(work piece, completion done) {
   if (std::exchange(state_->working, true)) return;
   lock.unlock();
   state_->start();
+}
+
+std::optional<std::string> commit_queue::trouble() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->trouble;
+}
+
+asio::awaitable<void> commit_queue::probe() {
+  auto piece = [](sqlite::connection& db) {
+    db.execute("PRAGMA user_version = " + std::to_string(sqlite::schema_version(db)));
+  };
+  co_await run(std::move(piece));
 }
 
 void commit_queue::rest(std::function<void()> before) {

@@ -13,7 +13,9 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include <boost/asio/any_io_executor.hpp>
@@ -59,6 +61,12 @@ class commit_queue {
   // durable. Throws what `piece` threw, or the failure of COMMIT.
   template <class F, class T = std::invoke_result_t<F, sqlite::connection&>>
   asio::awaitable<T> run(F piece);
+
+  // Why the last commit that was tried was not stored, when the machine is to blame and not what was to be stored (see
+  // machine_failure.hpp); nothing: it was stored, or none was tried. Any thread.
+  std::optional<std::string> trouble() const;
+  // A commit that changes nothing, to see whether trouble() is over. Throws as run() does.
+  asio::awaitable<void> probe();
 
   // Closes the connection until the next piece of work, unless there is some already. `before` is called
   // first, on the executor: for statements that were prepared on the connection. Returns at once.

@@ -8,6 +8,7 @@
 
 #include <boost/asio/strand.hpp>
 
+#include "runtime/data_format.hpp"
 #include "runtime/sqlite.hpp"
 
 namespace penstock::runtime {
@@ -284,6 +285,12 @@ std::vector<std::pair<std::string, std::int64_t>> flow_store::cursors() {
   while (from->cursors.step()) found.emplace_back(from->cursors.text(0), from->cursors.integer(1));
   return found;
 }
+
+std::int64_t known_flow_format() { return schema_known; }
+
+std::optional<std::string> flow_store::trouble() const { return state_->queue.trouble(); }
+
+asio::awaitable<void> flow_store::probe() { return state_->queue.probe(); }
 
 void flow_store::close() {
   {

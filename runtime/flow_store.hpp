@@ -100,6 +100,9 @@ class flow_store {
 
   // Cursors of all consumers, for lag and retention: consumer -> position.
   std::vector<std::pair<std::string, std::int64_t>> cursors();
+  // As of its commit_queue.
+  std::optional<std::string> trouble() const;
+  asio::awaitable<void> probe();
 
   // Waits for pending commits and closes the file. Afterwards the store reads as empty and saving throws
   // commit_queue::closed. Blocks; not to be called on the executor.

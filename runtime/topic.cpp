@@ -14,6 +14,8 @@
 
 #include <boost/asio/strand.hpp>
 
+#include "runtime/data_format.hpp"
+#include "runtime/durable_folder.hpp"
 #include "runtime/lua.hpp"
 #include "runtime/sqlite.hpp"
 
@@ -358,7 +360,7 @@ struct topic::state {
 // Writing
 
 sqlite::connection topic::state::open_writer() {
-  std::filesystem::create_directories(file.parent_path());
+  make_durable_folder(file.parent_path());
   sqlite::connection db(file, sqlite::open_mode::read_write_create, page_bytes);
   db.execute(cache_size);
   sqlite::migrate(db, {schema});
@@ -726,6 +728,15 @@ topic_status topic::status() {
   topic_status now = state_->read_status();
   now.name = name_;
   return now;
+}
+
+std::int64_t known_topic_format() { return schema_known; }
+
+std::optional<std::string> topic::trouble() const { return state_->queue.trouble(); }
+
+asio::awaitable<void> topic::probe() {
+  const auto self = shared_from_this();
+  co_await state_->queue.probe();
 }
 
 std::shared_ptr<topic::subscription> topic::subscribe(std::function<void(std::int64_t)> listener) {

@@ -89,6 +89,9 @@ class topic : public std::enable_shared_from_this<topic> {
   std::optional<timestamp> received_at(std::int64_t offset);
   std::int64_t producer_position(const std::string& producer);
   topic_status status();
+  // As of its commit_queue.
+  std::optional<std::string> trouble() const;
+  asio::awaitable<void> probe();
 
   // `listener` is called (on the writer's thread, so it must only post) after each commit with the new last
   // offset, until the returned token is destroyed. Once the token's destructor has returned it is not called

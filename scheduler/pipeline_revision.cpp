@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/fill_dir.hpp"
+#include "runtime/durable_folder.hpp"
 
 namespace penstock::scheduler {
 
@@ -64,10 +65,10 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
 
   const fs::path own_folder = own_folder_of(record.name, data);
   made->workdir = definition.workdir.empty() ? own_folder : own_folder / with_dir(definition.workdir, dir_of(record.name, record.origin, data));
-  std::error_code failure;
-  fs::create_directories(made->workdir, failure);
-  if (failure) {
-    const std::string detail = "workdir " + made->workdir.string() + " cannot be made: " + failure.message();
+  try {
+    runtime::make_durable_folder(made->workdir);
+  } catch (const fs::filesystem_error& e) {
+    const std::string detail = "workdir " + made->workdir.string() + " cannot be made: " + e.code().message();
     return error{errc::invalid, detail, {{"/workdir", 0, 0, detail}}};
   }
   made->definition = std::make_shared<const config::pipeline>(as_it_would_live(std::move(definition), record.origin, data));

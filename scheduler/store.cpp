@@ -248,6 +248,10 @@ asio::awaitable<void> store::start_attempts(std::vector<late_start> started) {
 
 bool store::failing() const { return state_->failing; }
 
+std::optional<std::string> store::trouble() const { return state_->queue.trouble(); }
+
+asio::awaitable<void> store::probe() { return state_->queue.probe(); }
+
 asio::awaitable<void> store::add_tasks(std::string run, std::vector<task_record> instances) {
   return state_->commit(
       [run = std::move(run), instances = std::move(instances)](auto& w) { w.add_tasks(run, instances); });

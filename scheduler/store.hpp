@@ -179,6 +179,9 @@ class store {
   asio::awaitable<recovery> recover(timestamp now);
   // The last commit failed (disk full): what is not stored now may not be stored for long. Any thread.
   bool failing() const;
+  // As of its commit_queue.
+  std::optional<std::string> trouble() const;
+  asio::awaitable<void> probe();
 
   std::optional<run_record> run(const std::string& id);    // with tasks
   // What happened to a run, oldest first; empty when there is no such run. At most some hundred entries: later

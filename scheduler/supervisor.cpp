@@ -177,6 +177,7 @@ run_record supervisor::impl::shown(run_record run) const {
 void supervisor::impl::clock_was_set() {
   spdlog::warn("the clock was set; schedules go by what it shows now");
   for (const auto& job : pipelines.all_jobs()) job->clock_was_set();
+  activity->notify();  // what is kept for a time may be due
   around.alerts_wait->notify();
 }
 
@@ -362,6 +363,35 @@ asio::awaitable<result<settled>> supervisor::replay_dead_letters(std::vector<std
 
 asio::awaitable<result<settled>> supervisor::discard_dead_letters(std::vector<std::string> ids) {
   return impl_->dead_letters.discard(std::move(ids));
+}
+
+// ---- storage ----
+
+namespace {
+
+// `queue`: a store or topic; what it says once it has been tried again.
+template <class Queue>
+asio::awaitable<std::optional<std::string>> lasting_trouble(Queue& queue) {
+  if (!queue.trouble()) co_return std::nullopt;
+  try {
+    co_await queue.probe();
+  } catch (const std::exception&) {
+    // trouble() says it, unless the topic is gone
+  }
+  co_return queue.trouble();
+}
+
+}  // namespace
+
+asio::awaitable<std::optional<std::string>> supervisor::storage_trouble() {
+  auto& around = impl_->around;
+  if (auto why = co_await lasting_trouble(around.store)) co_return why;
+  if (auto why = co_await lasting_trouble(around.offered.flows)) co_return why;
+  const auto topics = around.offered.topics.all();
+  for (const auto& topic : topics) {
+    if (auto why = co_await lasting_trouble(*topic)) co_return why;
+  }
+  co_return std::nullopt;
 }
 
 // ---- backup ----

@@ -300,6 +300,10 @@ class supervisor {
   // ---- backup ----
   // Starts to copy the data folder as it is at one instant; see backup_desk.hpp. invalid: where to; conflict: there is
   // something already, or another backup is being made.
+  // What keeps something from being stored now: a full disk, say. Where the last commit failed another one is tried first,
+  // so that it is over when the disk works again though nobody writes. Nothing: all is well.
+  asio::awaitable<std::optional<std::string>> storage_trouble();
+
   result<void> start_backup(backup_request request);
   backup_view backup() const;
   // Notified when the one that is being made has ended, as long as somebody else holds it.

@@ -30,6 +30,7 @@
 
 #include "runtime/components/all.hpp"
 #include "runtime/components/payload_check.hpp"
+#include "runtime/durable_folder.hpp"
 #include "runtime/json_parts.hpp"
 #include "runtime/records.hpp"
 
@@ -149,7 +150,7 @@ void check(const config::value& v, config::usage where) { require_end(parse(v), 
 class output_file {
  public:
   explicit output_file(std::filesystem::path path) : path_(std::move(path)) {
-    std::filesystem::create_directories(path_.parent_path());
+    make_durable_folder(path_.parent_path());
     fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (fd_ < 0) fail("cannot open");
     try {

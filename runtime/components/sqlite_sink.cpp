@@ -24,6 +24,7 @@
 
 #include "runtime/components/all.hpp"
 #include "runtime/components/bind_json.hpp"
+#include "runtime/durable_folder.hpp"
 #include "runtime/sqlite.hpp"
 
 namespace penstock::runtime::components {
@@ -399,7 +400,7 @@ class sqlite_sink final : public blocking_sink {
 
  private:
   void open_blocking(const std::string&) override {
-    std::filesystem::create_directories(path_.parent_path());
+    make_durable_folder(path_.parent_path());
     open_database();
     table_.emplace(db_, settings_);
     memory_.emplace(db_, producer_);

@@ -11,9 +11,9 @@
 How far the imitation goes. Files: their bytes as of their last successful fsync or fdatasync; a sync that failed loses what
 it should have stored, for good, as on Linux. Names: a file or folder that was made, renamed or removed is so only after an
 fsync of its folder, which is stricter than today's file systems are and just what POSIX promises. `arrived="some"`: of what
-was not synced, a random choice of blocks did reach the disk, in any order, as disks do. Not imitated: single bits that rot,
-a disk that lies about a sync, writes through mmap (SQLite's -shm file, which is left out: it is made anew at the next start),
-and what programs write that the daemon starts (they are not under the layer; their files are empty after a loss of power).
+was not synced, a random choice of blocks did reach the disk, in any order, as disks do. Extended attributes are as they were
+at the end, synced or not. Not imitated: single bits that rot, a disk that lies about a sync, writes through mmap (SQLite's
+-shm file, which is left out: it is made anew at the next start), and what programs write that the daemon starts (they are not under the layer; their files are empty after a loss of power).
 """
 import ctypes
 import mmap
@@ -116,9 +116,12 @@ class Disk:
             stored = self.platter / "data" / entry
             durable = stored.read_bytes() if stored.exists() else b""
             lost = before / name
-            if chance and lost.is_file() and str(lost.stat().st_ino) == entry.split("-")[0]:
+            same = lost.is_file() and str(lost.stat().st_ino) == entry.split("-")[0]
+            if chance and same:
                 durable = mixed(durable, lost.read_bytes(), chance)
             (to / name).write_bytes(durable)
+            for attribute in os.listxattr(lost) if same else []:
+                os.setxattr(to / name, attribute, os.getxattr(lost, attribute))
 
     def _begin_anew(self):
         """Everything that is there now is on the disk."""

@@ -7,6 +7,7 @@ and starts it again. At the end check() compares the driver's history with topic
 letters. Nothing here knows how the daemon works; only what design.md section 4 says of the outcome.
 """
 import collections
+import contextlib
 import http.client
 import json
 import random
@@ -62,9 +63,11 @@ def arguments(folder):
 class Driver:
     """Threads that post until stop(); each has one kind of request and repeats it until it is answered."""
 
-    def __init__(self, daemon, seed):
+    def __init__(self, daemon, seed, pace=0):
+        """`pace`: seconds that each thread lets pass after an answer."""
         self.daemon = daemon
         self.seed = seed
+        self.pace = pace
         self.stopping = threading.Event()
         self.accepted = {}                   # event id -> (key, n, poison)
         self.accepted_runs = {}              # idempotency key -> run id, as first answered
@@ -120,6 +123,7 @@ class Driver:
                     self.problems.append(f"events {events[0]['id']}…: {status} {answer}")
                 for event in events:
                     self.accepted[event["id"]] = (key, event["n"], "poison" in event)
+            self.stopping.wait(self.pace)
 
     def _ask_for_runs(self, who):
         n = 0
@@ -133,6 +137,7 @@ class Driver:
                     self.problems.append(f"run {key}: {status} {answer}")
                 else:
                     self.accepted_runs[key] = answer["id"]
+            self.stopping.wait(self.pace)
 
 
 class Finding:
@@ -231,7 +236,7 @@ def damaged_databases(daemon):
     import sqlite3
     found = {}
     for file in sorted(daemon.data.rglob("*.db")):
-        with sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=10) as database:
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=10)) as database:
             said = [row[0] for row in database.execute("PRAGMA integrity_check")]
         if said != ["ok"]:
             found[str(file.relative_to(daemon.data))] = said

@@ -145,7 +145,7 @@ def test_killed_while_it_takes_an_older_folder_over(folder, calls, moment):
         assert daemon.stop() == 0, daemon.log_tail()
 
 
-@pytest.mark.parametrize("file", ["state.db"])
+@pytest.mark.parametrize("file", ["state.db", "flows.db", "topics/t.db"])
 def test_a_newer_folder_is_refused_and_stays_as_it_is(folder, file):
     data = folder / "data"
     make_folder(data, 1)  # what is older in it would be migrated, if anything were touched

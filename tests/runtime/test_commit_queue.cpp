@@ -214,8 +214,12 @@ TEST_CASE("when COMMIT fails every piece of the group gets the failure, and the 
     for (auto& end : ends) CHECK_THAT(end.get(), Contains("q.db"));
     CHECK(b.undone == 1);
     CHECK(b.commits == 1);
+    CHECK_THAT(b.queue.trouble().value_or(""), Contains("the disk fails") && Contains("q.db"));
   }
+  CHECK_FALSE(submit(b, [](sqlite::connection& db) { insert(db, -1); }).get().empty());
+  CHECK(b.queue.trouble());  // a row that is refused says nothing about the disk
   CHECK(submit(b, [](sqlite::connection& db) { insert(db, 2); }).get().empty());
+  CHECK_FALSE(b.queue.trouble());
   CHECK(b.stored() == 2);
 }
 
