@@ -174,6 +174,21 @@ std::size_t first_bad_byte(std::string_view text) {
   return text.npos;
 }
 
+// Of text that begins with a quote: none closes it. yaml-cpp takes the end of the text for one, where a line ends before it, and
+// so swallows all that follows a quote that was forgotten.
+bool is_unclosed(std::string_view quoted) {
+  const char quote = quoted.front();
+  for (std::size_t i = 1; i < quoted.size(); ++i) {
+    const bool doubled = quote == '\'' && quoted.substr(i).starts_with("\'\'");
+    if (doubled || (quote == '"' && quoted[i] == '\\')) {
+      ++i;
+    } else if (quoted[i] == quote) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // Stops the reading; thrown through yaml-cpp's parser and caught in read_document.
 struct refusal {
   mark at;
@@ -369,6 +384,9 @@ void tree_builder::OnScalar(const YAML::Mark& m, const std::string& tag, YAML::a
   if (skipped_levels_ > 0) return;
   const mark at = source_.at(m);
   const bool quoted_text = means_text(tag, at);
+  const std::string_view written = source_.from(m);
+  if ((written.starts_with('"') || written.starts_with('\'')) && is_unclosed(written))
+    throw refusal{at, pointer(), "the quote that opens here is never closed"};
   charge(cost{.nodes = 1, .bytes = 0, .height = 0}, at);
   if (expects_key()) {
     if (anchor != YAML::NullAnchor) complain(at, pointer(), "a key cannot have an anchor");

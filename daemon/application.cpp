@@ -63,10 +63,13 @@ std::string in_words(const std::exception& e) {
 void keep_private(const fs::path& data) {
   std::error_code ignored;  // where the system knows no permissions, nothing can be kept
   for (const char* folder : {"topics", "logs", "work"}) {
-    runtime::make_durable_folder(data / folder);
     const bool passed_through = std::string_view(folder) == "work" && ::geteuid() == 0;
-    const auto others = passed_through ? fs::perms::group_exec | fs::perms::others_exec : fs::perms::none;
-    fs::permissions(data / folder, fs::perms::owner_all | others, ignored);
+    const auto pass = passed_through ? fs::perms::group_exec | fs::perms::others_exec : fs::perms::none;
+    if (runtime::make_durable_folder(data / folder)) {
+      fs::permissions(data / folder, fs::perms::owner_all | pass, ignored);
+    } else if (!fs::is_symlink(data / folder, ignored)) {  // what an administrator has opened to a group, or put elsewhere, stays so
+      fs::permissions(data / folder, fs::perms::others_all & ~pass, fs::perm_options::remove, ignored);
+    }
   }
   for (const char* name : {"state.db", "flows.db"}) {
     const runtime::unique_fd made(::open((data / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));

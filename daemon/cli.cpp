@@ -1,6 +1,8 @@
 // penstock: the operator's client, made of the same REST calls that anybody can make, and an offline checker
 // of definitions. One thread, no state; every command ends with one of the exit codes listed in --help.
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <iostream>
@@ -8,6 +10,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "config/in_quotes.hpp"
 #include "config/time.hpp"
@@ -97,7 +101,13 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     std::ios::sync_with_stdio(false);
-    return penstock::cli::run(argc, argv);
+    const int code = penstock::cli::run(argc, argv);
+    if (std::cout.flush()) return code;
+    std::cerr << "penstock: its output cannot be written" << (errno ? std::string(": ") + std::strerror(errno) : "") << '\n';
+    return penstock::cli::exit_usage;
+  } catch (const nlohmann::json::type_error&) {
+    std::cerr << "penstock: what is given is not UTF-8\n";
+    return penstock::cli::exit_usage;
   } catch (const std::filesystem::filesystem_error& broken) {
     std::cerr << "penstock: " << broken.path1().string() << ": " << broken.code().message() << '\n';
     return penstock::cli::exit_usage;

@@ -15,6 +15,18 @@ std::string size_of(const document& view, const char* member) {
   return bytes < mib ? std::to_string((bytes + kib - 1) / kib) + " KiB" : std::to_string((bytes + mib - 1) / mib) + " MiB";
 }
 
+// Ctrl-C may come before the answer: the backup is ours if it goes where we wanted it.
+document begin(const surroundings& with, const std::string& to, bool logs) {
+  try {
+    return ask(with, post_json("/v1/backup", {{"to", to}, {"logs", logs}}));
+  } catch (const interruption&) {
+    client::forget_interrupt();
+    const document view = ask(with, {.path = "/v1/backup"});
+    if (word(view, "state") == "running" && word(view, "to") == to) ask(with, {.method = "POST", .path = "/v1/backup/cancel"});
+    throw;
+  }
+}
+
 // Until it has ended. Ctrl-C cancels it, so that none goes on that nobody waits for.
 document watch(const surroundings& with, document view) {
   progress_bar bar(with, "copying");
@@ -37,7 +49,7 @@ document watch(const surroundings& with, document view) {
 int backup(const surroundings& with, const backup_options& options) {
   return guarded(with, [&] {
     const std::string to = std::filesystem::absolute(options.to).lexically_normal().string();
-    document view = ask(with, post_json("/v1/backup", {{"to", to}, {"logs", options.logs}}));
+    document view = begin(with, to, options.logs);
     if (!options.no_wait) view = watch(with, std::move(view));
     const std::string state = word(view, "state");
     if (with.json) {

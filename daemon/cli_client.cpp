@@ -126,10 +126,17 @@ client::client(std::string base, certificates use)
 
 client::~client() = default;
 
-answer client::send(const request& what) {
+answer client::send(const request& what) { return once_allowed(what, {}, {}); }
+
+answer client::stream(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent) {
+  return once_allowed(what, take, silent);
+}
+
+answer client::once_allowed(const request& what, const std::function<void(std::string_view)>& take,
+                            const std::function<void()>& silent) {
   std::chrono::milliseconds waited{0};
   for (;;) {
-    answer said = transfer_once(what, {}, {});
+    answer said = transfer_once(what, take, silent);
     // Refused for now, and nothing was done.
     const std::chrono::milliseconds pause = said.retry_after;
     if (said.status != 429 || !what.again_when_told || pause.count() <= 0 || waited + pause > patience_) return said;
@@ -138,10 +145,6 @@ answer client::send(const request& what) {
     ::poll(nullptr, 0, static_cast<int>(pause.count()));
     if (interrupted()) throw interruption();
   }
-}
-
-answer client::stream(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent) {
-  return transfer_once(what, std::move(take), std::move(silent));
 }
 
 void client::look_for_life() const {

@@ -93,6 +93,7 @@ class client {
 
  private:
   struct state;
+  answer once_allowed(const request& what, const std::function<void(std::string_view)>& take, const std::function<void()>& silent);
   answer transfer_once(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent);
   void set_up_connection();
   [[noreturn]] void fail(int code, const std::string& reason) const;

@@ -159,7 +159,8 @@ int trigger(const surroundings& with, const trigger_options& options) {
     document run = ask(with, {.method = "POST",
                               .path = pipeline_path(options.pipeline) + "/jobs/" + encode(options.job) + "/runs",
                               .body = body.dump(),
-                              .headers = headers});
+                              .headers = headers,
+                              .again_when_told = false});  // a queue that is full is for whoever asks to know
     if (options.wait) run = wait_for_end(with, std::move(run));
     if (with.json) {
       print_json(with.out, run);
@@ -209,7 +210,7 @@ int cancel(const surroundings& with, const std::string& id) {
 
 int retry(const surroundings& with, const std::string& id, bool from_start, bool wait) {
   return guarded(with, [&] {
-    document run = ask(with, {.method = "POST", .path = run_path(id) + "/retry" + query({{"from", from_start ? "start" : ""}})});
+    document run = ask(with, {.method = "POST", .path = run_path(id) + "/retry" + query({{"from", from_start ? "start" : ""}}), .again_when_told = false});
     if (wait) run = wait_for_end(with, std::move(run));
     if (with.json) {
       print_json(with.out, run);

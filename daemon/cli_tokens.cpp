@@ -11,6 +11,7 @@
 #include <future>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include <boost/asio/co_spawn.hpp>
@@ -38,8 +39,10 @@ namespace fs = std::filesystem;
 // Has been one's data folder, or can become it.
 bool is_for_a_daemon(const fs::path& folder) {
   if (fs::exists(folder / "state.db")) return true;
+  static const std::set<fs::path> of_a_daemon{"lost+found", "lock", "listen", "secrets", "topics", "flows.db", "flows.db-wal", "flows.db-shm",
+                                              "logs", "work", "tmp", scheduler::token_book::mark_name};
   return std::all_of(fs::directory_iterator(folder), {}, [](const fs::directory_entry& entry) {
-    return entry.path().filename() == "lost+found" || entry.path().filename() == scheduler::token_book::mark_name || entry.path().filename() == "lock";
+    return of_a_daemon.contains(entry.path().filename());
   });
 }
 

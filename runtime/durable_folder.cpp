@@ -11,6 +11,11 @@ namespace penstock::runtime {
 
 namespace fs = std::filesystem;
 
+void make_names_durable(const fs::path& folder) {
+  const unique_fd open(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (open.get() >= 0) static_cast<void>(::fsync(open.get()));
+}
+
 bool make_durable_folder(const fs::path& folder) {
   const fs::path whole = fs::absolute(folder).lexically_normal();
   std::vector<fs::path> parents;  // of those that are missing, deepest first
@@ -18,10 +23,7 @@ bool make_durable_folder(const fs::path& folder) {
   for (fs::path at = whole; !fs::exists(at, unknown) && at.has_relative_path(); at = at.parent_path())
     parents.push_back(at.parent_path());
   const bool made = fs::create_directories(folder);
-  for (const fs::path& parent : parents) {
-    const unique_fd open(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (open.get() >= 0) static_cast<void>(::fsync(open.get()));
-  }
+  for (const fs::path& parent : parents) make_names_durable(parent);
   return made;
 }
 

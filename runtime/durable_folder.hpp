@@ -10,4 +10,7 @@ namespace penstock::runtime {
 // throws std::filesystem::filesystem_error.
 bool make_durable_folder(const std::filesystem::path& folder);
 
+// Of what was made in the folder; not what it holds. As far as the file system can; nothing when there is no such folder.
+void make_names_durable(const std::filesystem::path& folder);
+
 }  // namespace penstock::runtime

@@ -56,14 +56,14 @@ asio::awaitable<void> maintenance::run() {
 
 // Returns when to look again; nothing: after the next activity.
 asio::awaitable<std::optional<timestamp>> maintenance::clean_up(timestamp now) {
-  std::vector<config::topic> expiring;
+  std::map<std::string, config::topic> expiring;  // by name: pipelines share topics
   for (const auto& [name, live] : pipelines_.live()) {
     for (const auto& [topic, definition] : live->current()->definition->topics) {
-      if (definition.retain || definition.dedupe) expiring.push_back(definition);
+      if (definition.retain || definition.dedupe) expiring.emplace(topic, definition);
     }
   }
   std::optional<timestamp> next;
-  for (const auto& definition : expiring) next = earlier(next, co_await retain(definition, now));
+  for (const auto& [topic, definition] : expiring) next = earlier(next, co_await retain(definition, now));
   co_await prune(now);
   pipelines_.forget_idle_jobs();
   co_return next;

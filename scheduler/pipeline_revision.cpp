@@ -66,7 +66,11 @@ result<std::shared_ptr<const pipeline_revision>> make_revision(const pipeline_re
   const fs::path own_folder = own_folder_of(record.name, data);
   made->workdir = definition.workdir.empty() ? own_folder : own_folder / with_dir(definition.workdir, dir_of(record.name, record.origin, data));
   try {
-    runtime::make_durable_folder(made->workdir);
+    if (definition.workdir.empty()) {
+      fs::create_directories(made->workdir);  // thousands at once: who registers pipelines syncs the folder that holds them
+    } else {
+      runtime::make_durable_folder(made->workdir);
+    }
   } catch (const fs::filesystem_error& e) {
     const std::string detail = "workdir " + made->workdir.string() + " cannot be made: " + e.code().message();
     return error{errc::invalid, detail, {{"/workdir", 0, 0, detail}}};

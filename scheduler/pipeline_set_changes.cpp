@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "config/kept_state.hpp"
+#include "runtime/durable_folder.hpp"
 #include "runtime/flow_store.hpp"
 #include "scheduler/etag.hpp"
 #include "scheduler/hook_secrets.hpp"
@@ -111,6 +112,7 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
 
   const auto revision = make_revision(record, std::move(*parsed), around_.options.data);
   if (!revision) co_return revision.error();
+  if (!live && request.origin == "rest") runtime::make_names_durable(around_.options.data / "work");
   passing_.define(name, (*revision)->definition);
   const auto arrived = [this, name](void*) { passing_.define(name, nullptr); };
   const std::shared_ptr<void> until_here(nullptr, arrived);
@@ -135,9 +137,13 @@ asio::awaitable<result<apply_answer>> pipeline_set::apply(apply_request request)
   if (!stored) co_return stored.error();
   record.paused = stored->paused;
   forget_unreadable(name);
+  std::vector<std::string> new_topics;
+  for (const auto& [topic, declared] : (*revision)->definition->topics) {
+    if (!names_.declares_topic(topic)) new_topics.push_back(topic);
+  }
   co_await bring_to_life(record, *revision);
   live_.at(name)->start_jobs();
-  for (const auto& [topic, declared] : (*revision)->definition->topics) {
+  for (const auto& topic : new_topics) {
     for (const auto& [pipeline, job] : names_.triggered_by(topic)) {
       if (const auto waits = find_job(pipeline, job)) (*waits)->topics_declared();
     }
@@ -267,7 +273,8 @@ std::vector<std::string> pipeline_set::topics_only_of(const std::string& name) c
     const bool read_by_run =
         std::any_of(around_.unfinished.begin(), around_.unfinished.end(),
                     [wanted = topic](const auto& entry) { return entry.second->record().input.topic == wanted; });
-    if (!elsewhere && !read_by_run) only.push_back(topic);
+    const bool wanted_soon = passing_.declares_topic(topic);  // by a definition that is on its way
+    if (!elsewhere && !read_by_run && !wanted_soon) only.push_back(topic);
   }
   return only;
 }

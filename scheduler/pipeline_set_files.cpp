@@ -6,6 +6,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "runtime/durable_folder.hpp"
 #include "scheduler/background.hpp"
 #include "scheduler/etag.hpp"
 #include "scheduler/pipeline_set.hpp"
@@ -132,27 +133,41 @@ asio::awaitable<void> pipeline_set::load_folder(fs::path folder) {
   co_await load_each({files.begin(), files.end()});
 }
 
-// Some at a time, begun in their order: their commits to the store are shared.
+// Many at a time, begun in their order, so that their commits to the store are shared. Those that were refused are loaded once more,
+// one after another: what one of them wants may have been another's, which has given it up meanwhile.
 asio::awaitable<void> pipeline_set::load_each(std::vector<fs::path> files) {
   struct progress {
     std::vector<fs::path> files;
+    std::set<fs::path> refused{};
     std::size_t next = 0;
     std::size_t loaders = 0;
     std::shared_ptr<runtime::wakeup> one_ended;
   };
-  const auto all = std::make_shared<progress>();
-  all->files = std::move(files);
-  all->one_ended = std::make_shared<runtime::wakeup>(around_.where.control);
+  const auto all = std::make_shared<progress>(progress{.files = std::move(files), .one_ended = std::make_shared<runtime::wakeup>(around_.where.control)});
   const auto load = [](pipeline_set& self, std::shared_ptr<progress> p) -> asio::awaitable<void> {
-    while (p->next < p->files.size() && !self.closed_) co_await self.load_file(p->files[p->next++]);
-    --p->loaders;
-    p->one_ended->notify();
+    const std::shared_ptr<void> at_the_end(nullptr, [p](void*) {
+      --p->loaders;
+      p->one_ended->notify();
+    });
+    while (p->next < p->files.size() && !self.closed_) {
+      const fs::path file = p->files[p->next++];
+      if (co_await self.apply_file(file)) {
+        p->refused.insert(file);
+      } else {
+        self.broken_.erase(file.string());
+      }
+    }
   };
   for (std::size_t i = 0; i < std::min(most_files_at_once, all->files.size()); ++i) {
     ++all->loaders;
     in_background(around_.where.control, "loading of definition files", load(*this, all));
   }
   while (all->loaders > 0) co_await all->one_ended->wait();
+  for (const fs::path& file : all->refused) {
+    if (closed_) break;
+    co_await load_file(file);
+  }
+  runtime::make_names_durable(around_.options.data / "work");
 }
 
 asio::awaitable<void> pipeline_set::load_files(std::vector<fs::path> files) {
@@ -167,6 +182,7 @@ asio::awaitable<void> pipeline_set::load_files(std::vector<fs::path> files) {
       broken_.erase(named.string());
     }
   }
+  runtime::make_names_durable(around_.options.data / "work");
 }
 
 }  // namespace penstock::scheduler

@@ -1,7 +1,6 @@
 #include "scheduler/shared_names.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <variant>
 
 #include "scheduler/flow_supervisor.hpp"
@@ -37,9 +36,10 @@ void put(Index& index, const Key& key, const Value& value, bool add) {
 }
 
 template <class Index, class Key>
-typename Index::mapped_type values_of(const Index& index, const Key& key) {
+const typename Index::mapped_type& values_of(const Index& index, const Key& key) {
+  static const typename Index::mapped_type none;
   const auto found = index.find(key);
-  return found == index.end() ? typename Index::mapped_type() : found->second;
+  return found == index.end() ? none : found->second;
 }
 
 }  // namespace
@@ -60,8 +60,16 @@ void shared_names::define(const std::string& pipeline, std::shared_ptr<const con
 }
 
 void shared_names::index(const std::string& pipeline, const config::pipeline& definition, bool add) {
-  for (const auto& [name, topic] : definition.topics) put(topics_, name, pipeline, add);
-  for (const auto& [name, slots] : definition.pools) put(pools_, name, pipeline, add);
+  for (const auto& [name, topic] : definition.topics) index_topic(pipeline, topic, add);
+  for (const auto& [name, slots] : definition.pools) {
+    auto& all = pools_[name];
+    if (add) {
+      all.insert(slots);
+    } else {
+      all.erase(all.find(slots));
+    }
+    if (all.empty()) pools_.erase(name);
+  }
   for (const auto& [path, where] : hooks_of(definition)) {
     auto& users = hooks_[path];
     users.erase(pipeline);
@@ -77,14 +85,30 @@ void shared_names::index(const std::string& pipeline, const config::pipeline& de
   }
 }
 
+void shared_names::index_topic(const std::string& pipeline, const config::topic& topic, bool add) {
+  auto& all = topics_[topic.name];
+  auto same = std::find_if(all.begin(), all.end(), [&](const declared& one) { return one.settings == topic; });
+  if (add) {
+    if (same == all.end()) same = all.insert(all.end(), {topic, {}});
+    same->by.insert(pipeline);
+  } else {
+    same->by.erase(pipeline);
+    if (same->by.empty()) all.erase(same);
+  }
+  if (all.empty()) topics_.erase(topic.name);
+}
+
 std::vector<problem> shared_names::conflicts(const config::pipeline& next) const {
   std::vector<problem> found;
   const auto add = [&](const std::string& pointer, std::string detail) { found.push_back({pointer, 0, 0, std::move(detail)}); };
   for (const auto& [name, topic] : next.topics) {
-    for (const auto& other : values_of(topics_, name)) {
-      if (other == next.name || definitions_.at(other)->topics.at(name) == topic) continue;
-      add("/topics/" + name, "pipeline '" + other + "' declares topic '" + name + "' with other settings; write the same ones, or "
-                             "leave it to '" + other + "'");
+    for (const auto& [settings, by] : values_of(topics_, name)) {
+      if (settings == topic) continue;
+      for (const auto& other : by) {
+        if (other == next.name) continue;
+        add("/topics/" + name, "pipeline '" + other + "' declares topic '" + name + "' with other settings; write the same ones, or "
+                               "leave it to '" + other + "'");
+      }
     }
   }
   for (const auto& [path, user] : hooks_of(next)) {
@@ -102,14 +126,11 @@ std::string shared_names::hook_owner(const std::string& path) const {
 
 std::int64_t shared_names::slots(const std::string& pool) const {
   const auto found = pools_.find(pool);
-  if (found == pools_.end()) return 0;
-  auto fewest = std::numeric_limits<std::int64_t>::max();
-  for (const auto& pipeline : found->second) fewest = std::min(fewest, definitions_.at(pipeline)->pools.at(pool));
-  return fewest;
+  return found == pools_.end() ? 0 : *found->second.begin();
 }
 
-std::set<job_path> shared_names::followers(const job_path& followed) const { return values_of(followers_, followed); }
+const std::set<job_path>& shared_names::followers(const job_path& followed) const { return values_of(followers_, followed); }
 
-std::set<job_path> shared_names::triggered_by(const std::string& topic) const { return values_of(triggered_, topic); }
+const std::set<job_path>& shared_names::triggered_by(const std::string& topic) const { return values_of(triggered_, topic); }
 
 }  // namespace penstock::scheduler

@@ -33,17 +33,23 @@ class shared_names {
   // The fewest slots that a pipeline gives the pool; 0: none declares it.
   std::int64_t slots(const std::string& pool) const;
   // Jobs with an `after` trigger on this one.
-  std::set<job_path> followers(const job_path& followed) const;
+  const std::set<job_path>& followers(const job_path& followed) const;
   // Jobs with a trigger on the topic.
-  std::set<job_path> triggered_by(const std::string& topic) const;
+  const std::set<job_path>& triggered_by(const std::string& topic) const;
 
  private:
+  void index_topic(const std::string& pipeline, const config::topic& topic, bool add);
   void index(const std::string& pipeline, const config::pipeline& definition, bool add);
 
   std::map<std::string, std::shared_ptr<const config::pipeline>> definitions_;
-  std::map<std::string, std::set<std::string>> topics_;           // -> pipelines that declare it
+  // Pipelines that declare a topic, by what they say of it: one entry unless a definition takes the place of another.
+  struct declared {
+    config::topic settings;
+    std::set<std::string> by;
+  };
+  std::map<std::string, std::vector<declared>> topics_;
   std::map<std::string, std::map<std::string, std::string>> hooks_;  // path -> pipeline -> where in it: "/flows/intake", "/jobs/build"
-  std::map<std::string, std::set<std::string>> pools_;            // -> pipelines that declare it
+  std::map<std::string, std::multiset<std::int64_t>> pools_;         // -> slots, one entry a pipeline
   std::map<job_path, std::set<job_path>> followers_;
   std::map<std::string, std::set<job_path>> triggered_;           // by topic
 };

@@ -34,9 +34,10 @@ def test_what_runs_make_and_print_is_nobody_elses_business(start_daemon):
     assert "secret" in daemon.logs(run["id"]) and (daemon.work("shop") / "file").exists()
     daemon.stop()
     for name in ("logs", "work"):
-        (daemon.data / name).chmod(0o755)
+        (daemon.data / name).chmod(0o2775)
     daemon.start()
-    assert modes(daemon) == {"topics": 0o700, "logs": 0o700, "work": work}, "as made by an earlier version"
+    opened = {"topics": 0o700, "logs": 0o2770, "work": 0o2770 | work & 0o001}
+    assert {name: mode & 0o7777 for name, mode in modes(daemon).items()} == opened, "open to a group, but not to others"
 
 
 def test_the_door_does_not_open_because_a_file_is_lost(folder):
@@ -50,7 +51,9 @@ def test_the_door_does_not_open_because_a_file_is_lost(folder):
         process = subprocess.Popen([str(BIN / "penstockd"), "--data", str(daemon.data), "--listen", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
         said = ""
         while "is ready" not in said:
-            said += process.stderr.readline()
+            line = process.stderr.readline()
+            assert line, f"it has ended: {said}"
+            said += line
         assert "it was emptied or replaced" in said and "The door stays shut" in said and "penstock token create --data" in said, said
         url = "http://" + (daemon.data / "listen").read_text().strip()
         refused = penstock("runs", "--url", url)

@@ -227,3 +227,24 @@ def test_a_large_folder_at_the_start_and_at_the_next(start_daemon, folder):
         live.wait_for_runs("after", "j", runs)
         if start == "first":
             live.restart()
+
+
+def test_what_moves_from_one_file_to_another_is_found(start_daemon, folder):
+    """In one deployment a name goes from a file to the next: whoever is loaded too early is loaded again."""
+    hook = "name: NAME\njobs: {j: {trigger: {webhook: {path: /moves}}, run: [\"true\"]}}\n"
+    (folder / "one.yaml").write_text(hook.replace("NAME", "one"))
+    live = start_daemon(folder)
+    assert live.stop() == 0
+    (folder / "one.yaml").write_text(text("one", 2))
+    (folder / "two.yml").write_text(hook.replace("NAME", "two"))
+    live.start()
+    wait_until(lambda: set(broken(live)) == {"broken.yaml"} and live.pipeline("two")["jobs"], "both to be live")
+    swapped = folder.parent / "swapped"
+    swapped.mkdir()
+    (swapped / "one.yaml").write_text(hook.replace("NAME", "one"))
+    (swapped / "two.yml").write_text(text("two", 3))
+    folder.rename(folder.parent / "gone")
+    swapped.rename(folder)
+    live.reload()
+    wait_until(lambda: described(live, "two") == "version 3" and live.pipeline("one")["jobs"], "both to be live again")
+    assert broken(live) == {}

@@ -543,3 +543,20 @@ def test_what_is_stored_is_for_the_daemon_s_user_only(start_daemon):
         assert (daemon.data / name).stat().st_mode & 0o077 == 0, name
     assert (daemon.data / "topics").stat().st_mode & 0o077 == 0
     assert all(file.stat().st_mode & 0o077 == 0 for file in daemon.data.glob("state.db-*"))
+
+
+def test_the_first_token_beside_secrets_that_are_there_already():
+    """As the README prepares a data folder; and where state.db was lost."""
+    folder = scratch_folder()
+    try:
+        (folder / "secrets").mkdir()
+        (folder / "secrets" / "KEY").write_text("x")
+        made = penstock("token", "create", "--name", "first", "--role", "admin", "--data", folder)
+        assert made.returncode == 0, made
+        for file in folder.glob("state.db*"):
+            file.unlink()
+        (folder / "topics").mkdir(exist_ok=True)
+        again = penstock("token", "create", "--name", "first", "--role", "admin", "--data", folder)
+        assert again.returncode == 0, again
+    finally:
+        remove_folder(folder)
