@@ -2,9 +2,15 @@
 // C interface.
 #include "runtime/sqlite.hpp"
 
+#include <cerrno>
+#include <fcntl.h>
+#include <system_error>
+#include <unistd.h>
 #include <utility>
 
 #include <sqlite3.h>
+
+#include "runtime/unique_fd.hpp"
 
 namespace penstock::runtime::sqlite {
 namespace {
@@ -23,6 +29,20 @@ constexpr int busy_timeout_ms = 5000;
 void configure() {
   static const int once = sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
   static_cast<void>(once);
+}
+
+// The read before this has made the log (FILE-wal). SQLite syncs the folder that holds it at the first commit, but does not
+// look whether that has worked (os_unix.c, unixSync): commits could be lost with the log's name. It stays as long as the
+// connection does.
+void sync_folder_of(sqlite3* db) {
+  const char* const file = sqlite3_db_filename(db, "main");
+  if (!file || !*file) return;  // in memory
+  const std::string folder = std::filesystem::path(file).parent_path().string();
+  const unique_fd open(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (open.get() < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+    throw failure(SQLITE_CANTOPEN, folder + ": cannot open the folder: " + std::generic_category().message(errno));
+  if (open.get() < 0 || ::fsync(open.get()) == 0 || errno == EINVAL) return;  // one that cannot be read, or cannot be synced at all
+  throw failure(SQLITE_IOERR_DIR_FSYNC, folder + ": cannot sync the folder: " + std::generic_category().message(errno));
 }
 
 // A null pointer would bind NULL; empty text is not NULL.
@@ -59,7 +79,8 @@ connection::connection(const std::filesystem::path& file, open_mode mode, int pa
       execute("PRAGMA page_size = " + std::to_string(page_bytes));  // before WAL mode, which fixes it
       execute(
           "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-          "PRAGMA journal_size_limit = 67108864");
+          "PRAGMA journal_size_limit = 67108864; SELECT 1 FROM sqlite_schema LIMIT 1");
+      sync_folder_of(handle_);
     }
   } catch (...) {
     sqlite3_close_v2(std::exchange(handle_, nullptr));

@@ -63,7 +63,7 @@ class Disk:
         self.env = {"LD_PRELOAD": str(LAYER), "PENSTOCK_FAULTS": str(control), "PENSTOCK_FAULTS_ROOT": str(self.root)}
         if self.platter:
             self.env["PENSTOCK_FAULTS_PLATTER"] = str(self.platter)
-            self._begin_anew()
+            self.settle()
 
     # ---- faults ----
 
@@ -101,7 +101,7 @@ class Disk:
         folder = max((found.name for found in folders), key=lambda name: int(name.split("-")[1]), default="none")
         self.root.mkdir()
         self._lay_out(folder, self.root, before, random.Random(seed) if arrived == "some" else None)
-        self._begin_anew()
+        self.settle()
 
     def _lay_out(self, token, to, before, chance):
         names = self.platter / "names" / token
@@ -123,8 +123,8 @@ class Disk:
             for attribute in os.listxattr(lost) if same else []:
                 os.setxattr(to / name, attribute, os.getxattr(lost, attribute))
 
-    def _begin_anew(self):
-        """Everything that is there now is on the disk."""
+    def settle(self):
+        """Everything that is there now is on the disk. Needed before each start of the daemon; power_off() does it."""
         shutil.rmtree(self.platter, ignore_errors=True)
         (self.platter / "data").mkdir(parents=True)
         (self.platter / "names").mkdir()

@@ -44,12 +44,12 @@ jobs:
     trigger: {topic: mid, max_events: 200, max_wait: 200ms}
     run: [sh, -c, "cat >> program.ndjson; echo $PENSTOCK_RUN_ID >> program.runs"]
     on_overlap: allow
-    retry: {attempts: 20, backoff: 10ms..50ms}
+    retry: {attempts: 100, backoff: 10ms..500ms}
   asked:
     run: [sh, -c, "echo $PENSTOCK_PARAM_KEY >> asked"]
     params: {key: {type: string}}
     on_overlap: allow
-    retry: {attempts: 20, backoff: 10ms..50ms}
+    retry: {attempts: 100, backoff: 10ms..500ms}
 """
 
 
@@ -194,7 +194,7 @@ def check(daemon, driver, patience=120, programs=True):
     findings = [
         Finding("topic in", set(driver.accepted), [e["data"]["id"] for e in daemon.events("in")], key_and_number),
         Finding("topic mid (flow copy)", good, [e["data"]["id"] for e in daemon.events("mid")], key_and_number),
-        Finding("dead letters (flow copy)", poison, [letter["event"]["data"]["id"] for letter in all_dead_letters(daemon)]),
+        Finding("dead letters (flow copy)", poison, [letter["event"]["data"]["id"] for letter in all_dead_letters(daemon) if letter["event"]]),
         Finding("SQLite rows (flow rows)", good, [row[0] for row in daemon.rows("history", "rows.db", "SELECT id FROM events ORDER BY rowid")], key_and_number),
         Finding("lines of a file (flow lines)", good, [json.loads(line)["id"] for line in lines_of(work / "lines.ndjson")], key_and_number),
         Finding("SQLite rows (job load)", good, [row[0] for row in daemon.rows("history", "load.db", "SELECT id FROM events ORDER BY rowid")], key_and_number),

@@ -49,6 +49,23 @@ def test_what_was_accepted_survives(start_on_disk):
     assert history.damaged_databases(daemon) == {}
 
 
+def test_a_new_log_whose_folder_cannot_be_synced_takes_nothing(start_on_disk):
+    """SQLite syncs the folder of a new write-ahead log and does not look whether that worked."""
+    daemon = start_on_disk({"p": "name: p\ntopics: {t: {}}\n"}, loses_power=True)
+    daemon.publish("t", [{"n": 1}])
+    assert daemon.stop() == 0  # the log is folded into the file and gone; the next write makes a new one
+    daemon.disk.settle()
+    daemon.start()
+    rule = daemon.disk.fail("topics", Disk.SYNC, errno.EIO)
+    answer = daemon.post("/v1/topics/t/events", b"{}", {"Content-Type": "application/json"})
+    assert rule.hits > 0 and answer.status == 503, answer
+    daemon.disk.mend()
+    daemon.publish("t", [{"n": 2}])
+    daemon.disk.power_off(daemon)
+    daemon.start()
+    assert [event["data"] for event in daemon.events("t")] == [{"n": 1}, {"n": 2}]
+
+
 def test_the_switch_does_what_it_says(start_on_disk):
     """A check that cannot fail is none: without syncs nothing is left."""
     daemon = start_on_disk({"p": "name: p\ntopics: {t: {}}\n"}, loses_power=True)
