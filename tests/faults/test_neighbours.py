@@ -101,7 +101,10 @@ def test_ten_thousand_connections(start_daemon):
     """The first thousand are let in, the others are told to come again; who is in is served; all is given back."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    wanted = min(10_000, before[1] - 500)
+    wanted = 10_000 if before[1] == resource.RLIM_INFINITY else min(10_000, before[1] - 500)
+    if wanted < 2000:  # the daemon serves 1024 where it may
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        pytest.skip(f"this process may open only {before[1]} files")
     daemon = start_daemon({"p": "name: p\ntopics: {t: {}}\n"})
     insider = daemon.connect()
     insider.request("GET", "/healthz")
