@@ -438,6 +438,7 @@ def test_interrupted_it_leaves_nothing(tmp_path, temp):
 
 def test_the_daemon_stores_tests_and_restarts_nothing_for_them(start_daemon):
     daemon = start_daemon({"shop": LARGE})
+    wait_until(lambda: daemon.flow("shop", "f")["state"] == "running", "the flow to run: it is compared with itself")
     before = daemon.get("/v1/pipelines/shop/flows/f").json
     changed = LARGE.replace("total: 80}]", "total: 81}]")
     daemon.put("shop", changed)
