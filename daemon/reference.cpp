@@ -23,7 +23,9 @@ constexpr std::string_view intro =
     "Every key of a definition, every component and every setting, as this version checks them. Printed by `penstockd --reference`; "
     "how things behave is said in [jobs.md](jobs.md) and [flows.md](flows.md).\n\n"
     "**required** keys have no default. In a path, `[]` stands for an item of a list and `NAME` for a key that you choose. "
-    "The forms of durations, sizes and expressions are in the [README](../README.md).\n";
+    "A duration is a number with its unit, or several, the largest first: `250ms`, `1h30m`; units ns us ms s m h d w. A size is in bytes: "
+    "`512B`, `64MiB`, `10kB`; kB MB GB TB are powers of 1000, KiB MiB GiB TiB of 1024. Expressions are described in the "
+    "[README](../README.md).\n";
 
 std::string joined(const std::vector<std::string>& words, std::string_view between) {
   std::string all;
