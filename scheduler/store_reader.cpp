@@ -44,7 +44,7 @@ struct page {
 page page_of(const run_filter& f) {
   page p{"", "~", f.since, f.until};
   if (f.since) p.from = id_prefix(*f.since);
-  if (f.until) p.below = id_prefix(*f.until + std::chrono::milliseconds{1});
+  if (f.until) p.below = id_prefix(*f.until + std::chrono::seconds{1});  // ids may be that far ahead of their run: ulid.hpp
   if (!f.before_id.empty()) p.below = std::min(p.below, f.before_id);
   return p;
 }
