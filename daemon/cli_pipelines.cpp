@@ -1,6 +1,7 @@
 // The verbs about pipelines and their flows: get, delete, pause, resume, rollback, flows, flow, tap, changes.
 #include <unistd.h>
 
+#include <functional>
 #include <iostream>
 #include <utility>
 
@@ -35,20 +36,25 @@ bool confirmed(const surroundings& with, const std::string& name) {
   return reply == "y" || reply == "Y" || reply == "yes";
 }
 
-// Goes on until `limit` events have come.
-int follow_events(const surroundings& with, const events_options& which) {
-  int shown = 0;
-  const std::string path = "/v1/topics/" + encode(which.topic) + "/events" + query({{"after", which.after}, {"follow", "true"}});
+// Shows what is followed, until `limit` events have come (0: without end). `other`: hears of what is no event, by its name.
+int follow_up_to(const surroundings& with, const std::string& path, const char* what, std::int64_t limit,
+                 const std::function<void(std::string_view)>& other) {
+  std::int64_t shown = 0;
   try {
-    return follow_stream(with, path, "the stream of events", [&](std::string_view event, std::string_view data) {
-      if (!event.empty()) return;
+    return follow_stream(with, path, what, [&](std::string_view event, std::string_view data) {
+      if (!event.empty()) return other(event);
       with.out << data << '\n';
-      if (which.limit > 0 && ++shown >= which.limit) throw enough();
+      if (limit > 0 && ++shown >= limit) throw enough();
     });
   } catch (const enough&) {
     with.out.flush();
     return exit_ok;
   }
+}
+
+int follow_events(const surroundings& with, const events_options& which) {
+  const std::string path = "/v1/topics/" + encode(which.topic) + "/events" + query({{"after", which.after}, {"follow", "true"}});
+  return follow_up_to(with, path, "the stream of events", which.limit, [](std::string_view) {});
 }
 
 }  // namespace
@@ -164,21 +170,12 @@ int flow_verb(const surroundings& with, const flow_options& which) {
 }
 
 int tap(const surroundings& with, const tap_options& which) {
-  int shown = 0;
   int lost_at = 0;
   const std::string path = flow_path(which.pipeline, which.flow) + "/tap" +
                            query({{"after", which.after}, {"where", which.where}, {"rate", which.rate > 0 ? std::to_string(which.rate) : ""}});
-  try {
-    return follow_stream(with, path, "the tap", [&](std::string_view event, std::string_view data) {
-      if (event == "lost" && lost_at++ == 0) with.err << "penstock: more events than are shown pass here; see --rate\n";
-      if (!event.empty()) return;
-      with.out << data << '\n';
-      if (which.limit > 0 && ++shown >= which.limit) throw enough();
-    });
-  } catch (const enough&) {
-    with.out.flush();
-    return exit_ok;
-  }
+  return follow_up_to(with, path, "the tap", which.limit, [&](std::string_view event) {
+    if (event == "lost" && lost_at++ == 0) with.err << "penstock: more events than are shown pass here; see --rate\n";
+  });
 }
 
 int changes(const surroundings& with, const changes_options& which) {
