@@ -47,6 +47,12 @@ struct services {
   config::secret_sources secrets;
 };
 
+// What the programs get that a component starts.
+struct program_surroundings {
+  std::map<std::string, std::string> environment{};  // all of it but what settings add; empty: a PATH only
+  std::filesystem::path log{};                       // the file for what they write to stderr; empty: the daemon's log
+};
+
 // Where an instance is used. Constant while the instance lives.
 struct component_context {
   runtime::services& services;
@@ -57,10 +63,8 @@ struct component_context {
   // What expressions see as `params` and `run`: the JSON {"params":…,"run":…}. Null in a flow.
   std::shared_ptr<const std::string> run_context{};
   std::string step{};  // the step's name; empty in sources and sinks
-  // For programs that a component starts: all of their environment but what its settings add (empty: a PATH only), and
-  // the file that what they write to stderr goes to (empty: the daemon's log).
-  std::map<std::string, std::string> environment{};
-  std::filesystem::path log{};
+  // Asked where a component starts programs: the many flows that start none keep nothing for them. Empty: there is nothing.
+  std::function<program_surroundings()> programs{};
   // The wall clock for what steps make of time. In a test of a pipeline it stands still.
   std::function<timestamp()> now = wall_now;
 

@@ -65,28 +65,25 @@ struct dataflow_run::state {
         components(c),
         store(offered.flows),
         options(std::move(o)),
+        definition(*options.definition),
         bounded(options.input != nullptr),
-        context{offered, options.pipeline, options.consumer, options.workdir, strand, options.run_context, {}},
+        context{offered, std::move(options.pipeline), std::move(options.consumer), std::move(options.workdir), strand,
+                std::move(options.run_context), {}, std::move(options.programs), std::move(options.now)},
         work(strand),
         tick_due(std::make_shared<wakeup>(strand)),
-        let_go(std::make_shared<wakeup>(strand)),
-        ticker_ended(std::make_shared<wakeup>(strand)) {
-    context.environment = options.environment;
-    context.log = options.log;
-    context.now = options.now;
+        let_go(options.held ? std::make_shared<wakeup>(strand) : nullptr) {
     if (!options.counters) options.counters = std::make_shared<dataflow_counters>();
-    if (!options.pool) options.definition.parallel = 1;
     auto& of_steps = options.counters->steps;
-    const auto& definitions = options.definition.steps;
-    while (of_steps.size() < definitions.size()) {
-      of_steps.push_back(std::make_unique<step_counters>(definitions[of_steps.size()].name));
+    while (of_steps.size() < definition.steps.size()) {
+      of_steps.push_back(std::make_unique<step_counters>(definition.steps[of_steps.size()].name));
     }
   }
 
   const asio::any_io_executor strand;
   const registry& components;
   flow_store& store;
-  dataflow_options options;
+  dataflow_options options;  // what `context` has is taken out of it
+  const config::dataflow& definition;
   const bool bounded;  // it is given its input, as a task of a run
   component_context context;
 
@@ -102,7 +99,7 @@ struct dataflow_run::state {
   std::unique_ptr<source> from{};
   std::optional<step_chain> steps{};
   std::optional<sink_set> sinks{};
-  std::string producer{};     // the consumer's name and what it reads: positions in sinks belong to it
+  std::string producer{};     // the consumer's name and what it reads: positions in sinks belong to it; goes on to `sinks`
   std::weak_ptr<state> shared{};
   std::int64_t position = 0;  // of the source, safe downstream
   std::string saved_sink{};   // the checkpoint of `to`, likewise
@@ -115,8 +112,8 @@ struct dataflow_run::state {
   commit first{};                           // what opening has changed, to be stored before anything else
   std::optional<tick_time> pending_tick{};  // was under way when the daemon was killed
   const std::shared_ptr<wakeup> tick_due;   // next_tick has changed, or the run is over
-  const std::shared_ptr<wakeup> let_go;     // no longer held, or draining
-  const std::shared_ptr<wakeup> ticker_ended;
+  const std::shared_ptr<wakeup> let_go;     // no longer held, or draining; null: it never was held
+  std::shared_ptr<wakeup> ticker_ended{};   // null: there was no ticker
   bool ticker_lives = false;
   bool over = false;
 
@@ -126,6 +123,7 @@ struct dataflow_run::state {
 
   asio::awaitable<void> work_to_the_end();
   asio::awaitable<void> prepare();
+  void tell_open();
   asio::awaitable<void> begin();
   bool name_input(const checkpoint& saved);  // the same as before
   std::string record_key() const;
@@ -158,7 +156,7 @@ dataflow_run::dataflow_run(asio::any_io_executor strand, const registry& compone
 dataflow_run::~dataflow_run() = default;
 
 asio::awaitable<dataflow_outcome> dataflow_run::run() {
-  co_return co_await asio::co_spawn(state_->strand, state::execute(state_), asio::use_awaitable);
+  return asio::co_spawn(state_->strand, state::execute(state_), asio::use_awaitable);
 }
 
 asio::awaitable<result<std::int64_t>> dataflow_run::replay(batch events, std::vector<std::string> dead_letter_ids) {
@@ -171,7 +169,7 @@ void dataflow_run::request_drain(bool for_good) {
   asio::post(state_->strand, [self = state_, for_good] {
     self->draining = true;
     self->for_good = self->for_good || for_good;
-    self->let_go->notify();
+    if (self->let_go) self->let_go->notify();
     if (self->from) self->from->stop_input();
     if (self->sinks) self->sinks->hurry();
   });
@@ -180,7 +178,7 @@ void dataflow_run::request_drain(bool for_good) {
 void dataflow_run::release() {
   asio::post(state_->strand, [self = state_] {
     self->held = false;
-    self->let_go->notify();
+    if (self->let_go) self->let_go->notify();
   });
 }
 
@@ -219,13 +217,13 @@ asio::awaitable<void> dataflow_run::state::work_to_the_end() {
   held = options.held;
   co_await prepare();
   if (options.held) {
-    if (options.on_open) options.on_open();
+    tell_open();
     while (held && !draining) co_await let_go->wait();
     if (held) co_return co_await sinks->abandon();
   }
   co_await begin();
   at_work = true;
-  if (!options.held && options.on_open) options.on_open();
+  if (!options.held) tell_open();
   plan_tick();
   while (true) {
     reading = true;
@@ -245,6 +243,10 @@ asio::awaitable<void> dataflow_run::state::work_to_the_end() {
   }
 }
 
+void dataflow_run::state::tell_open() {
+  if (const auto tell = std::exchange(options.on_open, nullptr)) tell();
+}
+
 asio::awaitable<void> dataflow_run::state::end_input() {
   if (!draining || for_good) {
     const tick_time last{context.now(), true};
@@ -256,7 +258,7 @@ asio::awaitable<void> dataflow_run::state::end_input() {
 
 asio::awaitable<void> dataflow_run::state::prepare() {
   at = "checkpoint";
-  const checkpoint saved = store.load(options.consumer);
+  const checkpoint saved = store.load(context.consumer);
   position = saved.position;
   const bool same_input = name_input(saved);
   saved_sink = saved.sink;
@@ -286,7 +288,7 @@ asio::awaitable<void> dataflow_run::state::begin() {
 }
 
 std::string dataflow_run::state::source_label() const {
-  return "from " + (options.definition.from ? options.definition.from->component : std::string("input"));
+  return "from " + (definition.from ? definition.from->component : std::string("input"));
 }
 
 // Who is at work beside the source, for the text of a failure.
@@ -296,7 +298,7 @@ std::string dataflow_run::state::whereabouts() const {
 }
 
 std::string dataflow_run::state::record_key() const {
-  return source_record + (options.definition.from ? options.definition.from->component : std::string());
+  return source_record + (definition.from ? definition.from->component : std::string());
 }
 
 // What the source must have on disk before its batch goes on.
@@ -314,9 +316,9 @@ asio::awaitable<void> dataflow_run::state::write_record() {
 // nothing, nor do those that sinks keep; without this a flow moved from a long topic to a young one would
 // skip the young one's events.
 bool dataflow_run::state::name_input(const checkpoint& saved) {
-  producer = options.consumer;
-  if (options.input || !options.definition.from) return true;
-  const std::string input = config::input_of(*options.definition.from, components.catalog());
+  producer = context.consumer;
+  if (options.input || !definition.from) return true;
+  const std::string input = config::input_of(*definition.from, components.catalog());
   producer += " from " + input;
   const std::string before = own_entry(saved, input_key);
   if (before == input) return true;
@@ -339,7 +341,6 @@ std::optional<tick_time> dataflow_run::state::read_own_state(const checkpoint& s
 }
 
 void dataflow_run::state::make_components() {
-  const config::dataflow& definition = options.definition;
   at = "from";
   if (options.input) {
     from = std::move(options.input);
@@ -352,7 +353,7 @@ void dataflow_run::state::make_components() {
   at = "step";
   steps.emplace(definition, components, context, options.pool, options.taps);
   at = "to";
-  sinks.emplace(definition, components, context, producer, options.counters);
+  sinks.emplace(definition, components, context, std::move(producer), options.counters);
 }
 
 // One batch from source to acknowledgement.
@@ -423,10 +424,10 @@ asio::awaitable<void> dataflow_run::state::save(commit next) {
   position_unsaved = false;
 
   at = "checkpoint";
-  next.consumer = options.consumer;
+  next.consumer = context.consumer;
   for (dead_letter& letter : next.dead) {
-    letter.pipeline = options.pipeline;
-    letter.consumer = options.consumer;
+    letter.pipeline = context.pipeline;
+    letter.consumer = context.consumer;
   }
   next.steps.insert(next.steps.begin(), own_changes.begin(), own_changes.end());  // first: they removed what is old
   position = next.position;
@@ -440,7 +441,7 @@ asio::awaitable<void> dataflow_run::state::save(commit next) {
 // For the next attempt. When it fails, that one repeats a batch.
 asio::awaitable<void> dataflow_run::state::save_position() {
   commit reached;
-  reached.consumer = options.consumer;
+  reached.consumer = context.consumer;
   reached.position = position;
   reached.sink = saved_sink;
   has_checkpoint = true;
@@ -477,6 +478,7 @@ void dataflow_run::state::plan_tick() {
     tick_due->notify();
   } else if (next_tick) {
     ticker_lives = true;
+    if (!ticker_ended) ticker_ended = std::make_shared<wakeup>(strand);
     const auto self = shared.lock();
     const auto ended = [self](std::exception_ptr) {
       self->ticker_lives = false;

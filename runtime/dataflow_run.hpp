@@ -50,13 +50,12 @@ struct dataflow_options {
   std::string pipeline;
   std::string consumer;
   std::filesystem::path workdir;
-  config::dataflow definition;
+  std::shared_ptr<const config::dataflow> definition{};  // never null; shared, because an idle flow should cost little
   std::unique_ptr<source> input{};  // used instead of definition.from when set (a run's claimed events)
   std::shared_ptr<dataflow_counters> counters{};
   std::shared_ptr<flow_taps> taps{};  // null: nobody can look on
   asio::any_io_executor pool{};       // for the strands of `parallel`; empty: there is one part only
-  std::map<std::string, std::string> environment{};  // of programs that steps start
-  std::filesystem::path log{};                       // of what these print beside their results; empty: ours
+  std::function<program_surroundings()> programs{};  // see component_context
   std::function<void()> on_open{};    // called once, on the strand: source, steps and sinks are at work
   bool held = false;                  // once all are open, wait for release() before anything is read or stored
   std::size_t batch_events = 1000;

@@ -4,7 +4,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
-#include <deque>
+#include <list>
 #include <memory>
 #include <utility>
 
@@ -55,7 +55,7 @@ class gate {
 
   asio::any_io_executor executor_;
   bool busy_ = false;
-  std::deque<std::shared_ptr<wakeup>> waiting_;
+  std::list<std::shared_ptr<wakeup>> waiting_;  // a deque has memory also when it is empty
 };
 
 }  // namespace penstock::runtime

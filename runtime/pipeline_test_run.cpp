@@ -316,11 +316,11 @@ test_outcome run_pipeline_test(const registry& components, const config::pipelin
   options.pipeline = pipeline.name;
   options.consumer = pipeline.name + (test.job.empty() ? "/flow/" + test.flow : "/run/" + run + "/" + test.task);
   const std::string consumer = options.consumer;
-  options.definition = subject_of(pipeline, test, folder);
+  options.definition = std::make_shared<const config::dataflow>(subject_of(pipeline, test, folder));
   options.run_context = run_context_of(pipeline, test, run, now);
-  options.environment = environment_of(pipeline, test, run, world.instance());
+  options.programs = [around = program_surroundings{environment_of(pipeline, test, run, world.instance())}] { return around; };
   options.now = [now] { return now; };
-  given_defaults defaults{.source = "/tests/" + test.name, .topic = topic_read_by(options.definition), .time = now};
+  given_defaults defaults{.source = "/tests/" + test.name, .topic = topic_read_by(*options.definition), .time = now};
   if (!defaults.topic.empty()) defaults.source = "/topics/" + defaults.topic;
   auto given = std::make_unique<given_source>(test.given, std::move(defaults), strand);
   options.workdir = world.workdir(pipeline, folder);

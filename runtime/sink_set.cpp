@@ -68,22 +68,29 @@ struct undelivered {
 }  // namespace
 
 sink_set::sink_set(const config::dataflow& definition, const registry& components, const component_context& context,
-                   const std::string& producer, std::shared_ptr<dataflow_counters> counters)
+                   std::string producer, std::shared_ptr<dataflow_counters> counters)
     : components_(components),
+      context_(context),
       policy_(definition.delivery),
       counters_(std::move(counters)),
       hurried_(std::make_shared<wakeup>(context.executor)) {
   if (!definition.to) throw std::runtime_error("there is nothing to write to");
   const auto add = [&](const config::component_use& use, std::string step, std::string name) {
-    component_context mine = context;
-    mine.consumer = std::move(name);
     at_ = "to " + use.component;
-    one_sink made{use, std::move(mine), std::move(step)};
-    made.does = components_.sink_of(made.use, made.context);
+    one_sink made{use, std::move(name), std::move(step)};
+    made.does = components_.sink_of(use, context_of(made));
     all_.push_back(std::move(made));
   };
-  add(*definition.to, "to", producer);
-  for (const auto& output : definition.outputs) add(output, "to " + output.name, producer + " to " + output.name);
+  all_.reserve(1 + definition.outputs.size());
+  add(*definition.to, "to", std::move(producer));
+  const std::string& of_to = all_.front().producer;
+  for (const auto& output : definition.outputs) add(output, "to " + output.name, of_to + " to " + output.name);
+}
+
+component_context sink_set::context_of(const one_sink& one) const {
+  component_context its = context_;
+  its.consumer = one.producer;
+  return its;
 }
 
 asio::awaitable<void> sink_set::open(const std::string& to_checkpoint, const std::vector<state_entry>& saved,
@@ -154,7 +161,7 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
     const std::size_t before = left.index.size();
     try {
       if (!to.does) {
-        auto made = components_.sink_of(to.use, to.context);
+        auto made = components_.sink_of(to.use, context_of(to));
         co_await made->open(to.checkpoint);
         to.does = std::move(made);
       }
@@ -186,7 +193,7 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
       continue;
     }
     counters_->redelivered.fetch_add(1, std::memory_order_relaxed);
-    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", to.context.label(), at_, left.events->size(), of_this_kind,
+    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", context_of(to).label(), at_, left.events->size(), of_this_kind,
                  policy_.attempts, failure);
     const auto until = steady::now() + std::chrono::duration_cast<steady::duration>(pause_before(policy_, of_this_kind + 1));
     bool waits = !hurry_;

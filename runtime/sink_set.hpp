@@ -24,10 +24,10 @@ namespace penstock::runtime {
 
 class sink_set {
  public:
-  // `context`: that of the dataflow; `producer` is the consumer's name together with what it reads. Throws when the
+  // `definition` and `context`, those of the dataflow, outlive it; `producer` is the consumer's name together with what it reads. Throws when the
   // definition has no `to` or a sink cannot be made.
   sink_set(const config::dataflow& definition, const registry& components, const component_context& context,
-           const std::string& producer, std::shared_ptr<dataflow_counters> counters);
+           std::string producer, std::shared_ptr<dataflow_counters> counters);
 
   // `to_checkpoint` and, among `saved`, those of the named outputs. What must be committed before the first write is put
   // into `first`.
@@ -46,8 +46,8 @@ class sink_set {
 
  private:
   struct one_sink {
-    config::component_use use;
-    component_context context;
+    const config::component_use& use;
+    std::string producer;    // its name: positions in the sink belong to it
     std::string step;        // as dead letters name it: "to", or "to OUTPUT"
     std::string checkpoint{};
     std::unique_ptr<sink> does{};
@@ -59,9 +59,11 @@ class sink_set {
   };
   asio::awaitable<delivery> deliver(one_sink& to, std::shared_ptr<const batch> events);
   asio::awaitable<void> write_one(one_sink& to, batch left, passage& p, commit& next);
+  component_context context_of(const one_sink& one) const;
   void keep(one_sink& of, std::string checkpoint, commit& next) const;
 
   const registry& components_;
+  const component_context& context_;
   const config::delivery_policy policy_;
   const std::shared_ptr<dataflow_counters> counters_;
   const std::shared_ptr<wakeup> hurried_;

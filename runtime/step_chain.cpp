@@ -90,7 +90,7 @@ struct step_chain::part {
 
 step_chain::step_chain(const config::dataflow& definition, const registry& components, const component_context& context,
                        asio::any_io_executor pool, std::shared_ptr<flow_taps> taps)
-    : strand_(context.executor), taps_(std::move(taps)), label_(context.label()) {
+    : context_(context), taps_(std::move(taps)) {
   const auto make = [&](const config::component_use& use, const asio::any_io_executor& where) {
     at_ = "step " + use.name;
     component_context mine = context;
@@ -103,11 +103,11 @@ step_chain::step_chain(const config::dataflow& definition, const registry& compo
     }
   };
   for (const auto& use : definition.steps) {
-    steps_.push_back({use.name, make(use, strand_), config::state_fingerprint(use, components.catalog())});
+    steps_.push_back({use.name, make(use, context_.executor), config::state_fingerprint(use, components.catalog())});
   }
   for (const auto& output : definition.outputs) output_names_.push_back(output.name);
   while (in_parallel_ < steps_.size() && steps_[in_parallel_].does->stateless()) ++in_parallel_;
-  if (in_parallel_ == 0) return;
+  if (in_parallel_ == 0 || !pool) return;
   for (int i = 1; i < definition.parallel; ++i) {
     lane one{asio::make_strand(pool), {}};
     for (std::size_t at = 0; at < in_parallel_; ++at) one.steps.push_back(make(definition.steps[at], one.strand));
@@ -140,7 +140,7 @@ void step_chain::restore(const std::vector<state_entry>& saved, std::vector<stat
     const auto print = known.find(one.name);
     const std::string before = print == known.end() ? one.fingerprint : print->second;
     if (before != one.fingerprint && !mine.empty()) {
-      spdlog::warn("{} {}: what it had kept does not fit its settings any more: it starts empty", label_, one.name);
+      spdlog::warn("{} {}: what it had kept does not fit its settings any more: it starts empty", context_.label(), one.name);
       remove(mine);
       mine.clear();
     }
@@ -150,7 +150,7 @@ void step_chain::restore(const std::vector<state_entry>& saved, std::vector<stat
     one.does->restore(mine);
   }
   for (const auto& [step, left] : entries) {
-    spdlog::info("{}: step {} is gone: what it had kept is forgotten", label_, step);
+    spdlog::info("{}: step {} is gone: what it had kept is forgotten", context_.label(), step);
     remove(left);
   }
 }
@@ -362,7 +362,7 @@ asio::awaitable<void> step_chain::pass_in_parallel(passage& p, std::size_t first
     parts.back().done.events.events.assign(all.begin() + from, all.begin() + until);
   }
   auto left = std::make_shared<std::atomic<std::size_t>>(many - 1);
-  const auto done = std::make_shared<wakeup>(strand_);
+  const auto done = std::make_shared<wakeup>(context_.executor);
   for (std::size_t i = 1; i < many; ++i) {
     lane& there = lanes_[i - 1];
     const auto told = [left, done](std::exception_ptr) {

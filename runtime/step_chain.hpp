@@ -39,7 +39,7 @@ dead_letter letter_of(const event& e, std::string step, std::string reason);
 
 class step_chain {
  public:
-  // Makes the steps; `at()` names the one that threw. `pool`: where strands for parallel parts come from. `taps` may be
+  // Makes the steps; `at()` names the one that threw. `context`, that of the dataflow, outlives it. `pool`: where strands for parallel parts come from. `taps` may be
   // null.
   step_chain(const config::dataflow& definition, const registry& components, const component_context& context,
              asio::any_io_executor pool, std::shared_ptr<flow_taps> taps);
@@ -94,9 +94,8 @@ class step_chain {
   std::vector<lane> lanes_;      // beside the strand of the run
   std::size_t in_parallel_ = 0;  // so many leading steps
   std::size_t opened_ = 0;
-  const asio::any_io_executor strand_;
+  const component_context& context_;
   const std::shared_ptr<flow_taps> taps_;
-  const std::string label_;  // of the dataflow, in the log
   std::string at_;
 };
 

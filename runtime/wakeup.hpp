@@ -15,7 +15,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <utility>
 
 namespace penstock::runtime {
@@ -40,7 +39,7 @@ class wakeup : public std::enable_shared_from_this<wakeup> {
   asio::awaitable<bool> wait_until(asio::steady_timer::time_point deadline) {
     while (!pending_.exchange(false)) {
       if (asio::steady_timer::clock_type::now() >= deadline) co_return false;
-      if (!timer_) timer_.emplace(executor_);
+      if (!timer_) timer_ = std::make_unique<asio::steady_timer>(executor_);
       timer_->expires_at(deadline);
       co_await timer_->async_wait(asio::as_tuple(asio::use_awaitable));
     }
@@ -67,7 +66,7 @@ class wakeup : public std::enable_shared_from_this<wakeup> {
   }
 
   const asio::any_io_executor executor_;
-  std::optional<asio::steady_timer> timer_;  // made by the first wait_until
+  std::unique_ptr<asio::steady_timer> timer_;  // made by the first wait_until
   std::function<void()> resume_;             // set while wait() is suspended
   std::atomic<bool> pending_{false};
 };

@@ -57,10 +57,10 @@ std::string hook_path(const config::flow& flow) {
 }
 
 flow_supervisor::flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision,
-                                 config::flow definition)
+                                 const std::string& name)
     : around_(around),
       revision_(std::move(revision)),
-      definition_(std::move(definition)),
+      definition_(revision_->definition->flows.at(name)),
       consumer_(consumer_name(*revision_, definition_)),
       counters_(std::make_shared<runtime::dataflow_counters>()),
       taps_(std::make_shared<runtime::flow_taps>()),
@@ -182,7 +182,14 @@ asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_superviso
   while (!stopping_) {
     if (state_ != flow_state::starting) become(flow_state::starting);
     const auto started = steady::now();
-    const ending end = co_await run_once();
+    ending end;
+    try {
+      end = co_await run_once();
+    } catch (const std::exception& e) {
+      dataflow_.reset();
+      command_.reset();
+      end = {true, e.what()};
+    }
     if (stopping_) break;
     if (!end.failed) {
       become(flow_state::stopped, end.reason);
@@ -204,34 +211,31 @@ asio::awaitable<void> flow_supervisor::keep_alive(std::shared_ptr<flow_superviso
 }
 
 asio::awaitable<flow_supervisor::ending> flow_supervisor::run_once() {
-  try {
-    if (const auto* dataflow = std::get_if<config::dataflow>(&definition_.does)) {
-      co_return co_await run_dataflow(*dataflow);
-    }
-    co_return co_await run_command(std::get<config::command>(definition_.does));
-  } catch (const std::exception& e) {
-    dataflow_.reset();
-    command_.reset();
-    co_return ending{true, e.what()};
-  }
+  if (std::holds_alternative<config::dataflow>(definition_.does)) return run_dataflow();
+  return run_command(std::get<config::command>(definition_.does));
 }
 
-asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow(const config::dataflow& definition) {
+std::shared_ptr<runtime::dataflow_run> flow_supervisor::make_dataflow() {
   runtime::dataflow_options options;
   options.pipeline = revision_->name;
   options.consumer = consumer_;
   options.workdir = revision_->workdir;
-  options.definition = definition;
+  options.definition = {revision_, &std::get<config::dataflow>(definition_.does)};
   options.counters = counters_;
   options.taps = taps_;
-  options.environment = environment();
-  options.log = log_file();
+  options.programs = [flow = weak_from_this()] {
+    const auto self = flow.lock();
+    return self ? runtime::program_surroundings{self->environment(), self->log_file()} : runtime::program_surroundings{};
+  };
   options.pool = around_.where.flows;
   options.held = held_;
   options.on_open = running_when_called();
-  dataflow_ = std::make_shared<runtime::dataflow_run>(asio::make_strand(around_.where.flows), around_.components,
-                                                      around_.offered, std::move(options));
-  const auto running = dataflow_;
+  return std::make_shared<runtime::dataflow_run>(asio::make_strand(around_.where.flows), around_.components, around_.offered,
+                                                 std::move(options));
+}
+
+asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow() {
+  const auto running = dataflow_ = make_dataflow();
   const auto outcome = co_await running->run();
   dataflow_.reset();
   switch (outcome.end) {

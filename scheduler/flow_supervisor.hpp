@@ -32,7 +32,7 @@ enum class unfinished_work { keep, emit };
 
 class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
  public:
-  flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision, config::flow definition);
+  flow_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision, const std::string& name);
   ~flow_supervisor();
 
   // Does nothing when it is alive already; one that still drains starts again when it has ended. `before` is a flow
@@ -70,7 +70,8 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
 
   asio::awaitable<void> keep_alive(std::shared_ptr<flow_supervisor> before);
   asio::awaitable<ending> run_once();
-  asio::awaitable<ending> run_dataflow(const config::dataflow& definition);
+  std::shared_ptr<runtime::dataflow_run> make_dataflow();
+  asio::awaitable<ending> run_dataflow();
   asio::awaitable<ending> run_command(const config::command& definition);
   std::map<std::string, std::string> environment() const;  // of programs that it starts
   std::filesystem::path log_file() const;                  // of what these print
@@ -82,7 +83,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
 
   surroundings& around_;
   const std::shared_ptr<const pipeline_revision> revision_;
-  const config::flow definition_;
+  const config::flow& definition_;  // of the revision
   const std::string consumer_;
   const std::shared_ptr<runtime::dataflow_counters> counters_;
   const std::shared_ptr<runtime::flow_taps> taps_;

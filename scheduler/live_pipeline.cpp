@@ -36,7 +36,7 @@ asio::awaitable<std::vector<problem>> live_pipeline::try_changed(std::shared_ptr
     if (!around_.offered.topics.find(name)) around_.offered.topics.declare(topic);
   }
   for (const auto& [name, flow] : trial_->replaced) {
-    flows_[name] = std::make_shared<flow_supervisor>(around_, next, next->definition->flows.at(name));
+    flows_[name] = std::make_shared<flow_supervisor>(around_, next, name);
     flows_[name]->start(flow, true);
   }
   const auto begun = std::chrono::steady_clock::now();
@@ -87,7 +87,7 @@ asio::awaitable<std::vector<std::string>> live_pipeline::become(pipeline_record 
   std::vector<std::string> to_start = changed.flows.added;
   to_start.insert(to_start.end(), to_change.begin(), to_change.end());
   for (const auto& name : to_start) {
-    flows_[name] = std::make_shared<flow_supervisor>(around_, next, next->definition->flows.at(name));
+    flows_[name] = std::make_shared<flow_supervisor>(around_, next, name);
     if (record.paused) {
       co_await flows_[name]->stop(limit, flow_state::paused);
     } else {

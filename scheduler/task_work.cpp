@@ -110,11 +110,10 @@ asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task
   options.pipeline = run_.pipeline;
   options.consumer = consumer();
   options.workdir = revision_->workdir;
-  options.definition = what;
+  options.definition = {revision_, &what};
   options.counters = std::make_shared<runtime::dataflow_counters>();
   options.pool = around_.where.batch;
-  options.environment = environment();
-  options.log = log_file();
+  options.programs = [around = runtime::program_surroundings{environment(), log_file()}] { return around; };
   options.run_context = std::make_shared<const std::string>(run_context(run_));
   if (!what.from) {
     options.input = input(strand);

@@ -43,7 +43,11 @@ inline line_program_options program_options(const config::value& v, const compon
   line_program_options o;
   o.name = std::move(name);
   for (const auto& argument : v.at("run")) o.run.push_back(context.reveal(argument.get<std::string>()));
-  o.environment = context.environment;
+  if (context.programs) {
+    program_surroundings around = context.programs();
+    o.environment = std::move(around.environment);
+    o.log = std::move(around.log);
+  }
   o.environment.try_emplace("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
   o.environment.try_emplace("PENSTOCK_PIPELINE", context.pipeline);
   o.environment.try_emplace("PYTHONUNBUFFERED", "1");
@@ -51,7 +55,6 @@ inline line_program_options program_options(const config::value& v, const compon
   for (const auto& [variable, text] : environment.items())
     o.environment.insert_or_assign(variable, context.reveal(text.get<std::string>()));
   o.folder = context.workdir / v.value("workdir", "");
-  o.log = context.log;
   o.grace = std::chrono::nanoseconds(v.at("grace").get<std::int64_t>());
   return o;
 }

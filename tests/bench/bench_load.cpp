@@ -3,13 +3,15 @@
 // Closed loop (no --rate): each connection sends its next request when the last one is answered: how many a second there can be.
 // Open loop (--rate N): requests are due at fixed times, whether earlier ones were answered or not; one that is due while all
 // connections wait for an answer waits for the first that gets free. Latency counts from when a request was due, so a server
-// that stalls is charged for everyone who would have come meanwhile (no coordinated omission).
+// that stalls is charged for everyone who would have come meanwhile (no coordinated omission). With --when-busy drop such a
+// request is not sent and counted as `unsent`, as a client does that has a bounded pool of connections and will not wait: then
+// what waits is what the server has taken, no more than one request a connection.
 //
 // One thread. What was begun in the warm-up is not counted. Ends a second after the time is over even if answers are missing:
-// those are `unanswered`, and so are requests that were due and never sent. Only loopback.
+// those are `unanswered`, and so are requests that waited for a connection in vain. Only loopback.
 //
 // Usage: bench_load --port N [--method POST] [--path /] [--type application/json] [--body TEXT | --body-file FILE]
-//                   [--connections 64] [--rate N] [--seconds 2] [--warm-up 0.5]
+//                   [--connections 64] [--rate N [--when-busy wait|drop]] [--seconds 2] [--warm-up 0.5]
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -46,6 +48,7 @@ struct options {
   std::string method = "POST", path = "/", type = "application/json", body;
   int connections = 64;
   double rate = 0, seconds = 2, warm_up = 0.5;
+  bool drop = false;
 };
 
 clock_type::duration duration(double seconds) {
@@ -54,7 +57,7 @@ clock_type::duration duration(double seconds) {
 
 // What was counted, of requests that were due after the warm-up.
 struct tally {
-  std::int64_t due = 0;
+  std::int64_t due = 0, unsent = 0;
   std::map<int, std::int64_t> answers;  // by status
   std::vector<double> latencies;        // microseconds, of those with a status below 400
   std::vector<double> refused;          // of the others
@@ -153,8 +156,11 @@ class load {
   void tick() {
     const auto now = clock_type::now();
     for (; next_due_ <= now && next_due_ < until_; next_due_ += interval_) {
-      if (next_due_ >= counted_from_) ++seen_.due;
-      if (idle_.empty()) {
+      const bool counted = next_due_ >= counted_from_;
+      if (counted) ++seen_.due;
+      if (idle_.empty() && chosen_.drop) {
+        if (counted) ++seen_.unsent;
+      } else if (idle_.empty()) {
         waiting_.push_back(next_due_);
       } else {
         auto* one = idle_.back();
@@ -236,7 +242,8 @@ void print(const options& chosen, tally seen, std::int64_t broken) {
   }
   print_line("accepted", static_cast<double>(good) / chosen.seconds, "requests/s");
   print_line("refused", static_cast<double>(bad) / chosen.seconds, "requests/s");
-  if (chosen.rate > 0) print_line("unanswered", static_cast<double>(seen.due - good - bad), "requests");
+  if (chosen.rate > 0) print_line("unanswered", static_cast<double>(seen.due - seen.unsent - good - bad), "requests");
+  if (chosen.drop) print_line("unsent", static_cast<double>(seen.unsent), "requests");
   print_line("broken", static_cast<double>(broken), "connections");
   for (auto* values : {&seen.latencies, &seen.refused}) {
     if (values->empty()) continue;
@@ -273,6 +280,8 @@ options read_options(int argc, char** argv) {
       chosen.connections = std::clamp(std::atoi(value), 1, 1000);
     } else if (word == "--rate") {
       chosen.rate = std::clamp(std::atof(value), 0.0, 1e6);
+    } else if (word == "--when-busy") {
+      chosen.drop = value == std::string("drop");
     } else if (word == "--seconds") {
       chosen.seconds = std::clamp(std::atof(value), 0.01, 60.0);
     } else if (word == "--warm-up") {

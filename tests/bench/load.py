@@ -1,10 +1,14 @@
 """How much is too much: single POSTs at a fixed rate, whether earlier ones were answered or not, faster and faster.
 
-The knee is the highest rate at which 99 of 100 answers come within BOUND of when their request was due and none is refused. Then
-1.5, 2 and 4 times that rate: what is answered 429 (or 503), and how late the accepted ones are. One generator of 900 connections on
-the same machine: a request that finds all of them waiting waits, too, and its wait is counted.
+The knee is the highest rate at which 99 of 100 answers come within BOUND of when their request was due, and all are accepted. Then
+1.5, 2 and 4 times that rate: what is answered 429 (or 503), what could not be sent, and how late the accepted ones are.
+
+One generator on the same machine, with CONNECTIONS connections, fewer than the daemon serves at once, of which each waits for its
+answer before it sends again. So no more than that waits within the daemon, whatever is due. A request that is due while all of
+them wait is not sent: it is what the daemon would refuse as one connection too many. Rates that the generator cannot send even to
+the bare server are not tried.
 """
-from programs import Daemon
+from programs import BareServer, Daemon, run_lines
 from table import print_table, short
 
 BOUND = 20_000  # microseconds
@@ -13,6 +17,7 @@ WORK = ("name: bench\ntopics: {singles: {}}\njobs:\n  inside: {to: drop, on_over
         "  program: {run: [/bin/true], on_overlap: allow}\n")
 KINDS = {"events": ("/v1/topics/singles/events", '{"n":1}'), "runs inside": ("/v1/pipelines/bench/jobs/inside/runs", "{}"),
          "runs of /bin/true": ("/v1/pipelines/bench/jobs/program/runs", "{}")}
+BEYOND = (1.5, 2, 4)  # times the knee
 
 
 class Step:
@@ -22,29 +27,37 @@ class Step:
         with Daemon(context.bin, context.scratch()) as daemon:
             daemon.put("bench", WORK)
             seconds = context.much(2, 0.3)
-            seen = daemon.load(path, body=body, rate=rate, connections=CONNECTIONS, seconds=seconds, warm_up=context.much(0.5, 0.1))
+            seen = daemon.load(path, body=body, rate=rate, when_busy="drop", connections=CONNECTIONS, seconds=seconds,
+                               warm_up=context.much(0.5, 0.1))
         self.rate, self.accepted = rate, seen["accepted"]
         self.p50, self.p99 = seen.get("p50", float("nan")), seen.get("p99", float("nan"))
         self.statuses = {name[7:]: count for name, count in seen.items() if name.startswith("status_") and name > "status_4"}
         self.due = rate * seconds
-        self.unanswered = seen.get("unanswered", 0)
+        self.unsent, self.unanswered = seen["unsent"], seen["unanswered"]
 
     @property
     def fits(self):
-        return self.p99 <= BOUND and not self.statuses and not self.unanswered
+        return self.p99 <= BOUND and not (self.statuses or self.unsent or self.unanswered)
 
     def line(self, words):
         refused = ", ".join(f"{status}: {count / self.due:.1%}" for status, count in sorted(self.statuses.items())) or "0"
-        return [words, short(self.rate), short(self.accepted), refused, f"{self.unanswered / self.due:.1%}", f"{self.p50 / 1000:.2f}",
-                f"{self.p99 / 1000:.2f}"]
+        return [words, short(self.rate), short(self.accepted), refused, f"{self.unsent / self.due:.1%}",
+                f"{self.unanswered / self.due:.1%}", f"{self.p50 / 1000:.2f}", f"{self.p99 / 1000:.2f}"]
 
     def data(self, words):
-        return {"step": words, "rate": self.rate, "accepted": self.accepted, "statuses": self.statuses, "unanswered": self.unanswered,
-                "p50_us": self.p50, "p99_us": self.p99}
+        return {"step": words, "rate": self.rate, "accepted": self.accepted, "statuses": self.statuses, "unsent": self.unsent,
+                "unanswered": self.unanswered, "p50_us": self.p50, "p99_us": self.p99}
 
 
-def find_knee(context, kind, say):
-    """(the steps on the way, the last that fits)"""
+def most_that_can_be_sent(context):
+    """Requests a second, to a server that keeps nothing."""
+    with BareServer(context.bin, context.scratch() / "log") as server:
+        return run_lines(context.bin / "bench_load", "--port", server.port, "--path", "/", "--body", KINDS["events"][1],
+                         "--connections", CONNECTIONS, "--seconds", context.much(2, 0.3))["accepted"]
+
+
+def find_knee(context, kind, most, say):
+    """The steps on the way to it."""
     def tried(rate):
         step = Step(context, kind, round(rate))
         say(f"{kind}: {rate:.0f}/s, p99 {step.p99 / 1000:.1f} ms, {'fits' if step.fits else 'does not'}")
@@ -52,7 +65,7 @@ def find_knee(context, kind, say):
         return step.fits
 
     steps, good, rate = [], 0, 1000
-    while rate < 200_000 and (tried(rate) or tried(rate)):  # twice, since somebody else may have had the machine
+    while rate < most and (tried(rate) or tried(rate)):  # twice, since somebody else may have had the machine
         good, rate = rate, rate * 2
         if context.quick:
             return steps
@@ -68,18 +81,23 @@ def find_knee(context, kind, say):
 
 def measure(context, say):
     found = []
+    most = most_that_can_be_sent(context)
     for kind in list(KINDS)[:context.much(len(KINDS), 1)]:
-        fitting = [step for step in find_knee(context, kind, say) if step.fits]
+        fitting = [step for step in find_knee(context, kind, most, say) if step.fits]
         if not fitting:
             print(f"{kind}: no knee, not even the lowest rate has its p99 within {BOUND / 1000:.0f} ms\n")
             continue
         knee = max(fitting, key=lambda step: step.rate)
-        steps = [("half of it", Step(context, kind, knee.rate / 2)), ("the knee", knee),
-                 *((f"{times} times", Step(context, kind, knee.rate * times)) for times in (1.5, 2, 4))]
-        print_table([kind, "due/s", "accepted/s", "refused", "unanswered", "p50 ms", "p99 ms"], [step.line(words) for words, step in steps])
-        for words, step in steps[2:]:
+        beyond = [(f"{times} times", Step(context, kind, knee.rate * times)) for times in BEYOND if knee.rate * times <= most]
+        steps = [("half of it", Step(context, kind, knee.rate / 2)), ("the knee", knee), *beyond]
+        print_table([kind, "due/s", "accepted/s", "refused", "unsent", "unanswered", "p50 ms", "p99 ms"],
+                    [step.line(words) for words, step in steps])
+        for words, step in beyond:
             print(f"{words}: p99 of what was accepted is {step.p99 / knee.p99:.1f} times the knee's (wanted: at most 2)")
+        for times in BEYOND[len(beyond):]:
+            print(f"{times} times: not tried, it is more than the generator can send here")
         print()
         found.append({"of": kind, "steps": [step.data(words) for words, step in steps]})
-    print(f"latency from when a request was due; knee: p99 within {BOUND / 1000:.0f} ms, nothing refused; {CONNECTIONS} connections")
+    print(f"latency from when a request was due; knee: p99 within {BOUND / 1000:.0f} ms, all accepted; {CONNECTIONS} connections; "
+          f"the generator alone: {short(most)} requests/s to the bare server")
     return found

@@ -101,7 +101,7 @@ struct flow_bench {
     options.pipeline = "test";
     options.consumer = consumer;
     options.workdir = dir.path();
-    options.definition = std::move(definition);
+    options.definition = std::make_shared<const config::dataflow>(std::move(definition));
     options.input = std::move(input);
     options.counters = counters;
     options.batch_events = batch_events;
@@ -116,6 +116,9 @@ struct flow_bench {
     return run(consumer, parse(yaml));
   }
   config::dataflow parse(const std::string& yaml) const;
+  std::shared_ptr<const config::dataflow> shared(const std::string& yaml) const {
+    return std::make_shared<const config::dataflow>(parse(yaml));
+  }
 
   std::vector<runtime::dead_letter> dead(const std::string& consumer = {}) {
     return flows.dead_letters({.pipeline = {}, .consumer = consumer, .after_id = {}, .limit = 100'000});

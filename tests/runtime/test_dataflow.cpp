@@ -298,9 +298,9 @@ TEST_CASE("an idle flow costs little memory and nothing runs", "[dataflow]") {
   const registry components = make_registry();
   all.declare({.name = "in", .retain = {}, .max_bytes = {}, .dedupe = {}});
   all.declare({.name = "out", .retain = {}, .max_bytes = {}, .dedupe = {}});
-  const config::dataflow definition = testing::parse_flow(
+  const auto definition = std::make_shared<const config::dataflow>(testing::parse_flow(
       components,
-      "from: {topic: in}\nsteps:\n  - filter: event.n > 1\n  - map: {n: event.n}\nto: {topic: out}");
+      "from: {topic: in}\nsteps:\n  - filter: event.n > 1\n  - map: {n: event.n}\nto: {topic: out}"));
 
   std::vector<std::unique_ptr<dataflow_run>> runs;
   int ended = 0;

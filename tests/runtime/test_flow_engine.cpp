@@ -216,7 +216,7 @@ TEST_CASE("parts that work at once are put together in order", "[engine][paralle
   for (const int parallel : {1, 7}) {
     const std::string out = "out" + std::to_string(parallel);
     b.topic(out);
-    auto definition = b.parse(yaml + "to: {topic: " + out + "}\nparallel: " + std::to_string(parallel));
+    const auto definition = b.shared(yaml + "to: {topic: " + out + "}\nparallel: " + std::to_string(parallel));
     dataflow_options options;
     options.pipeline = "test";
     options.consumer = "test/flow/" + out;
@@ -328,7 +328,7 @@ TEST_CASE("a tap shows what passes, and loses rather than waits", "[engine][tap]
   options.pipeline = "test";
   options.consumer = "test/flow/f";
   options.workdir = b.dir.path();
-  options.definition = b.parse("from: {file: in.ndjson}\nsteps: [{filter: event.n % 2 == 0}]\nto: drop");
+  options.definition = b.shared("from: {file: in.ndjson}\nsteps: [{filter: event.n % 2 == 0}]\nto: drop");
   options.taps = taps;
   options.counters = b.counters;
   dataflow_run run(asio::make_strand(b.pool.get_executor()), b.components, b.offered, std::move(options));

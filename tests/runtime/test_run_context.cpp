@@ -230,7 +230,7 @@ TEST_CASE("steps of a run see its parameters, those of a flow see none", "[run_c
     options.pipeline = "test";
     options.consumer = consumer;
     options.workdir = b.dir.path();
-    options.definition = b.parse(
+    options.definition = b.shared(
         "from: {generate: {count: 1}}\n"
         "steps:\n"
         "  - filter: event.n >= (params and params.least or 0)\n"
