@@ -24,8 +24,8 @@ namespace penstock::runtime {
 
 class sink_set {
  public:
-  // `definition` and `context`, those of the dataflow, outlive it; `producer` is the consumer's name together with what it reads. Throws when the
-  // definition has no `to` or a sink cannot be made.
+  // `definition` and `context`, those of the dataflow, outlive it; `producer` is the consumer's name together with what it
+  // reads. Throws when the definition has no `to` or a sink cannot be made.
   sink_set(const config::dataflow& definition, const registry& components, const component_context& context,
            std::string producer, std::shared_ptr<dataflow_counters> counters);
 

@@ -39,8 +39,8 @@ dead_letter letter_of(const event& e, std::string step, std::string reason);
 
 class step_chain {
  public:
-  // Makes the steps; `at()` names the one that threw. `context`, that of the dataflow, outlives it. `pool`: where strands for parallel parts come from. `taps` may be
-  // null.
+  // Makes the steps; `at()` names the one that threw. `context`, that of the dataflow, outlives it. `pool`: where strands
+  // for parallel parts come from; empty: there is one part only. `taps` may be null.
   step_chain(const config::dataflow& definition, const registry& components, const component_context& context,
              asio::any_io_executor pool, std::shared_ptr<flow_taps> taps);
 

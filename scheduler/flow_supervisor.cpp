@@ -49,6 +49,14 @@ std::vector<std::shared_ptr<runtime::live_stream>> hold_streams(const config::fl
   return held;
 }
 
+// For programs that a flow starts, whether it is one or its components do. Any thread.
+runtime::program_surroundings programs_of(const supervisor_options& options, const pipeline_revision& revision,
+                                          const config::flow& flow) {
+  auto environment = runtime::base_environment(options.instance, revision.name);
+  environment["PENSTOCK_FLOW"] = flow.name;
+  return {std::move(environment), options.data / "logs" / ("flow-" + revision.name) / (flow.name + ".log")};
+}
+
 }  // namespace
 
 std::string hook_path(const config::flow& flow) {
@@ -223,9 +231,8 @@ std::shared_ptr<runtime::dataflow_run> flow_supervisor::make_dataflow() {
   options.definition = {revision_, &std::get<config::dataflow>(definition_.does)};
   options.counters = counters_;
   options.taps = taps_;
-  options.programs = [flow = weak_from_this()] {
-    const auto self = flow.lock();
-    return self ? runtime::program_surroundings{self->environment(), self->log_file()} : runtime::program_surroundings{};
+  options.programs = [&ours = around_.options, revision = revision_, &flow = definition_] {
+    return programs_of(ours, *revision, flow);
   };
   options.pool = around_.where.flows;
   options.held = held_;
@@ -246,24 +253,15 @@ asio::awaitable<flow_supervisor::ending> flow_supervisor::run_dataflow() {
   co_return ending{false, "its input has ended"};
 }
 
-std::map<std::string, std::string> flow_supervisor::environment() const {
-  auto all = runtime::base_environment(around_.options.instance, revision_->name);
-  all["PENSTOCK_FLOW"] = definition_.name;
-  return all;
-}
-
-std::filesystem::path flow_supervisor::log_file() const {
-  return around_.options.data / "logs" / ("flow-" + revision_->name) / (definition_.name + ".log");
-}
-
 runtime::command_options flow_supervisor::command_options(const config::command& definition) const {
+  auto programs = programs_of(around_.options, *revision_, definition_);
   runtime::command_options options;
   options.definition = definition;
   options.pipeline = revision_->name;
   options.consumer = consumer_;
   options.workdir = revision_->workdir;
-  options.environment = environment();
-  options.log = log_file();
+  options.environment = std::move(programs.environment);
+  options.log = std::move(programs.log);
   options.log_limit_bytes = around_.options.max_log_bytes;
   options.cgroups = around_.options.cgroups.get();
   options.continuous = true;

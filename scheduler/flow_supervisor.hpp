@@ -6,9 +6,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
-#include <filesystem>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -73,8 +71,6 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   std::shared_ptr<runtime::dataflow_run> make_dataflow();
   asio::awaitable<ending> run_dataflow();
   asio::awaitable<ending> run_command(const config::command& definition);
-  std::map<std::string, std::string> environment() const;  // of programs that it starts
-  std::filesystem::path log_file() const;                  // of what these print
   runtime::command_options command_options(const config::command& definition) const;
   asio::awaitable<void> await_readiness(std::shared_ptr<runtime::command_run> running,
                                         std::shared_ptr<runtime::readiness_check> check);
