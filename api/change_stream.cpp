@@ -7,24 +7,24 @@
 #include <nlohmann/json.hpp>
 
 #include "api/json.hpp"
+#include "api/sign_of_life.hpp"
 #include "runtime/ulid.hpp"
 
 namespace penstock::api {
 
 namespace {
 
-constexpr std::chrono::seconds longest_silence{15};
 constexpr std::size_t most_at_once = 500;
 
-struct place {
+struct change_id {
   std::string_view life;
   std::int64_t number = 0;
 };
 
-std::optional<place> place_of(std::string_view id) {
+std::optional<change_id> parse_change_id(std::string_view id) {
   const auto dash = id.find('-');
   if (dash != runtime::ulid_size) return std::nullopt;
-  place found{id.substr(0, dash)};
+  change_id found{id.substr(0, dash)};
   const std::string_view digits = id.substr(dash + 1);
   const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), found.number);
   if (failure != std::errc() || end != digits.data() + digits.size() || found.number < 0) return std::nullopt;
@@ -44,14 +44,14 @@ void append(std::string& out, const scheduler::change& one, const std::string& l
 
 }  // namespace
 
-bool is_change_id(std::string_view text) { return place_of(text).has_value(); }
+bool is_change_id(std::string_view text) { return parse_change_id(text).has_value(); }
 
 change_stream::change_stream(context& c, const options& wanted, interruption& end)
     : context_(c), options_(wanted), end_(end), wake_(std::make_shared<runtime::wakeup>(c.control)) {
   auto& log = c.supervisor.changes();
   seen_ = log.last();
   preface_ = ": from " + log.life() + "-" + std::to_string(seen_) + " on\n\n";
-  if (const auto asked = place_of(options_.after)) {
+  if (const auto asked = parse_change_id(options_.after)) {
     const bool kept = asked->life == log.life() && asked->number + 1 >= log.first() && asked->number <= log.last();
     seen_ = kept ? asked->number : log.first() - 1;
     if (!kept) preface_ = "event: gap\ndata: {\"reason\":\"changes after " + options_.after + " are no longer kept\"}\n\n";

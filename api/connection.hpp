@@ -10,11 +10,13 @@
 #include <string>
 #include <utility>
 
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/role.hpp>
 
 namespace boost::asio::ssl {
@@ -24,6 +26,9 @@ class context;
 namespace penstock::api {
 
 namespace asio = boost::asio;
+
+// For co_await: an error is one of the results, not an exception.
+inline constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
 
 class connection {
  public:

@@ -16,8 +16,8 @@ namespace {
 
 using enum http_method;
 
-const std::vector<std::string_view> shown{json_type, text_type};
-const std::vector<std::string_view> written{json_type, yaml_type, text_type};
+const std::vector<std::string_view> shown_types{json_type, text_type};
+const std::vector<std::string_view> written_types{json_type, yaml_type, text_type};
 const answer_rules not_modified{304, "", {}, {"ETag"}};
 
 const endpoint for_pipelines[] = {
@@ -28,7 +28,7 @@ const endpoint for_pipelines[] = {
       .query = {"limit", "cursor"},
       .for_scoped = true,
       .operation = "list_pipelines",
-      .answers = {{200, "PipelinePage", shown}}},
+      .answers = {{200, "PipelinePage", shown_types}}},
      list_pipelines, pipelines_text},
     {{.method = post,
       .path = "/v1/pipelines",
@@ -59,7 +59,7 @@ const endpoint for_pipelines[] = {
       .summary = "one pipeline; with Accept: application/yaml its definition as written",
       .operation = "get_pipeline",
       .headers = {"If-None-Match"},
-      .answers = {{200, "Pipeline", written, {"ETag"}}, not_modified}},
+      .answers = {{200, "Pipeline", written_types, {"ETag"}}, not_modified}},
      get_pipeline, pipeline_text},
     {{.method = del,
       .path = "/v1/pipelines/{name}",
@@ -76,7 +76,7 @@ const endpoint for_pipelines[] = {
       .summary = "the revisions of a pipeline, newest first",
       .query = {"limit", "cursor"},
       .operation = "list_revisions",
-      .answers = {{200, "RevisionPage", shown}}},
+      .answers = {{200, "RevisionPage", shown_types}}},
      list_revisions, revisions_text},
     {{.method = get,
       .path = "/v1/pipelines/{name}/revisions/{revision}",
@@ -120,7 +120,7 @@ const endpoint for_flows[] = {
       .needs = access::read,
       .summary = "one flow and its steps",
       .operation = "get_flow",
-      .answers = {{200, "Flow", shown}}},
+      .answers = {{200, "Flow", shown_types}}},
      get_flow, flow_text},
     {{.method = post,
       .path = "/v1/pipelines/{name}/flows/{flow}/start",
@@ -189,7 +189,7 @@ const endpoint for_runs[] = {
       .query = {"pipeline", "job", "state", "since", "until", "limit", "cursor"},
       .for_scoped = true,
       .operation = "list_runs",
-      .answers = {{200, "RunPage", shown}}},
+      .answers = {{200, "RunPage", shown_types}}},
      list_runs, runs_text},
     {{.method = get,
       .path = "/v1/runs/{id}",
@@ -197,7 +197,7 @@ const endpoint for_runs[] = {
       .summary = "one run with its tasks",
       .query = {"wait"},
       .operation = "get_run",
-      .answers = {{200, "Run", shown}}},
+      .answers = {{200, "Run", shown_types}}},
      get_run, run_text},
     {{.method = post,
       .path = "/v1/runs/{id}/cancel",
@@ -235,14 +235,14 @@ const endpoint for_events[] = {
       .query = {"limit", "cursor"},
       .for_scoped = true,
       .operation = "list_topics",
-      .answers = {{200, "TopicPage", shown}}},
+      .answers = {{200, "TopicPage", shown_types}}},
      list_topics, topics_text},
     {{.method = get,
       .path = "/v1/topics/{topic}",
       .needs = access::read,
       .summary = "one topic, its consumers and their lag",
       .operation = "get_topic",
-      .answers = {{200, "Topic", shown}}},
+      .answers = {{200, "Topic", shown_types}}},
      get_topic, topic_text},
     {{.method = post,
       .path = "/v1/topics/{topic}/events",
@@ -271,7 +271,7 @@ const endpoint for_events[] = {
       .query = {"limit", "cursor"},
       .for_scoped = true,
       .operation = "list_streams",
-      .answers = {{200, "StreamPage", shown}}},
+      .answers = {{200, "StreamPage", shown_types}}},
      list_streams, streams_text},
     {{.method = get,
       .path = "/v1/streams/{stream}",
@@ -301,7 +301,7 @@ const endpoint for_events[] = {
       .query = {"pipeline", "limit", "cursor"},
       .for_scoped = true,
       .operation = "list_dead_letters",
-      .answers = {{200, "DeadLetterPage", shown}}},
+      .answers = {{200, "DeadLetterPage", shown_types}}},
      list_dead_letters, dead_letters_text},
     {{.method = post,
       .path = "/v1/dead-letters/replay",
@@ -408,7 +408,7 @@ const endpoint for_security[] = {
       .summary = "tokens, oldest first",
       .query = {"limit", "cursor"},
       .operation = "list_tokens",
-      .answers = {{200, "TokenPage", shown}}},
+      .answers = {{200, "TokenPage", shown_types}}},
      list_tokens, tokens_text},
     {{.method = post,
       .path = "/v1/tokens",
@@ -449,7 +449,7 @@ const endpoint for_security[] = {
       .summary = "who changed what, and who was refused, newest first",
       .query = {"token", "pipeline", "outcome", "since", "until", "limit", "cursor"},
       .operation = "list_audit",
-      .answers = {{200, "AuditPage", shown}}},
+      .answers = {{200, "AuditPage", shown_types}}},
      list_audit, audit_text},
 };
 

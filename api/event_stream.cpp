@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "api/sign_of_life.hpp"
 #include "runtime/blocking_pool.hpp"
 #include "runtime/json.hpp"
 
@@ -13,7 +14,6 @@ namespace {
 
 constexpr std::int64_t most_events = 500;  // in one piece
 constexpr std::size_t most_bytes = 256 << 10;
-constexpr std::chrono::seconds longest_silence{15};
 
 struct piece {
   std::string text;

@@ -8,14 +8,13 @@
 #include "api/json.hpp"
 #include "api/parameters.hpp"
 #include "api/problem.hpp"
+#include "api/query_rules.hpp"
 #include "config/in_quotes.hpp"
 #include "runtime/wakeup.hpp"
 
 namespace penstock::api {
 
 namespace {
-
-constexpr std::chrono::nanoseconds longest_wait = std::chrono::minutes{10};
 
 error wrong_member(const std::string& name, const std::string& why) {
   return {errc::invalid, name + " " + why, {{"/" + name, 0, 0, why}}};
@@ -53,7 +52,7 @@ response view_response(const scheduler::backup_view& view, int running_status) {
 }
 
 // Returns when none is being made, `limit` is over, the client has left, or the server stops.
-asio::awaitable<void> wait_for_end(request& r, context& c, std::chrono::nanoseconds limit) {
+asio::awaitable<void> wait_for_backup(request& r, context& c, std::chrono::nanoseconds limit) {
   const auto wake = std::make_shared<runtime::wakeup>(c.control);
   c.supervisor.follow_backup(wake);
   r.interrupted.listen([wake] { wake->notify(); });
@@ -66,27 +65,27 @@ asio::awaitable<void> wait_for_end(request& r, context& c, std::chrono::nanoseco
 }  // namespace
 
 asio::awaitable<response> post_backup(request& r, context& c) {
-  const auto wait = read_duration(r, "wait", longest_wait);
+  const auto wait = read_duration(r, "wait", most_wait);
   if (!wait) co_return problem_response(wait.error());
   auto wanted = read_backup(r.body);
   if (!wanted) co_return problem_response(wanted.error());
   const auto started = c.supervisor.start_backup(std::move(*wanted));
   if (!started) co_return problem_response(started.error());
-  if (*wait) co_await wait_for_end(r, c, **wait);
+  if (*wait) co_await wait_for_backup(r, c, **wait);
   co_return view_response(c.supervisor.backup(), 202);
 }
 
 asio::awaitable<response> get_backup(request& r, context& c) {
-  const auto wait = read_duration(r, "wait", longest_wait);
+  const auto wait = read_duration(r, "wait", most_wait);
   if (!wait) co_return problem_response(wait.error());
-  if (*wait) co_await wait_for_end(r, c, **wait);
+  if (*wait) co_await wait_for_backup(r, c, **wait);
   co_return view_response(c.supervisor.backup(), 200);
 }
 
 asio::awaitable<response> cancel_backup(request& r, context& c) {
   const auto done = c.supervisor.cancel_backup();
   if (!done) co_return problem_response(done.error());
-  co_await wait_for_end(r, c, longest_wait);
+  co_await wait_for_backup(r, c, most_wait);
   co_return view_response(c.supervisor.backup(), 200);
 }
 

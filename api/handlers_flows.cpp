@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t usual_rate = 100;  // samples a second
 
 // The flow as it is after a change, or what went wrong.
-response shown(request& r, context& c, const result<void>& done) {
+response flow_response(request& r, context& c, const result<void>& done) {
   if (!done) return problem_response(done.error());
   const auto flow = c.supervisor.flow(r.parameter("name"), r.parameter("flow"));
   if (!flow) return problem_response(flow.error());
@@ -25,23 +25,23 @@ response shown(request& r, context& c, const result<void>& done) {
 
 }  // namespace
 
-asio::awaitable<response> get_flow(request& r, context& c) { co_return shown(r, c, result<void>{}); }
+asio::awaitable<response> get_flow(request& r, context& c) { co_return flow_response(r, c, result<void>{}); }
 
 asio::awaitable<response> start_flow(request& r, context& c) {
   const auto done = co_await c.supervisor.start_flow(r.parameter("name"), r.parameter("flow"));
-  co_return shown(r, c, done);
+  co_return flow_response(r, c, done);
 }
 
 asio::awaitable<response> stop_flow(request& r, context& c) {
   const auto emit = read_flag(r, "emit");
   if (!emit) co_return problem_response(emit.error());
   const auto done = co_await c.supervisor.stop_flow(r.parameter("name"), r.parameter("flow"), *emit);
-  co_return shown(r, c, done);
+  co_return flow_response(r, c, done);
 }
 
 asio::awaitable<response> restart_flow(request& r, context& c) {
   const auto done = co_await c.supervisor.restart_flow(r.parameter("name"), r.parameter("flow"));
-  co_return shown(r, c, done);
+  co_return flow_response(r, c, done);
 }
 
 asio::awaitable<response> tap_flow(request& r, context& c) {

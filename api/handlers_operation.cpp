@@ -41,7 +41,7 @@ std::vector<runtime::topic_status> read_topics(const std::vector<std::shared_ptr
 
 // With the counts of kept runs, which a list leaves out because each is a question to the database; so others
 // have their turn between one pipeline and the next.
-asio::awaitable<std::vector<scheduler::pipeline_view>> read_pipelines(context& c) {
+asio::awaitable<std::vector<scheduler::pipeline_view>> pipelines_with_counts(context& c) {
   auto all = c.supervisor.pipelines();
   for (auto& pipeline : all) {
     if (auto whole = c.supervisor.pipeline(pipeline.record.name)) pipeline.jobs = std::move(whole->jobs);
@@ -89,7 +89,7 @@ asio::awaitable<response> get_changes(request& r, context& c) {
 
 asio::awaitable<response> get_metrics(request&, context& c) {
   figures all;
-  all.pipelines = co_await read_pipelines(c);
+  all.pipelines = co_await pipelines_with_counts(c);
   all.dead_letters = c.supervisor.count_dead_letters();
   all.broken_files = static_cast<std::int64_t>(c.supervisor.broken_files().size());
   all.requests = c.http->requests();

@@ -108,7 +108,7 @@ asio::awaitable<response> apply(request& r, context& c, scheduler::apply_request
   co_return applied_response(c, *answer);
 }
 
-asio::awaitable<response> shown(context& c, std::string name, result<void> done) {
+asio::awaitable<response> changed_response(context& c, std::string name, result<void> done) {
   if (!done) co_return problem_response(done.error());
   const auto pipeline = c.supervisor.pipeline(name);
   if (!pipeline) co_return problem_response(pipeline.error());
@@ -227,12 +227,12 @@ asio::awaitable<response> delete_pipeline(request& r, context& c) {
 
 asio::awaitable<response> pause_pipeline(request& r, context& c) {
   const auto done = co_await c.supervisor.pause(r.parameter("name"));
-  co_return co_await shown(c, r.parameter("name"), done);
+  co_return co_await changed_response(c, r.parameter("name"), done);
 }
 
 asio::awaitable<response> resume_pipeline(request& r, context& c) {
   const auto done = co_await c.supervisor.resume(r.parameter("name"));
-  co_return co_await shown(c, r.parameter("name"), done);
+  co_return co_await changed_response(c, r.parameter("name"), done);
 }
 
 }  // namespace penstock::api

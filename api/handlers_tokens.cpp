@@ -23,9 +23,7 @@ constexpr std::size_t most_pipelines = 100;
 constexpr double highest_rate = 1e6;        // requests per second
 constexpr double lowest_rate = 0.001;
 
-json time_or_null(const std::optional<timestamp>& at) { return at ? json(format_time(*at)) : json(nullptr); }
-
-json to_json(const scheduler::token_record& t) {
+json token_json(const scheduler::token_record& t) {
   return {{"id", t.id},
           {"name", t.name},
           {"state", token(state_of(t, wall_now()))},
@@ -38,23 +36,21 @@ json to_json(const scheduler::token_record& t) {
           {"rate", t.rate ? json{{"per_second", t.rate->per_second}, {"burst", t.rate->burst}} : json(nullptr)}};
 }
 
-json or_null(const std::string& text) { return text.empty() ? json(nullptr) : json(text); }
-
-json to_json(const scheduler::audit_record& e) {
+json audit_json(const scheduler::audit_record& e) {
   return {{"id", e.id},
           {"at", format_time(e.at)},
           {"who", e.who},
-          {"token", or_null(e.token)},
-          {"name", or_null(e.name)},
-          {"address", or_null(e.address)},
-          {"method", or_null(e.method)},
-          {"endpoint", or_null(e.endpoint)},
+          {"token", text_or_null(e.token)},
+          {"name", text_or_null(e.name)},
+          {"address", text_or_null(e.address)},
+          {"method", text_or_null(e.method)},
+          {"endpoint", text_or_null(e.endpoint)},
           {"target", e.target},
-          {"pipeline", or_null(e.pipeline)},
+          {"pipeline", text_or_null(e.pipeline)},
           {"outcome", e.outcome},
           {"status", e.status == 0 ? json(nullptr) : json(e.status)},
-          {"request_id", or_null(e.request)},
-          {"detail", or_null(e.detail)}};
+          {"request_id", text_or_null(e.request)},
+          {"detail", text_or_null(e.detail)}};
 }
 
 error wrong(const std::string& pointer, const std::string& detail) {
@@ -185,9 +181,9 @@ asio::awaitable<response> list_tokens(request& r, context& c) {
       next = make_cursor("tokens", items.back()["id"].get<std::string>());
       break;
     }
-    items.push_back(to_json(one));
+    items.push_back(token_json(one));
   }
-  co_return response{.body = to_text({{"items", std::move(items)}, {"next_cursor", or_null(next)}}) + "\n"};
+  co_return response{.body = to_text({{"items", std::move(items)}, {"next_cursor", text_or_null(next)}}) + "\n"};
 }
 
 asio::awaitable<response> create_token(request& r, context& c) {
@@ -195,7 +191,7 @@ asio::awaitable<response> create_token(request& r, context& c) {
   if (!wish) co_return problem_response(wish.error());
   const auto made = co_await c.supervisor.tokens().create(std::move(*wish), needs_no_keeper(r));
   if (!made) co_return problem_response(made.error());
-  json document = to_json(made->record);
+  json document = token_json(made->record);
   document["token"] = made->text;
   response reply{.status = 201, .body = to_text(document) + "\n"};
   reply.headers.emplace_back("Location", "/v1/tokens/" + made->record.id);
@@ -207,7 +203,7 @@ asio::awaitable<response> create_token(request& r, context& c) {
 asio::awaitable<response> get_token(request& r, context& c) {
   const auto found = c.supervisor.tokens().find(r.parameter("id"));
   if (!found) co_return problem_response(error{errc::not_found, "no token " + config::in_quotes(r.parameter("id"))});
-  co_return response{.body = to_text(to_json(*found)) + "\n"};
+  co_return response{.body = to_text(token_json(*found)) + "\n"};
 }
 
 asio::awaitable<response> revoke_token(request& r, context& c) {
@@ -225,10 +221,10 @@ asio::awaitable<response> revoke_token(request& r, context& c) {
 
 asio::awaitable<response> get_caller(request& r, context& c) {
   json document{{"who", r.token ? "token" : r.trusted_peer ? "socket" : "anyone"}, {"asked", c.supervisor.tokens().asked()}};
-  document["token"] = r.token ? to_json(*r.token) : json(nullptr);
+  document["token"] = r.token ? token_json(*r.token) : json(nullptr);
   if (r.token) {
     const auto now = c.supervisor.tokens().find(r.token->id);
-    if (now) document["token"] = to_json(*now);
+    if (now) document["token"] = token_json(*now);
   }
   co_return response{.body = to_text(document) + "\n"};
 }
@@ -253,7 +249,7 @@ asio::awaitable<response> list_audit(request& r, context& c) {
   const bool more = entries.size() > wanted->limit;
   if (more) entries.resize(wanted->limit);
   json items = json::array();
-  for (const auto& entry : entries) items.push_back(to_json(entry));
+  for (const auto& entry : entries) items.push_back(audit_json(entry));
   const json next = more ? json(make_cursor("audit", entries.back().id)) : json(nullptr);
   co_return response{.body = to_text({{"items", std::move(items)}, {"next_cursor", next}}) + "\n"};
 }

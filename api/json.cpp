@@ -17,10 +17,6 @@ constexpr int deepest = 64;
 
 struct too_deep {};
 
-json text_or_null(const std::string& text) { return text.empty() ? json(nullptr) : json(text); }
-
-json time_or_null(const std::optional<timestamp>& t) { return t ? json(format_time(*t)) : json(nullptr); }
-
 template <class T>
 json value_or_null(const std::optional<T>& value) {
   return value ? json(*value) : json(nullptr);
@@ -109,6 +105,10 @@ error malformed_at(std::string_view text, std::size_t byte, const std::string& r
 }
 
 }  // namespace
+
+json text_or_null(const std::string& text) { return text.empty() ? json(nullptr) : json(text); }
+
+json time_or_null(const std::optional<timestamp>& time) { return time ? json(format_time(*time)) : json(nullptr); }
 
 std::string to_text(const json& document) {
   return document.dump(-1, ' ', false, json::error_handler_t::replace);

@@ -4,6 +4,7 @@
 // every member always. Events are not here: their text is made without a document (runtime/json.hpp).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 
 #include "config/diff.hpp"
 #include "config/error.hpp"
+#include "config/time.hpp"
 #include "runtime/topic.hpp"
 #include "scheduler/supervisor.hpp"
 
@@ -22,6 +24,9 @@ struct planned_schedule;
 namespace penstock::api {
 
 using json = nlohmann::ordered_json;
+
+json text_or_null(const std::string& text);  // null when it is empty
+json time_or_null(const std::optional<timestamp>& time);
 
 // Bytes that are not UTF-8 (a program's output may be anything) are replaced by U+FFFD.
 std::string to_text(const json& document);

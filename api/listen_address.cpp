@@ -17,7 +17,7 @@ bool take(std::string_view& text, std::string_view prefix) {
   return true;
 }
 
-error wrong(std::string_view text, const std::string& why) {
+error wrong_address(std::string_view text, const std::string& why) {
   return error{errc::invalid, "cannot listen on '" + std::string(text) + "': " + why};
 }
 
@@ -44,15 +44,15 @@ result<listen_address> parse_listen_address(std::string_view text) {
   listen_address found;
   std::string_view rest = text;
   if (take(rest, "unix:")) {
-    if (!rest.starts_with('/') || rest.ends_with('/')) return wrong(text, "a Unix socket is written unix:/PATH, from the root");
+    if (!rest.starts_with('/') || rest.ends_with('/')) return wrong_address(text, "a Unix socket is written unix:/PATH, from the root");
     if (rest.size() > longest_path)
-      return wrong(text, "the path of a Unix socket has at most " + std::to_string(longest_path) + " bytes");
+      return wrong_address(text, "the path of a Unix socket has at most " + std::to_string(longest_path) + " bytes");
     found.path = rest;
     return found;
   }
   found.tls = take(rest, "https://");
   if (!found.tls) take(rest, "http://");
-  const auto bad = [&] { return wrong(text, "it is not HOST:PORT, https://HOST:PORT or unix:/PATH, with an IP address as HOST"); };
+  const auto bad = [&] { return wrong_address(text, "it is not HOST:PORT, https://HOST:PORT or unix:/PATH, with an IP address as HOST"); };
   const auto colon = rest.rfind(':');
   if (colon == std::string_view::npos) return bad();
   std::string_view host = rest.substr(0, colon);

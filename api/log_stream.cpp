@@ -17,10 +17,10 @@ namespace {
 constexpr std::size_t piece_size = 256 << 10;
 constexpr std::size_t stamp_size = 30;  // "2018-02-07T00:00:00.000000Z o "
 // For ever, as a length of time that can still be added to a clock.
-constexpr auto longest_wait = std::chrono::hours{24 * 365 * 10};
+constexpr auto for_ever = std::chrono::hours{24 * 365 * 10};
 
 // What stands in the file from `offset` on, at most one piece of it. A file that is not there (yet) is empty.
-std::string read_piece(const std::filesystem::path& file, std::int64_t offset) {
+std::string read_log(const std::filesystem::path& file, std::int64_t offset) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return {};
   std::string text(piece_size, '\0');
@@ -63,7 +63,7 @@ void log_stream::follow(const std::string& run, interruption& end) {
   for (const auto& folder : folders) {
     watches_.push_back(context_.logs.watch(folder, [this](std::string_view file) { changed(file); }));
   }
-  run_end_.emplace(context_, run, longest_wait, wake_);
+  run_end_.emplace(context_, run, for_ever, wake_);
   end.listen([wake = wake_] { wake->notify(); });
 }
 
@@ -103,7 +103,7 @@ asio::awaitable<std::string> log_stream::read_on() {
   while (!to_read_.empty()) {
     log& l = logs_[to_read_.front()];
     l.waiting = false;  // a change from here on is a new one
-    auto work = [file = l.file, offset = l.offset] { return read_piece(file, offset); };
+    auto work = [file = l.file, offset = l.offset] { return read_log(file, offset); };
     std::string bytes = co_await context_.blocking.run(std::move(work));
     const std::size_t last_line = bytes.rfind('\n');
     std::size_t whole = last_line == std::string::npos ? 0 : last_line + 1;

@@ -23,7 +23,7 @@ struct known_problem {
   const char* meaning;
 };
 
-constexpr known_problem problems[] = {
+constexpr known_problem known_problems[] = {
     {400, "BadRequest", "the request, a parameter or the body is not what it should be"},
     {401, "Unauthorized", "a token or signature is missing or wrong"},
     {403, "Forbidden", "the caller may not do this"},
@@ -228,7 +228,7 @@ json answers_of(const endpoint_rules& rules) {
     all[std::to_string(answer.status)] = std::move(one);
   }
   const std::set<int> statuses = problems_of(rules);
-  for (const known_problem& one : problems) {
+  for (const known_problem& one : known_problems) {
     if (statuses.contains(one.status)) all[std::to_string(one.status)] = reference("responses", one.name);
   }
   return all;
@@ -236,7 +236,7 @@ json answers_of(const endpoint_rules& rules) {
 
 json all_problems() {
   json all = json::object();
-  for (const known_problem& one : problems) {
+  for (const known_problem& one : known_problems) {
     std::vector<std::string> headers;
     if (one.status == 429 || one.status == 503) headers = {"Retry-After"};
     if (one.status == 405) headers = {"Allow"};

@@ -35,7 +35,7 @@ bool reads_only_json(const endpoint_rules& rules) {
   return !rules.body.empty() && rules.body != "PipelineDefinition" && rules.body != "Events" && rules.body != "Delivery";
 }
 
-asio::awaitable<response> refuse(response reply) { co_return reply; }
+asio::awaitable<response> refusal(response reply) { co_return reply; }
 
 std::optional<response> check_media(const request& r, const endpoint_rules& rules, const std::vector<std::string_view>& offers) {
   const std::string_view sent = r.header_value("content-type");
@@ -124,7 +124,7 @@ std::vector<std::string_view> offers_of(const endpoint_rules& rules) {
 
 asio::awaitable<response> serve(const endpoint& e, request& r, context& c, const std::vector<std::string_view>& offers) {
   if (!serves(e.rules, c.now)) return not_ready(r, c);
-  if (auto refused = check_media(r, e.rules, offers)) return refuse(std::move(*refused));
+  if (auto refused = check_media(r, e.rules, offers)) return refusal(std::move(*refused));
   return is_audited(e.rules) ? audited(e, r, c, offers) : handled(e, r, c, offers);
 }
 

@@ -5,7 +5,6 @@
 #include <new>
 #include <utility>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -27,7 +26,6 @@ namespace http = boost::beast::http;
 
 namespace {
 
-constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t head_piece = 4 << 10;   // read at once while waiting for a request
 constexpr std::size_t body_piece = 64 << 10;  // and while reading a body
 constexpr std::size_t small_body =

@@ -3,13 +3,14 @@
 #include <chrono>
 #include <utility>
 
+#include "api/sign_of_life.hpp"
+
 namespace penstock::api {
 
 namespace {
 
 using ending = runtime::stream_piece::ending;
 
-constexpr std::chrono::seconds longest_silence{15};
 constexpr std::chrono::hours no_hurry{24};  // a WebSocket's pings are Beast's affair
 constexpr int going_away = 1001, try_again_later = 1013;
 

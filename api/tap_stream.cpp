@@ -3,13 +3,9 @@
 #include <chrono>
 #include <utility>
 
+#include "api/sign_of_life.hpp"
+
 namespace penstock::api {
-
-namespace {
-
-constexpr std::chrono::seconds longest_silence{15};
-
-}  // namespace
 
 tap_stream::tap_stream(std::shared_ptr<runtime::tap> from, interruption& end) : tap_(std::move(from)), end_(end) {
   end_.listen([tap = tap_] { tap->close(); });

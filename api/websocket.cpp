@@ -5,9 +5,7 @@
 #include <exception>
 #include <utility>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/message.hpp>
@@ -23,10 +21,9 @@ namespace {
 namespace beast = boost::beast;
 namespace websocket = boost::beast::websocket;
 
-constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
-constexpr std::chrono::seconds handshake_limit{3};   // also of the closing
-constexpr std::chrono::seconds longest_silence{30};  // Beast sends a ping at half of it
-constexpr std::size_t most_received = 64 << 10;      // of one message that nobody reads
+constexpr std::chrono::seconds handshake_limit{3};  // also of the closing
+constexpr std::chrono::seconds peer_silence{30};    // Beast sends a ping at half of it
+constexpr std::size_t most_received = 64 << 10;     // of one message that nobody reads
 
 // 16 bytes in base64.
 bool proper_key(std::string_view key) {
@@ -99,7 +96,7 @@ std::optional<response> handshake_refusal(const request& r) {
 
 asio::awaitable<std::shared_ptr<websocket_line>> accept_websocket(connection& below, request& r) {
   auto line = std::make_shared<websocket_line>(below, r.interrupted);
-  line->socket.set_option(websocket::stream_base::timeout{handshake_limit, longest_silence, true});
+  line->socket.set_option(websocket::stream_base::timeout{handshake_limit, peer_silence, true});
   line->socket.read_message_max(most_received);
   line->socket.text(true);
   const auto asked = handshake_of(r);

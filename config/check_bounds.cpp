@@ -10,18 +10,18 @@
 namespace penstock::config {
 namespace {
 
-using length = std::optional<nanoseconds>;
+using optional_duration = std::optional<nanoseconds>;
 
-length length_at(const node& mapping, std::string_view key) {
+optional_duration length_at(const node& mapping, std::string_view key) {
   const node* written = mapping.find(key);
   const auto parsed = written && written->type == node::kind::scalar ? parse_duration(written->text) : std::nullopt;
-  return parsed ? length(*parsed) : std::nullopt;
+  return parsed ? optional_duration(*parsed) : std::nullopt;
 }
 
 // `what` names the bound in the message: "the run's deadline".
-void check_at_most(const place& p, std::string_view key, const length& most, const std::string& what,
+void check_at_most(const place& p, std::string_view key, const optional_duration& most, const std::string& what,
                    problem_list& problems) {
-  const length given = length_at(p.what(), key);
+  const optional_duration given = length_at(p.what(), key);
   if (!given || !most || *given <= *most) return;
   look_at(p, key, [&](const place& found) {
     problems.wrong_value(found, "longer than " + what + " (" + format_duration(*most) + "), so it is never reached");
@@ -29,7 +29,7 @@ void check_at_most(const place& p, std::string_view key, const length& most, con
 }
 
 void check_lengths(const place& job, problem_list& problems) {
-  const length timeout = length_at(job.what(), "timeout"), deadline = length_at(job.what(), "deadline");
+  const optional_duration timeout = length_at(job.what(), "timeout"), deadline = length_at(job.what(), "deadline");
   check_at_most(job, "timeout", deadline, "the run's deadline", problems);
   look_at(job, "tasks", [&](const place& tasks) {
     for_each_entry(tasks, [&](const std::string&, const place& task) {

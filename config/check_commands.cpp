@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "config/characters.hpp"
 #include "config/fill_in.hpp"
 #include "config/in_quotes.hpp"
 #include "config/time.hpp"
@@ -11,8 +12,6 @@
 namespace penstock::config {
 namespace {
 
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_space(char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; }
 
 void check_program(const place& run, problem_list& problems) {
@@ -23,8 +22,7 @@ void check_program(const place& run, problem_list& problems) {
 }
 
 void check_variable(const std::string& name, const place& where, problem_list& problems) {
-  const auto allowed = [](char c) { return is_letter(c) || is_digit(c) || c == '_'; };
-  if (name.empty() || is_digit(name.front()) || !std::all_of(name.begin(), name.end(), allowed)) {
+  if (name.empty() || is_digit(name.front()) || !std::all_of(name.begin(), name.end(), is_word)) {
     problems.wrong_key(where, in_quotes(name) +
                                   " cannot name an environment variable: letters, digits and '_', no digit first");
   } else if (name.starts_with("PENSTOCK_")) {

@@ -106,36 +106,36 @@ void trigger_checker::check(const std::string& job, const place& triggers) {
     if (is_new) return;
     problems_.wrong_value(where, what + " " + in_quotes(where.what().text) + " starts this job already" + hint);
   };
-  for_each_item(triggers, [&](const place& trigger) {
+  for_each_item(triggers, [&](const place& trigger_place) {
     if (problems_.full()) return;
-    check_schedule(trigger);
-    check_debounce(trigger);
-    look_at_text(trigger, "topic", [&](const place& topic) {
+    check_schedule(trigger_place);
+    check_debounce(trigger_place);
+    look_at_text(trigger_place, "topic", [&](const place& topic) {
       once(topics.insert(topic.what().text).second, topic, "topic",
            "; write one trigger whose 'where' joins the conditions with 'or', or another job");
     });
-    look_at_text(trigger, "cron", [&](const place& cron) {
-      const node* zone = trigger.what().find("timezone");
+    look_at_text(trigger_place, "cron", [&](const place& cron) {
+      const node* zone = trigger_place.what().find("timezone");
       once(schedules.insert(cron.what().text + " in " + (zone ? zone->text : "UTC")).second, cron, "the schedule");
     });
-    look_at_text(trigger, "every", [&](const place& every) {
+    look_at_text(trigger_place, "every", [&](const place& every) {
       const auto interval = parse_duration(every.what().text);
       once(!interval || intervals.insert(*interval).second, every, "every");
     });
-    look_at_text(trigger, "at", [&](const place& at) {
+    look_at_text(trigger_place, "at", [&](const place& at) {
       const auto time = parse_time(at.what().text);
       once(!time || times.insert(*time).second, at, "the time");
     });
-    look_at(trigger, "file", [&](const place& file) {
+    look_at(trigger_place, "file", [&](const place& file) {
       check_file(file);
       look_at_path(file, [&](const place& path) {
         once(files.insert(normal(path.what().text)).second, path, "the file");
       });
     });
-    look_at(trigger, "webhook", [&](const place& hook) {
+    look_at(trigger_place, "webhook", [&](const place& hook) {
       look_at_path(hook, [&](const place& path) { check_hook("job " + in_quotes(job), path); });
     });
-    look_at(trigger, "after", [&](const place& after) {
+    look_at(trigger_place, "after", [&](const place& after) {
       check_after(job, after);
       once(after.what().type != node::kind::scalar || upstream.insert(after.what().text).second, after, "the end of");
     });
@@ -187,9 +187,9 @@ void trigger_checker::check_file(const place& file) {
   }
 }
 
-void trigger_checker::check_debounce(const place& trigger) {
-  look_at_text(trigger, "debounce", [&](const place& debounce) {
-    const node* wait = trigger.what().find("max_wait");
+void trigger_checker::check_debounce(const place& trigger_place) {
+  look_at_text(trigger_place, "debounce", [&](const place& debounce) {
+    const node* wait = trigger_place.what().find("max_wait");
     const auto quiet = parse_duration(debounce.what().text);
     const auto most = wait ? parse_duration(wait->text) : std::nullopt;
     if (!quiet || !most || *most == nanoseconds{0} || *quiet <= *most) return;
@@ -198,12 +198,12 @@ void trigger_checker::check_debounce(const place& trigger) {
   });
 }
 
-void trigger_checker::check_schedule(const place& trigger) {
-  look_at_text(trigger, "cron", [this](const place& cron) {
+void trigger_checker::check_schedule(const place& trigger_place) {
+  look_at_text(trigger_place, "cron", [this](const place& cron) {
     const auto parsed = parse_cron(cron.what().text);
     if (!parsed) problems_.wrong_value(cron, "not a cron expression: " + parsed.error().detail);
   });
-  look_at_text(trigger, "timezone", [this](const place& zone) {
+  look_at_text(trigger_place, "timezone", [this](const place& zone) {
     if (auto fault = time_zone_fault(zone.what().text)) problems_.wrong_value(zone, *fault);
   });
 }

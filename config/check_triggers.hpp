@@ -24,8 +24,8 @@ class trigger_checker {
   void check_cycles();
 
  private:
-  void check_schedule(const place& trigger);
-  void check_debounce(const place& trigger);
+  void check_schedule(const place& trigger_place);
+  void check_debounce(const place& trigger_place);
   void check_after(const std::string& job, const place& after);
   void check_job_exists(const std::string& job, const place& where, const job_reference& target);
   void check_file(const place& file);

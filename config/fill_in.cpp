@@ -3,16 +3,17 @@
 #include <algorithm>
 #include <array>
 
+#include "config/characters.hpp"
 #include "config/field.hpp"
 #include "config/in_quotes.hpp"
 
 namespace penstock::config {
 namespace {
 
-constexpr std::array<std::string_view, 5> variables{"params", "run", "tasks", "item", "item_index"};
+constexpr std::array<std::string_view, 5> fill_in_variables{"params", "run", "tasks", "item", "item_index"};
 
 bool begins_fill_in(std::string_view text) {
-  return std::any_of(variables.begin(), variables.end(), [text](std::string_view variable) {
+  return std::any_of(fill_in_variables.begin(), fill_in_variables.end(), [text](std::string_view variable) {
     if (!text.starts_with(variable) || text.size() == variable.size()) return false;
     const char next = text[variable.size()];
     return next == '.' || next == '[' || next == '}';
@@ -42,9 +43,6 @@ std::size_t closing_brace(std::string_view text, std::size_t at) {
   return text.npos;
 }
 
-bool begins_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-bool is_word(char c) { return begins_word(c) || (c >= '0' && c <= '9'); }
-
 // The end of the word that begins at `at`.
 std::size_t behind_word(std::string_view text, std::size_t at) {
   while (at < text.size() && is_word(text[at])) ++at;
@@ -57,7 +55,7 @@ std::optional<std::string> slip_of(const std::string& word, const std::string& r
   for (const char* kind : {"env", "file", "secret"}) {
     if (word == kind) return shown + ": a reference is written with a colon, ${" + word + ":" + rest.substr(1) + "}";
   }
-  const std::string meant = nearest(word, {variables.begin(), variables.end()});
+  const std::string meant = nearest(word, {fill_in_variables.begin(), fill_in_variables.end()});
   if (meant.empty() || meant == word) return std::nullopt;
   return shown + " is nothing that is filled in; did you mean '${" + meant + rest + "}'?";
 }
@@ -76,7 +74,7 @@ std::optional<std::string> fill_in_slip(std::string_view text) {
 }
 
 bool is_fill_in_variable(std::string_view word) {
-  return std::find(variables.begin(), variables.end(), word) != variables.end();
+  return std::find(fill_in_variables.begin(), fill_in_variables.end(), word) != fill_in_variables.end();
 }
 
 std::vector<text_part> split_fill_ins(std::string_view text) {

@@ -67,7 +67,7 @@ field exit_codes(std::string name, std::string doc, std::string example, std::st
           .excludes = std::move(excludes)};
 }
 
-field retry_budget() {
+field retry_budget_field() {
   return {.name = "budget",
           .type = object,
           .doc = "How often runs of the job are tried again in all, so that a lasting fault is not hammered",
@@ -109,7 +109,7 @@ field retry() {
                                   "not_exit_codes"),
                        exit_codes("not_exit_codes", "A task that exited with one of these is not tried again",
                                   "[2]", ""),
-                       retry_budget()},
+                       retry_budget_field()},
           .shorthand = "attempts"};
 }
 

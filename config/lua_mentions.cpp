@@ -5,17 +5,14 @@
 #include <optional>
 #include <utility>
 
+#include "config/characters.hpp"
 #include "config/field.hpp"
 #include "config/in_quotes.hpp"
 
 namespace penstock::config {
 namespace {
 
-constexpr std::array<std::string_view, 7> variables{"event", "meta", "params", "run", "tasks", "item", "item_index"};
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool begins_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-bool is_word(char c) { return begins_word(c) || is_digit(c); }
+constexpr std::array<std::string_view, 7> lua_variables{"event", "meta", "params", "run", "tasks", "item", "item_index"};
 
 // Walks over the words and signs of a Lua text (Lua 5.4 manual, section 3.1), leaving out spaces, comments and
 // strings.
@@ -74,7 +71,7 @@ class lua_reader {
     const bool member = std::exchange(member_, false);
     if (name == "function") has_function_ = true;
     if (member) return;
-    if (std::find(variables.begin(), variables.end(), name) == variables.end()) {
+    if (std::find(lua_variables.begin(), lua_variables.end(), name) == lua_variables.end()) {
       if (here() == '.' && begins_word(here(1))) strangers_.emplace_back(name);
       return;
     }
@@ -158,7 +155,7 @@ std::optional<std::string> lua_slip(std::string_view expression) {
   lua_reader reader(expression);
   reader.mentions();
   for (const std::string& word : reader.strangers()) {
-    const std::string meant = nearest(word, {variables.begin(), variables.end()});
+    const std::string meant = nearest(word, {lua_variables.begin(), lua_variables.end()});
     if (!meant.empty()) return "nothing is called " + in_quotes(word) + " here; did you mean '" + meant + "'?";
   }
   return std::nullopt;

@@ -89,7 +89,7 @@ field flows() {
           .keys_are_names = true};
 }
 
-std::vector<field> admission_fields() {
+std::vector<field> capacity_fields() {
   return {
       {.name = "max_active",
        .type = integer,
@@ -121,7 +121,7 @@ const field& pipeline_fields() {
       .name = "pipeline",
       .type = object,
       .doc = "Topics, flows and jobs that belong together",
-      .children = with(with(first, admission_fields()), {topics(), flows(), jobs_field(), tests_field()}),
+      .children = with(with(first, capacity_fields()), {topics(), flows(), jobs_field(), tests_field()}),
   };
   return all;
 }

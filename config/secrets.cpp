@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "config/characters.hpp"
 #include "config/fill_in.hpp"
 #include "config/in_quotes.hpp"
 
@@ -28,8 +29,6 @@ struct reference {
 };
 
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
-bool is_alpha(char c) { return is_lower(c) || (c >= 'A' && c <= 'Z'); }
-bool is_word(char c) { return is_alpha(c) || (c >= '0' && c <= '9') || c == '_'; }
 
 // The end of a reference's name: the next '}' that does not belong to a ${dir} inside.
 std::size_t end_of_name(std::string_view text, std::size_t from) {
@@ -50,7 +49,7 @@ std::optional<reference> reference_at(std::string_view text, std::size_t begin) 
   out.kind = text.substr(begin + 2, colon - begin - 2);
   const bool known = std::find(kinds().begin(), kinds().end(), out.kind) != kinds().end();
   const char first = colon + 1 < text.size() ? text[colon + 1] : '}';
-  if (!known && !is_alpha(first) && first != '_' && first != '/') return std::nullopt;
+  if (!known && !begins_word(first) && first != '/') return std::nullopt;
   const std::size_t brace = end_of_name(text, colon + 1);
   out.closed = brace < text.size();
   out.end = out.closed ? brace + 1 : brace;
@@ -66,8 +65,7 @@ std::optional<reference> next_reference(std::string_view text, std::size_t from)
 }
 
 bool is_environment_name(std::string_view name) {
-  return !name.empty() && (is_alpha(name.front()) || name.front() == '_') &&
-         std::all_of(name.begin(), name.end(), is_word);
+  return !name.empty() && begins_word(name.front()) && std::all_of(name.begin(), name.end(), is_word);
 }
 
 bool is_file_name(std::string_view name) {
@@ -166,9 +164,9 @@ result<std::string> resolve_secrets(std::string_view text, const secret_sources&
   std::size_t at = 0;
   while (const auto found = next_reference(text, at)) {
     if (auto fault = fault_of(*found, text)) return error{errc::invalid, *fault};
-    auto value = value_of(*found, sources);
-    if (!value) return value;
-    out.append(text, at, found->begin - at).append(*value);
+    auto secret = value_of(*found, sources);
+    if (!secret) return secret;
+    out.append(text, at, found->begin - at).append(*secret);
     at = found->end;
   }
   return out.append(text, at);

@@ -4,12 +4,12 @@
 #include <cstdio>
 #include <limits>
 
+#include "config/characters.hpp"
+
 namespace penstock {
 namespace {
 
 using std::chrono::microseconds;
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // Takes exactly `count` digits off the front of the text.
 std::optional<int> take_digits(std::string_view& text, std::size_t count) {
@@ -122,7 +122,6 @@ std::optional<amount_text> take_amount(std::string_view& text) {
     text.remove_prefix(end);
     return taken;
   };
-  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
   amount_text out;
   out.whole = take_while(is_digit);
   if (out.whole.empty()) return std::nullopt;

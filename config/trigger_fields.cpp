@@ -149,7 +149,7 @@ field webhook() {
 }  // namespace
 
 field trigger_field() {
-  const field trigger{
+  const field one_trigger{
       .name = "trigger",
       .type = object,
       .example = "{topic: orders}",
@@ -159,7 +159,7 @@ field trigger_field() {
           .type = list,
           .doc = "What starts a run, one or several; a job without it is started over REST only",
           .example = "{topic: orders, max_events: 500, max_wait: 5m}",
-          .children = {trigger},
+          .children = {one_trigger},
           .single_allowed = true};
 }
 

@@ -132,7 +132,7 @@ field delivery() {
 }  // namespace
 
 std::vector<field> work_fields(std::string steps_go_with) {
-  const std::vector<field> work{
+  const std::vector<field> main_fields{
       {.name = "from",
        .type = from,
        .doc = "Where events come from; a job without it reads the events that its trigger claimed",
@@ -177,7 +177,7 @@ std::vector<field> work_fields(std::string steps_go_with) {
        .goes_with = "steps"},
       delivery(),
   };
-  return with(work, process_fields());
+  return with(main_fields, process_fields());
 }
 
 }  // namespace penstock::config

@@ -17,15 +17,15 @@ namespace {
 constexpr std::chrono::milliseconds longest_connect{5000};
 
 using take_body = std::function<void(std::string_view)>;
-using clock = std::chrono::steady_clock;
+using steady = std::chrono::steady_clock;
 
 struct transfer {
   CURL* handle;
   answer& result;
   const take_body* take;                // null: everything into the answer
   const std::function<void()>* silent;  // null: silence ends it
-  clock::duration patience;             // how long nothing may move
-  clock::time_point moved_at = clock::now();
+  steady::duration patience;            // how long nothing may move
+  steady::time_point moved_at = steady::now();
   curl_off_t moved = 0;  // bytes, both ways
   bool gave_up = false;
   std::exception_ptr thrown{};  // by `take` or `silent`; nothing may be thrown through libcurl
@@ -55,7 +55,7 @@ volatile std::sig_atomic_t interrupts = 0;
 int on_progress(void* user, curl_off_t, curl_off_t down, curl_off_t, curl_off_t up) {
   if (interrupts > 0) return 1;
   transfer& now = *static_cast<transfer*>(user);
-  const auto time = clock::now();
+  const auto time = steady::now();
   if (std::exchange(now.moved, down + up) != down + up) now.moved_at = time;
   if (time - now.moved_at < now.patience) return 0;
   if (now.silent == nullptr) {
@@ -68,7 +68,7 @@ int on_progress(void* user, curl_off_t, curl_off_t down, curl_off_t, curl_off_t 
     now.thrown = std::current_exception();
     return 1;
   }
-  now.moved_at = clock::now();
+  now.moved_at = steady::now();
   return 0;
 }
 

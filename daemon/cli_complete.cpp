@@ -248,7 +248,7 @@ std::vector<candidate> choices_of(const CLI::Option& option) {
   return all;
 }
 
-std::vector<candidate> words_of(const std::vector<std::string>& words) {
+std::vector<candidate> candidates_of(const std::vector<std::string>& words) {
   std::vector<candidate> all;
   for (const std::string& word : words) all.emplace_back(word, "");
   return all;
@@ -260,9 +260,9 @@ std::vector<candidate> values_of(const CLI::Option& option, const position& at, 
     if (kind == file) return {{":files", ""}};
   }
   if (kind == "FOLDER" || kind == "--data") return {{":folders", ""}};
-  if (kind == "--state") return words_of(run_states);
-  if (kind == "--role") return words_of(roles);
-  if (kind == "--outcome") return words_of(outcomes);
+  if (kind == "--state") return candidates_of(run_states);
+  if (kind == "--role") return candidates_of(roles);
+  if (kind == "--outcome") return candidates_of(outcomes);
   auto all = choices_of(option);
   return all.empty() ? names(at, given).of(kind) : all;
 }

@@ -4,6 +4,8 @@
 #include <cctype>
 #include <sstream>
 
+#include "daemon/sentence.hpp"
+
 namespace penstock {
 namespace {
 
@@ -47,11 +49,6 @@ void paragraph(std::ostream& out, const std::string& text) {
   if (!line.empty()) out << line << '\n';
 }
 
-std::string sentence(std::string text) {
-  if (!text.empty() && text.back() != '.') text += '.';
-  return text;
-}
-
 bool is_flag(const CLI::Option& option) { return option.get_items_expected_max() == 0; }
 
 std::string argument_of(const CLI::Option& option) {
@@ -80,7 +77,7 @@ void entry(std::ostream& out, const std::string& term, const std::string& text) 
   paragraph(out, text);
 }
 
-std::vector<const CLI::Option*> options_of(const CLI::App& app, bool positional) {
+std::vector<const CLI::Option*> listed_options(const CLI::App& app, bool positional) {
   std::vector<const CLI::Option*> found;
   for (const CLI::Option* option : app.get_options([](const CLI::Option*) { return true; })) {
     if (option->get_positional() == positional && option->get_group() != "") found.push_back(option);
@@ -89,18 +86,18 @@ std::vector<const CLI::Option*> options_of(const CLI::App& app, bool positional)
 }
 
 void show_options(std::ostream& out, const CLI::App& app) {
-  for (const CLI::Option* option : options_of(app, true)) {
+  for (const CLI::Option* option : listed_options(app, true)) {
     if (!option->get_description().empty()) entry(out, "\\fI" + escaped(option->get_name(true)) + "\\fR", sentence(option->get_description()));
   }
-  for (const CLI::Option* option : options_of(app, false)) {
+  for (const CLI::Option* option : listed_options(app, false)) {
     if (option->get_name() != "--help" && option->get_name() != "-h,--help") entry(out, term_of(*option), doc_of(*option));
   }
 }
 
 std::string synopsis_of(const CLI::App& app, const std::string& path) {
   std::string text = "\\fB" + escaped(path) + "\\fR";
-  if (options_of(app, false).size() > 1) text += " [\\fIoptions\\fR]";
-  for (const CLI::Option* option : options_of(app, true)) {
+  if (listed_options(app, false).size() > 1) text += " [\\fIoptions\\fR]";
+  for (const CLI::Option* option : listed_options(app, true)) {
     const bool many = option->get_items_expected_max() > 1;
     const std::string name = "\\fI" + escaped(option->get_name(true)) + "\\fR" + (many ? " ..." : "");
     text += option->get_required() ? " " + name : " [" + name + "]";

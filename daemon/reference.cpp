@@ -9,6 +9,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "config/time.hpp"
+#include "daemon/sentence.hpp"
 #include "daemon/settings.hpp"
 
 namespace penstock::daemon {
@@ -106,11 +107,6 @@ std::string notes(const field& f) {
   if (!f.shorthand.empty()) text += " A bare value stands for `" + f.shorthand + "`.";
   if (!f.example.empty()) text += " Example: " + in_code(f.example) + ".";
   return text;
-}
-
-std::string sentence(std::string doc) {
-  if (!doc.empty() && doc.back() != '.') doc += '.';
-  return doc;
 }
 
 void add_rows(const std::vector<field>& fields, const std::string& above, std::string& out);

@@ -20,6 +20,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include "runtime/text.hpp"
+
 namespace penstock::runtime {
 
 namespace fs = std::filesystem;
@@ -31,8 +33,6 @@ constexpr long long least_quota_us = 1'000;  // which it accepts
 constexpr std::size_t longest_label = 100;
 constexpr const char* leaf = "daemon";
 constexpr const char* prefix = "run-";
-
-std::string words(int error_number) { return std::generic_category().message(error_number); }
 
 std::string read_file(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -119,18 +119,18 @@ std::string set_limits(const fs::path& folder, const cgroup_limits& limits) {
   int failure = 0;
   if (limits.memory) {
     failure = write_file(folder / "memory.max", std::to_string(*limits.memory));
-    if (failure != 0) return "memory.max: " + words(failure);
+    if (failure != 0) return "memory.max: " + error_words(failure);
     write_file(folder / "memory.swap.max", "0");   // where swap is counted
     write_file(folder / "memory.oom.group", "1");  // all of it ends, not just one process
   }
   if (limits.processes) {
     failure = write_file(folder / "pids.max", std::to_string(*limits.processes));
-    if (failure != 0) return "pids.max: " + words(failure);
+    if (failure != 0) return "pids.max: " + error_words(failure);
   }
   if (limits.cpus) {
     const auto quota = std::max(least_quota_us, std::llround(*limits.cpus * static_cast<double>(period_us)));
     failure = write_file(folder / "cpu.max", std::to_string(quota) + ' ' + std::to_string(period_us));
-    if (failure != 0) return "cpu.max: " + words(failure);
+    if (failure != 0) return "cpu.max: " + error_words(failure);
   }
   return {};
 }
@@ -156,7 +156,7 @@ std::vector<process> cgroup::members(std::size_t most) const {
     if (found.size() >= most) break;
     process one{pid, unique_fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)))};
     if (one.exit.get() < 0 && errno != ESRCH)
-      throw std::runtime_error("cannot watch a process: " + words(errno));
+      throw std::runtime_error("cannot watch a process: " + error_words(errno));
     if (one.exit.get() >= 0) found.push_back(std::move(one));
   }
   // Looked at again, now that the pidfds hold on to them: an id may have changed hands in between.
@@ -207,12 +207,12 @@ result<void> cgroup_tree::settle() {
     remove(inside.path());
   }
   if (::mkdir((base_ / leaf).c_str(), 0755) != 0 && errno != EEXIST)
-    return unavailable("no group can be made in " + base_.string() + ": " + words(errno));
+    return unavailable("no group can be made in " + base_.string() + ": " + error_words(errno));
   std::set<pid_t> here;
   add_pids(base_, here);
   if (here.contains(::getpid())) {
     if (const int why = write_file(base_ / leaf / "cgroup.procs", std::to_string(::getpid())); why != 0)
-      return unavailable("this program cannot move to " + (base_ / leaf).string() + ": " + words(why));
+      return unavailable("this program cannot move to " + (base_ / leaf).string() + ": " + error_words(why));
     moved_ = true;
   }
   std::istringstream offered(read_file(base_ / "cgroup.controllers"));
@@ -224,7 +224,7 @@ result<void> cgroup_tree::settle() {
     if (why == EBUSY)
       spdlog::warn("{} cannot be limited by control groups: other programs are in {}", name, base_.string());
     else if (why != 0)
-      spdlog::warn("{} cannot be limited by control groups: {}", name, words(why));
+      spdlog::warn("{} cannot be limited by control groups: {}", name, error_words(why));
   }
   return {};
 }
@@ -249,10 +249,10 @@ result<std::unique_ptr<cgroup>> cgroup_tree::make_group(const std::string& label
   for (const auto& folder : before) remove(folder);
 
   const fs::path folder = base_ / file_name_for(label, ++made_);
-  if (::mkdir(folder.c_str(), 0755) != 0) return unavailable("no control group can be made: " + words(errno));
+  if (::mkdir(folder.c_str(), 0755) != 0) return unavailable("no control group can be made: " + error_words(errno));
   std::string trouble = set_limits(folder, limits);
   unique_fd procs(::open((folder / "cgroup.procs").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-  if (trouble.empty() && procs.get() < 0) trouble = "cgroup.procs: " + words(errno);
+  if (trouble.empty() && procs.get() < 0) trouble = "cgroup.procs: " + error_words(errno);
   if (trouble.empty()) return std::make_unique<cgroup>(*this, folder, std::move(procs));
   remove(folder);
   return unavailable("no control group can be made: " + trouble);

@@ -10,7 +10,7 @@ namespace penstock::runtime {
 
 namespace {
 
-constexpr std::size_t longest_line = 1 << 20;
+constexpr std::size_t longest_output_line = 1 << 20;
 
 // How many numbers one start of a supervised command may use before it runs into the next one's. Each start
 // begins two blocks further, so that lines which a sink took just before a crash, and which were not
@@ -62,7 +62,7 @@ void command_output::take(std::string_view bytes) {
 
 // One byte more than allowed is kept, which is how add_line() knows.
 void command_output::keep_partial(std::string_view piece) {
-  partial_.append(piece.substr(0, longest_line + 1 - partial_.size()));
+  partial_.append(piece.substr(0, longest_output_line + 1 - partial_.size()));
 }
 
 void command_output::add_line(std::string_view line) {
@@ -77,10 +77,10 @@ void command_output::add_line(std::string_view line) {
   e.id = events_.keep(context_.consumer + ':' + std::to_string(position_));
   e.source = events_.keep('/' + context_.consumer);
   e.type = "event";
-  e.data = events_.keep(text.substr(0, longest_line));
+  e.data = events_.keep(text.substr(0, longest_output_line));
   e.time = wall_now();
   e.position = position_;
-  std::string problem = text.size() > longest_line ? "the line is longer than " + format_size(longest_line)
+  std::string problem = text.size() > longest_output_line ? "the line is longer than " + format_size(longest_output_line)
                                                    : check_json(e.data);
   if (problem.empty()) {
     events_.events.push_back(e);

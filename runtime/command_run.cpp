@@ -8,7 +8,6 @@
 #include <set>
 #include <stdexcept>
 #include <string_view>
-#include <sys/ioctl.h>
 #include <system_error>
 #include <poll.h>
 #include <unistd.h>
@@ -28,6 +27,7 @@
 #include "runtime/json.hpp"
 #include "runtime/log_file.hpp"
 #include "runtime/output_file.hpp"
+#include "runtime/pipe_io.hpp"
 #include "runtime/run_limits.hpp"
 
 namespace penstock::runtime {
@@ -37,44 +37,12 @@ namespace {
 using clock = std::chrono::steady_clock;
 using descriptor = asio::posix::stream_descriptor;
 
-constexpr std::size_t chunk_bytes = 64 * 1024;  // what a pipe holds
 constexpr std::size_t input_events = 1000;      // at most so many in one write to stdin
-constexpr auto never = clock::time_point::max();
-constexpr std::size_t most_watched = 64;  // processes at once, of those that outlive the leader
 constexpr auto patience_with_killed = std::chrono::seconds{10};
 constexpr auto patience_with_unsure = std::chrono::seconds{1};
 constexpr auto reap_interval = std::chrono::seconds{1};
 
-clock::time_point later(clock::time_point from, std::chrono::nanoseconds by) {
-  return by > never - from ? never : from + by;
-}
-
-// The next bytes of a pipe. `more` false: end of file. Valid until the next call on this thread, so not
-// across a co_await (not inlined, so that no coroutine keeps the thread's address across one either).
-struct chunk {
-  std::string_view bytes{};
-  bool more = true;
-};
-[[gnu::noinline]] chunk read_chunk(int fd, std::size_t most) {
-  thread_local const auto buffer = std::make_unique_for_overwrite<char[]>(chunk_bytes);
-  const auto got = ::read(fd, buffer.get(), std::min(most, chunk_bytes));
-  if (got > 0) return {{buffer.get(), static_cast<std::size_t>(got)}, true};
-  return {{}, got < 0 && (errno == EAGAIN || errno == EINTR)};
-}
-
-// What waits in a pipe right now.
-std::size_t waiting_bytes(int fd) {
-  int bytes = 0;
-  return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
-}
-
-void hand_over(unique_fd& from, descriptor& to) {
-  to.assign(from.get());  // throws: `from` still owns it
-  from.release();
-  to.non_blocking(true);
-}
-
-std::string text_of(std::exception_ptr failure) {
+std::string reason_of(std::exception_ptr failure) {
   try {
     std::rethrow_exception(failure);
   } catch (const std::exception& e) {
@@ -400,7 +368,7 @@ asio::awaitable<void> command_run::state::end_rest_of_group() {
     } else if (clock::now() >= kill_at) {
       force();
     }
-    auto rest = rest_of_group(leader.pid, most_watched);
+    auto rest = rest_of_group(leader.pid, most_left_behind);
     if (rest.empty()) break;
     for (auto& member : rest) co_await wait_for_member(std::move(member), kill_at);
   }
@@ -427,13 +395,13 @@ asio::awaitable<void> command_run::state::end_those_outside() {
 asio::awaitable<std::vector<process>> command_run::state::those_outside() {
   std::vector<process> found;
   if (limits->group()) {
-    found = limits->group()->members(most_watched);
+    found = limits->group()->members(most_left_behind);
   } else if (!own_marks.empty()) {
-    auto adopted = adopted_with(own_marks, most_watched);
+    auto adopted = adopted_with(own_marks, most_left_behind);
     const auto latest = clock::now() + patience_with_unsure;
     while (adopted.unsure && adopted.known.empty() && clock::now() < latest) {
       co_await wait_for_change(clock::now() + std::chrono::milliseconds{1});
-      adopted = adopted_with(own_marks, most_watched);
+      adopted = adopted_with(own_marks, most_left_behind);
     }
     found = std::move(adopted.known);
   }
@@ -547,7 +515,7 @@ asio::awaitable<void> command_run::state::give_up(std::string trouble) {
 
 void command_run::state::add_pump(asio::awaitable<void> pump, std::string command_outcome::*failure) {
   asio::co_spawn(strand, std::move(pump), [self = shared_from_this(), failure](std::exception_ptr thrown) {
-    if (thrown) self->outcome.*failure = text_of(thrown);
+    if (thrown) self->outcome.*failure = reason_of(thrown);
     --self->pumps;
     if (thrown || self->leader_ended) self->poke();  // before that, nobody waits for a pump that is done
   });
@@ -582,7 +550,7 @@ asio::awaitable<void> command_run::state::log_output(descriptor& from, log_file:
   while (!group_gone) {
     co_await from.async_wait(descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
     if (group_gone) break;
-    if (!log_chunk(from, as, chunk_bytes)) co_return from.close();
+    if (!log_chunk(from, as, pipe_bytes)) co_return from.close();
   }
   for (std::size_t left = waiting_bytes(from.native_handle()); left > 0;) {
     const auto got = log_chunk(from, as, left);
@@ -596,8 +564,8 @@ asio::awaitable<void> command_run::state::log_output(descriptor& from, log_file:
 // others.
 std::optional<std::size_t> command_run::state::log_chunk(descriptor& from, log_file::stream as,
                                                          std::size_t most) {
-  const chunk next = read_chunk(from.native_handle(), most);
-  if (!next.more) return std::nullopt;
+  const pipe_read next = read_pipe(from.native_handle(), most);
+  if (next.ended) return std::nullopt;
   const bool was_due = log.due() != never;
   log.write(as, next.bytes);
   if (!was_due && log.due() != never) poke();
@@ -618,7 +586,7 @@ asio::awaitable<void> command_run::state::emit_output() {
   try {
     co_await emit_until_end();
   } catch (...) {
-    outcome.output_failure = text_of(std::current_exception());
+    outcome.output_failure = reason_of(std::current_exception());
   }
   if (outcome.output_failure.empty()) co_return;
   poke();
@@ -626,18 +594,18 @@ asio::awaitable<void> command_run::state::emit_output() {
 }
 
 asio::awaitable<void> command_run::state::emit_until_end() {
-  bool more = true;
-  while (more && !group_gone) {
+  bool ended = false;
+  while (!ended && !group_gone) {
     co_await out.async_wait(descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
     if (group_gone) break;
-    const chunk next = read_chunk(out.native_handle(), chunk_bytes);
+    const pipe_read next = read_pipe(out.native_handle(), pipe_bytes);
     output->take(next.bytes);
-    more = next.more;
+    ended = next.ended;
     co_await output->deliver();
     reap_now_and_then();
   }
-  for (std::size_t left = more ? waiting_bytes(out.native_handle()) : 0; left > 0;) {
-    const chunk next = read_chunk(out.native_handle(), left);
+  for (std::size_t left = ended ? 0 : waiting_bytes(out.native_handle()); left > 0;) {
+    const pipe_read next = read_pipe(out.native_handle(), left);
     if (next.bytes.empty()) break;
     output->take(next.bytes);
     left -= next.bytes.size();

@@ -20,6 +20,9 @@ namespace penstock::runtime {
 // Readable bytes after every payload (simdjson's SIMDJSON_PADDING is at most this; checked in json.cpp).
 constexpr std::size_t padding = 64;
 
+// A thread's JSON parser that has grown beyond this is thrown away after use (it holds about 14 bytes per byte of JSON).
+constexpr std::size_t kept_parser_capacity = 256 << 10;
+
 struct event {
   std::string_view id;               // never empty once a source has emitted it
   std::string_view source;           // URI reference; default "/topics/NAME" or the flow's name

@@ -14,7 +14,7 @@
 namespace penstock::runtime {
 namespace {
 
-constexpr std::string_view schema = R"sql(
+constexpr std::string_view flow_schema = R"sql(
   CREATE TABLE consumers (
     consumer TEXT PRIMARY KEY,
     position INTEGER NOT NULL,
@@ -49,8 +49,8 @@ constexpr std::string_view schema = R"sql(
   CREATE INDEX dead_letters_by_pipeline ON dead_letters (pipeline, id);
 )sql";
 constexpr std::string_view topics_of_letters = "ALTER TABLE dead_letters ADD COLUMN topic TEXT NOT NULL DEFAULT ''";
-constexpr std::initializer_list<std::string_view> migrations{schema, topics_of_letters};
-const auto schema_known = static_cast<std::int64_t>(migrations.size());
+constexpr std::initializer_list<std::string_view> migrations{flow_schema, topics_of_letters};
+const auto flow_format = static_cast<std::int64_t>(migrations.size());
 
 constexpr std::string_view dead_letter_columns =
     "SELECT id, pipeline, consumer, step, reason, attempts, at, event_id, source, type, subject, "
@@ -58,8 +58,8 @@ constexpr std::string_view dead_letter_columns =
     "data, event_time, position, topic FROM dead_letters ";
 
 // The prepared statements of the writing connection. Used on the queue's executor only.
-struct writer {
-  explicit writer(sqlite::connection& db)
+struct flow_writer {
+  explicit flow_writer(sqlite::connection& db)
       : set_cursor(db, "INSERT OR REPLACE INTO consumers VALUES (?1, ?2, ?3)"),
         set_state(db, "INSERT OR REPLACE INTO step_state VALUES (?1, ?2, ?3, ?4)"),
         remove_state(db, "DELETE FROM step_state WHERE consumer = ?1 AND step = ?2 AND key = ?3"),
@@ -76,8 +76,8 @@ struct writer {
   sqlite::statement set_cursor, set_state, remove_state, add_dead, remove_dead, forget_cursors, forget_state;
 };
 
-struct reader {
-  explicit reader(sqlite::connection opened)
+struct flow_reader {
+  explicit flow_reader(sqlite::connection opened)
       : db(std::move(opened)),
         // One statement, hence one snapshot: a commit meanwhile cannot mix old and new.
         checkpoint(
@@ -98,7 +98,7 @@ struct reader {
   sqlite::statement checkpoint, find_state, cursors, count_dead, find_dead, list_dead, list_dead_of_pipeline;
 };
 
-void write(writer& to, const dead_letter& d) {
+void write(flow_writer& to, const dead_letter& d) {
   to.add_dead.bind(1, d.id).bind(2, d.pipeline).bind(3, d.consumer).bind(4, d.step).bind(5, d.reason);
   to.add_dead.bind(6, std::int64_t{d.attempts})
       .bind(7, to_micros(d.at))
@@ -108,7 +108,7 @@ void write(writer& to, const dead_letter& d) {
   to.add_dead.bind_blob(14, d.data).bind(15, to_micros(d.event_time)).bind(16, d.position).bind(17, d.topic).run();
 }
 
-void write(writer& to, const commit& c) {
+void write(flow_writer& to, const commit& c) {
   to.set_cursor.bind(1, c.consumer).bind(2, c.position).bind(3, c.sink).run();
   for (const state_change& change : c.steps) {
     sqlite::statement& row = change.value ? to.set_state : to.remove_state;
@@ -121,7 +121,7 @@ void write(writer& to, const commit& c) {
   for (const dead_letter& d : c.dead) write(to, d);
 }
 
-void forget_in(writer& to, const std::string& name) {
+void forget_in(flow_writer& to, const std::string& name) {
   const std::string from = name + "/", until = name + "0";  // '0' follows '/'
   for (sqlite::statement* const statement : {&to.forget_cursors, &to.forget_state}) {
     statement->bind(1, name).bind(2, from).bind(3, until).run();
@@ -159,32 +159,32 @@ struct flow_store::state {
   sqlite::connection open_writer() {
     sqlite::connection db(file, sqlite::open_mode::read_write_create);
     sqlite::migrate(db, migrations);
-    current = std::make_unique<writer>(db);
+    current = std::make_unique<flow_writer>(db);
     return db;
   }
 
   // With `reading` held. Nothing: there is nothing to read.
-  reader* open_reader() {
+  flow_reader* open_reader() {
     if (own || closed || !std::filesystem::exists(file)) return own.get();
     sqlite::connection db(file, sqlite::open_mode::read_only);
     const std::int64_t version = sqlite::schema_version(db);
     if (version == 0) return nullptr;
-    sqlite::require_known_schema(db, schema_known);
-    if (version < schema_known) {  // of an older penstock, and nothing has been written since
+    sqlite::require_known_schema(db, flow_format);
+    if (version < flow_format) {  // of an older penstock, and nothing has been written since
       sqlite::connection older(file, sqlite::open_mode::read_write_create);
       sqlite::migrate(older, migrations);
     }
-    own = std::make_unique<reader>(std::move(db));
+    own = std::make_unique<flow_reader>(std::move(db));
     return own.get();
   }
 
   const std::filesystem::path file;
 
   std::mutex reading;
-  std::unique_ptr<reader> own;  // guarded by reading
+  std::unique_ptr<flow_reader> own;  // guarded by reading
   bool closed = false;          // guarded by reading
 
-  std::unique_ptr<writer> current;  // since the file was opened for writing
+  std::unique_ptr<flow_writer> current;  // since the file was opened for writing
   commit_queue queue;               // last: its destruction waits for work that uses the rest
 };
 
@@ -196,7 +196,7 @@ flow_store::~flow_store() { close(); }
 checkpoint flow_store::load(const std::string& consumer) {
   checkpoint found;
   const std::lock_guard lock(state_->reading);
-  reader* const from = state_->open_reader();
+  flow_reader* const from = state_->open_reader();
   if (!from) return found;
   sqlite::statement& row = from->checkpoint.bind(1, consumer);
   while (row.step()) {
@@ -211,7 +211,7 @@ checkpoint flow_store::load(const std::string& consumer) {
 std::optional<std::string> flow_store::find_state(const std::string& consumer, const std::string& step,
                                                   const std::string& key) {
   const std::lock_guard lock(state_->reading);
-  reader* const from = state_->open_reader();
+  flow_reader* const from = state_->open_reader();
   std::optional<std::string> found;
   if (!from) return found;
   from->find_state.bind(1, consumer).bind(2, step).bind(3, key);
@@ -236,7 +236,7 @@ asio::awaitable<void> flow_store::forget(std::string consumer_prefix) {
 std::vector<dead_letter> flow_store::dead_letters(const dead_letter_filter& filter) {
   std::vector<dead_letter> found;
   const std::lock_guard lock(state_->reading);
-  reader* const from = state_->open_reader();
+  flow_reader* const from = state_->open_reader();
   if (!from) return found;
   sqlite::statement& row = filter.pipeline.empty() ? from->list_dead : from->list_dead_of_pipeline;
   const auto limit = static_cast<std::int64_t>(std::min<std::size_t>(filter.limit, INT64_MAX));
@@ -248,7 +248,7 @@ std::vector<dead_letter> flow_store::dead_letters(const dead_letter_filter& filt
 
 std::optional<dead_letter> flow_store::find_dead_letter(const std::string& id) {
   const std::lock_guard lock(state_->reading);
-  reader* const from = state_->open_reader();
+  flow_reader* const from = state_->open_reader();
   if (!from) return std::nullopt;
   std::optional<dead_letter> found;
   from->find_dead.bind(1, id);
@@ -258,7 +258,7 @@ std::optional<dead_letter> flow_store::find_dead_letter(const std::string& id) {
 
 std::int64_t flow_store::count_dead_letters() {
   const std::lock_guard lock(state_->reading);
-  reader* const from = state_->open_reader();
+  flow_reader* const from = state_->open_reader();
   std::int64_t count = 0;
   while (from && from->count_dead.step()) count = from->count_dead.integer(0);
   return count;
@@ -280,13 +280,13 @@ asio::awaitable<std::int64_t> flow_store::remove_dead_letters(std::vector<std::s
 std::vector<std::pair<std::string, std::int64_t>> flow_store::cursors() {
   std::vector<std::pair<std::string, std::int64_t>> found;
   const std::lock_guard lock(state_->reading);
-  reader* const from = state_->open_reader();
+  flow_reader* const from = state_->open_reader();
   if (!from) return found;
   while (from->cursors.step()) found.emplace_back(from->cursors.text(0), from->cursors.integer(1));
   return found;
 }
 
-std::int64_t known_flow_format() { return schema_known; }
+std::int64_t known_flow_format() { return flow_format; }
 
 std::optional<std::string> flow_store::trouble() const { return state_->queue.trouble(); }
 

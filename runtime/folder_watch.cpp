@@ -31,19 +31,19 @@ constexpr std::uint32_t changes_lost = IN_Q_OVERFLOW | IN_IGNORED | IN_UNMOUNT;
 constexpr auto try_again_after = std::chrono::minutes{1};
 
 // Which content stands under a name.
-struct identity {
+struct content_id {
   dev_t device = 0;
   ino_t inode = 0;
   std::int64_t size = 0;
   std::int64_t modified_ns = 0;
-  bool operator==(const identity&) const = default;
+  bool operator==(const content_id&) const = default;
 
-  explicit identity(const struct stat& s)
+  explicit content_id(const struct stat& s)
       : device(s.st_dev),
         inode(s.st_ino),
         size(s.st_size),
         modified_ns(s.st_mtim.tv_sec * std::int64_t{1'000'000'000} + s.st_mtim.tv_nsec) {}
-  identity() = default;
+  content_id() = default;
 
   timestamp modified() const {
     return timestamp{std::chrono::floor<microseconds>(nanoseconds{modified_ns})};
@@ -54,20 +54,20 @@ struct identity {
   }
 };
 
-enum class writer { none, some, unknown };
+enum class written_by { none, some, unknown };
 
 // Whether anybody has it open for writing: then the kernel gives no read lease on it (fcntl(2), F_SETLEASE). It gives
 // one only for one's own files, or to the capability CAP_LEASE. It ends with the descriptor, at once; the signal for
 // somebody who opens the file in this moment is turned into one that does nothing.
-writer writer_of(int fd) {
-  if (::fcntl(fd, F_SETSIG, SIGURG) != 0) return writer::unknown;
-  if (::fcntl(fd, F_SETLEASE, F_RDLCK) == 0) return writer::none;
-  return errno == EAGAIN ? writer::some : writer::unknown;
+written_by writer_of(int fd) {
+  if (::fcntl(fd, F_SETSIG, SIGURG) != 0) return written_by::unknown;
+  if (::fcntl(fd, F_SETLEASE, F_RDLCK) == 0) return written_by::none;
+  return errno == EAGAIN ? written_by::some : written_by::unknown;
 }
 
 struct sight {
-  identity content{};
-  writer being_written = writer::unknown;
+  content_id content{};
+  written_by being_written = written_by::unknown;
   bool linked = false;   // it has another name, or is a symbolic link: nobody need close it
   std::string target{};  // of a symbolic link: the name in the same folder
 };
@@ -90,7 +90,7 @@ std::optional<sight> look_at(const fs::path& folder, const std::string& name) {
     if (::fstat(open.get(), &found) != 0 || !S_ISREG(found.st_mode)) return std::nullopt;
     seen.being_written = writer_of(open.get());
   }
-  seen.content = identity(found);
+  seen.content = content_id(found);
   seen.linked = found.st_nlink > 1 || !seen.target.empty();
   return seen;
 }
@@ -103,7 +103,7 @@ struct entry {
   bool complete = false;
   bool seen = false;  // what follows was looked up
   timestamp quiet_since{};
-  identity content{};
+  content_id content{};
 };
 
 // Until when nothing must happen.
@@ -119,7 +119,7 @@ timestamp settled_at(const entry& e, nanoseconds settle) {
 std::string stamp_of(const fs::path& file) {
   struct stat found {};
   if (::stat(file.c_str(), &found) != 0 || !S_ISREG(found.st_mode)) return {};
-  return identity(found).stamp();
+  return content_id(found).stamp();
 }
 
 bool matches_arrival(const std::string& pattern, const std::string& name) {
@@ -264,8 +264,8 @@ bool folder_watch::state::judge(const std::string& name, entry& e, timestamp now
   e.seen = true;
   e.content = found->content;
   if (!found->target.empty()) links.emplace(name, found->target);
-  const bool may_be_open = found->being_written == writer::unknown && !e.closed && !found->linked;
-  e.writing = found->being_written == writer::some || may_be_open;
+  const bool may_be_open = found->being_written == written_by::unknown && !e.closed && !found->linked;
+  e.writing = found->being_written == written_by::some || may_be_open;
   e.complete = !e.writing && settled_at(e, settle) <= now;
   if (e.complete) e.closed = true;
   return true;
@@ -305,7 +305,7 @@ std::vector<arrived_file> folder_watch::complete(timestamp now) {
   std::vector<arrived_file> out;
   out.reserve(found.size());
   for (const auto& [_, at] : found) {
-    const identity& content = at->second.content;
+    const content_id& content = at->second.content;
     out.push_back({s.shown / at->first, content.size, content.modified(), content.stamp()});
   }
   return out;

@@ -8,6 +8,8 @@
 
 #include <curl/curl.h>
 
+#include "runtime/text.hpp"
+
 namespace penstock::runtime {
 
 namespace {
@@ -36,12 +38,6 @@ template <class T>
 void set(CURL* handle, const http_request& request, CURLoption option, T value) {
   const CURLcode code = curl_easy_setopt(handle, option, value);
   if (code != CURLE_OK) throw http_failure(request.shown, curl_easy_strerror(code));
-}
-
-std::string_view trimmed(std::string_view text) {
-  const std::size_t from = text.find_first_not_of(" \t\r\n");
-  if (from == text.npos) return {};
-  return text.substr(from, text.find_last_not_of(" \t\r\n") - from + 1);
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 #include <simdjson.h>
 
 #include "runtime/cloudevents.hpp"
+#include "runtime/records.hpp"
+#include "runtime/text.hpp"
 #include "runtime/ulid.hpp"
 
 namespace penstock::runtime {
@@ -20,33 +22,23 @@ namespace dom = simdjson::dom;
 
 static_assert(simdjson::SIMDJSON_PADDING <= padding, "payloads have too little padding for simdjson");
 
-constexpr std::string_view whitespace = " \t\r\n";
-constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
-// A parser that has grown beyond this is thrown away after use (it holds about 14 bytes per byte of JSON).
-constexpr std::size_t kept_capacity = 256 << 10;
 constexpr std::size_t first_capacity = 4 << 10;
-
-std::string_view trimmed(std::string_view text) {
-  const std::size_t from = text.find_first_not_of(whitespace);
-  if (from == text.npos) return text.substr(text.size());
-  return text.substr(from, text.find_last_not_of(whitespace) - from + 1);
-}
 
 // The thread's parser. What it returns is valid until the thread parses again, so nothing outlives one
 // function here.
-class parser_use {
+class dom_parser {
  public:
-  explicit parser_use(int depth) {
+  explicit dom_parser(int depth) {
     // simdjson counts the document itself as a level (and an empty array or object as none).
     const auto levels = static_cast<std::size_t>(depth) + 1;
     if (parser_.max_depth() != levels && parser_.allocate(first_capacity, levels) != simdjson::SUCCESS)
       throw std::bad_alloc();
   }
-  ~parser_use() {
-    if (parser_.capacity() > kept_capacity) parser_ = dom::parser{};
+  ~dom_parser() {
+    if (parser_.capacity() > kept_parser_capacity) parser_ = dom::parser{};
   }
-  parser_use(const parser_use&) = delete;
-  parser_use& operator=(const parser_use&) = delete;
+  dom_parser(const dom_parser&) = delete;
+  dom_parser& operator=(const dom_parser&) = delete;
 
   // In place: `padding` readable bytes follow `text`.
   simdjson::error_code parse(std::string_view text, dom::element& root) {
@@ -59,7 +51,7 @@ class parser_use {
   static thread_local dom::parser parser_;
 };
 
-thread_local dom::parser parser_use::parser_;
+thread_local dom::parser dom_parser::parser_;
 
 // ---- what is wrong
 
@@ -115,7 +107,7 @@ fault find_fault(simdjson::error_code error, std::string_view text, int depth) {
 std::optional<fault> find_fault(std::string_view text, int depth) {
   if (text.empty()) return fault{"empty"};
   dom::element root;
-  const simdjson::error_code error = parser_use(depth).parse(text, root);
+  const simdjson::error_code error = dom_parser(depth).parse(text, root);
   if (!error) return std::nullopt;
   return find_fault(error, text, depth);
 }
@@ -400,7 +392,7 @@ class intake {
   bool add_cloudevent(std::string_view text, place where) {
     // What surrounds the payload is small; the payload is measured by itself below.
     if (text.size() > limits_.event_bytes * 2 + (64 << 10)) return has_room(text.size(), where);
-    parser_use parser(limits_.depth + 1);
+    dom_parser parser(limits_.depth + 1);
     dom::element root;
     if (const simdjson::error_code wrong = parser.parse(text, root))
       return fail(where, find_fault(wrong, text, limits_.depth), text);

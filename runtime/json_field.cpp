@@ -4,12 +4,11 @@
 
 #include "runtime/event.hpp"
 #include "runtime/json.hpp"
+#include "runtime/text.hpp"
 
 namespace penstock::runtime {
 
 namespace {
-
-constexpr std::string_view whitespace = " \t\r\n";
 
 // Where the value of the first field `name` stands in the object; empty with a null pointer: nowhere.
 std::string_view value_of(std::string_view object, std::string_view name) {

@@ -7,6 +7,7 @@
 
 #include "runtime/event.hpp"
 #include "runtime/json.hpp"
+#include "runtime/text.hpp"
 
 namespace penstock::runtime {
 
@@ -14,25 +15,15 @@ namespace {
 
 namespace ondemand = simdjson::ondemand;
 
-// A parser that has grown beyond this is thrown away after use.
-constexpr std::size_t kept_capacity = 256 << 10;
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view whitespace = " \t\r\n";
-  const std::size_t from = text.find_first_not_of(whitespace);
-  if (from == text.npos) return {};
-  return text.substr(from, text.find_last_not_of(whitespace) - from + 1);
-}
-
 // The thread's parser; what it returns is used up before it parses again.
-class parser_use {
+class ondemand_parser {
  public:
-  parser_use() = default;
-  ~parser_use() {
-    if (parser_.capacity() > kept_capacity) parser_ = ondemand::parser{};
+  ondemand_parser() = default;
+  ~ondemand_parser() {
+    if (parser_.capacity() > kept_parser_capacity) parser_ = ondemand::parser{};
   }
-  parser_use(const parser_use&) = delete;
-  parser_use& operator=(const parser_use&) = delete;
+  ondemand_parser(const ondemand_parser&) = delete;
+  ondemand_parser& operator=(const ondemand_parser&) = delete;
 
   bool parse(std::string_view text, ondemand::document& document) {
     const simdjson::padded_string_view padded(text.data(), text.size(), text.size() + padding);
@@ -45,7 +36,7 @@ class parser_use {
   static thread_local ondemand::parser parser_;
 };
 
-thread_local ondemand::parser parser_use::parser_;
+thread_local ondemand::parser ondemand_parser::parser_;
 
 std::string_view raw(ondemand::value value) {
   std::string_view text;
@@ -90,7 +81,7 @@ std::optional<std::vector<json_member>> json_members(std::string_view text) {
   text = trimmed(text);
   if (json_kind_of(text) != json_kind::object) return std::nullopt;
   std::vector<json_member> members;
-  parser_use parser;
+  ondemand_parser parser;
   ondemand::document document;
   ondemand::object object;
   if (!parser.parse(text, document) || document.get_object().get(object)) return std::nullopt;
@@ -108,7 +99,7 @@ std::optional<std::vector<std::string_view>> json_items(std::string_view text) {
   text = trimmed(text);
   if (json_kind_of(text) != json_kind::list) return std::nullopt;
   std::vector<std::string_view> items;
-  parser_use parser;
+  ondemand_parser parser;
   ondemand::document document;
   ondemand::array list;
   if (!parser.parse(text, document) || document.get_array().get(list)) return std::nullopt;
@@ -124,7 +115,7 @@ std::optional<std::string> json_text(std::string_view value) {
   if (json_kind_of(value) != json_kind::string || value.size() < 2) return std::nullopt;
   const std::string_view inside = value.substr(1, value.size() - 2);
   if (inside.find('\\') == inside.npos) return std::string(inside);
-  parser_use parser;
+  ondemand_parser parser;
   ondemand::document document;
   std::string_view text;
   if (!parser.parse(value, document) || document.get_string().get(text)) return std::nullopt;

@@ -10,13 +10,13 @@
 #include <system_error>
 #include <unistd.h>
 
+#include "runtime/text.hpp"
+
 namespace penstock::runtime {
 
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string words(int error_number) { return std::generic_category().message(error_number); }
 
 // ---- finding the program ------------------------------------------------------------------------
 
@@ -56,7 +56,7 @@ error explain_folder(int error_number, const process_start& how) {
   if (error_number == ENOTDIR) return {errc::invalid, folder + " is not a folder"};
   if (error_number == EACCES)
     return {errc::invalid, folder + " may not be entered" + (is_someone_else(how) ? " by " + name_of(*how.as) : "")};
-  return {errc::unavailable, folder + " cannot be entered: " + words(error_number)};
+  return {errc::unavailable, folder + " cannot be entered: " + error_words(error_number)};
 }
 
 error explain_missing(const fs::path& file, const std::string& program) {
@@ -77,7 +77,7 @@ error explain_refused(const fs::path& file, const process_start& how, const std:
     return {errc::invalid, program + ": its interpreter " + interpreter + " is not executable"};
   if (is_someone_else(how))
     return {errc::invalid, "not executable: " + program + " may not be used by " + name_of(*how.as)};
-  return {errc::invalid, "not executable: " + program + ": " + words(EACCES)};
+  return {errc::invalid, "not executable: " + program + ": " + error_words(EACCES)};
 }
 
 error explain_execute(int error_number, const process_start& how, const std::string& program) {
@@ -92,7 +92,7 @@ error explain_execute(int error_number, const process_start& how, const std::str
     case E2BIG: return {errc::invalid, "its arguments and environment are too long"};
     case EAGAIN:  // execve(2): over RLIMIT_NPROC since it became that user
       return {errc::unavailable, "cannot start " + program + ": its user has too many processes already"};
-    default: return {errc::unavailable, "cannot start " + program + ": " + words(error_number)};
+    default: return {errc::unavailable, "cannot start " + program + ": " + error_words(error_number)};
   }
 }
 
@@ -128,7 +128,7 @@ result<std::string> find_program(const process_start& how) {
 error explain(const spawned& failure, const process_start& how, const std::string& program) {
   const int number = failure.error_number;
   const auto cannot = [number](const std::string& what) {
-    return error{code_of(number), "cannot " + what + ": " + words(number)};
+    return error{code_of(number), "cannot " + what + ": " + error_words(number)};
   };
   switch (failure.failed_step) {
     case spawn_step::process_group: return cannot("make its process group");

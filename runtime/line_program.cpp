@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <stdexcept>
 #include <string_view>
-#include <sys/ioctl.h>
 #include <unistd.h>
 #include <utility>
 
@@ -21,6 +20,7 @@
 #include "config/time.hpp"
 #include "runtime/json_parts.hpp"
 #include "runtime/log_file.hpp"
+#include "runtime/pipe_io.hpp"
 #include "runtime/process.hpp"
 
 namespace penstock::runtime {
@@ -30,41 +30,11 @@ namespace {
 using clock = std::chrono::steady_clock;
 using descriptor = asio::posix::stream_descriptor;
 
-constexpr auto never = clock::time_point::max();
-constexpr std::size_t chunk_bytes = 64 * 1024;   // what a pipe holds
-constexpr std::int64_t log_limit = 16LL << 20;   // bytes; then the file is rotated
+constexpr std::int64_t program_log_limit = 16LL << 20;   // bytes; then the file is rotated
 constexpr int lines_in_daemon_log = 20;          // of one life
 constexpr std::size_t most_last_words = 300;     // bytes
-constexpr std::size_t most_watched = 64;         // processes that outlive their leader
 constexpr auto patience_after_failure = std::chrono::seconds{3};  // for what it has read
 constexpr auto patience_with_exit = std::chrono::seconds{1};  // of one that has closed its output
-
-clock::time_point later(clock::time_point from, std::chrono::nanoseconds by) {
-  return by > never - from ? never : from + by;
-}
-
-void hand_over(unique_fd& from, descriptor& to) {
-  to.assign(from.get());  // throws: `from` still owns it
-  from.release();
-  to.non_blocking(true);
-}
-
-std::size_t waiting_bytes(int fd) {
-  int bytes = 0;
-  return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
-}
-
-// The next bytes of a pipe that does not block. `ended`: end of file.
-struct chunk {
-  std::string_view bytes{};
-  bool ended = false;
-};
-[[gnu::noinline]] chunk read_chunk(int fd) {
-  thread_local const auto buffer = std::make_unique_for_overwrite<char[]>(chunk_bytes);
-  const auto got = ::read(fd, buffer.get(), chunk_bytes);
-  if (got > 0) return {{buffer.get(), static_cast<std::size_t>(got)}, false};
-  return {{}, got == 0 || (errno != EAGAIN && errno != EINTR)};
-}
 
 // Then every later answer would be taken for that of another line.
 [[noreturn]] void unasked(std::string_view text) {
@@ -79,7 +49,7 @@ struct chunk {
 struct line_program::life : std::enable_shared_from_this<life> {
   life(asio::any_io_executor strand, std::shared_ptr<const line_program_options> o)
       : options(std::move(o)), changed(strand, never), exit(strand), in(strand), out(strand), err(strand) {
-    if (!options->log.empty()) log.emplace(options->log, log_limit, log_file::when_full::rotate);
+    if (!options->log.empty()) log.emplace(options->log, program_log_limit, log_file::when_full::rotate);
   }
 
   void start();
@@ -204,7 +174,7 @@ void line_program::life::watch(descriptor& d, descriptor::wait_type what, bool& 
 void line_program::life::watch_err() {
   err.async_wait(descriptor::wait_read, [self = shared_from_this()](boost::system::error_code failure) {
     if (failure || !self->err.is_open()) return;
-    const chunk next = read_chunk(self->err.native_handle());
+    const pipe_read next = read_pipe(self->err.native_handle());
     self->take_err(next.bytes);
     if (!next.ended) self->watch_err();
   });
@@ -217,7 +187,7 @@ void line_program::life::take_err(std::string_view bytes) {
   }
   while (!bytes.empty()) {
     const std::size_t newline = bytes.find('\n');
-    if (err_line.size() < chunk_bytes) err_line += bytes.substr(0, newline);
+    if (err_line.size() < pipe_bytes) err_line += bytes.substr(0, newline);
     if (newline == bytes.npos) return;
     take_err_line(err_line);
     err_line.clear();
@@ -237,7 +207,7 @@ void line_program::life::take_err_line(std::string_view line) {
 
 void line_program::life::read_err_to_end() {
   for (std::size_t left = err.is_open() ? waiting_bytes(err.native_handle()) : 0; left > 0;) {
-    const chunk next = read_chunk(err.native_handle());
+    const pipe_read next = read_pipe(err.native_handle());
     if (next.bytes.empty()) break;
     take_err(next.bytes);
     left -= std::min(left, next.bytes.size());
@@ -286,10 +256,10 @@ asio::awaitable<line_program::answers> line_program::life::ask(std::span<const s
 
 void line_program::life::check_nothing_waits() {
   while (out.is_open() && waiting_bytes(out.native_handle()) > 0) {
-    const chunk next = read_chunk(out.native_handle());
+    const pipe_read next = read_pipe(out.native_handle());
     if (next.bytes.empty()) break;
     partial += next.bytes;
-    if (partial.size() > chunk_bytes) break;
+    if (partial.size() > pipe_bytes) break;
   }
   if (!partial.empty()) unasked(partial);
 }
@@ -315,7 +285,7 @@ void line_program::life::write_more(std::span<const std::string> lines, std::siz
 // False when nothing was there.
 bool line_program::life::read_more(std::size_t asked, answers& got) {
   if (out_ended) return false;
-  const chunk next = read_chunk(out.native_handle());
+  const pipe_read next = read_pipe(out.native_handle());
   out_ended = next.ended;
   std::string_view bytes = next.bytes;
   while (!bytes.empty()) {
@@ -367,7 +337,7 @@ asio::awaitable<line_program::output> line_program::life::hear(clock::time_point
     heard.ended = out_ended;
     if (heard.ended) break;
     const bool had_exited = has_exited();
-    const chunk next = read_chunk(out.native_handle());
+    const pipe_read next = read_pipe(out.native_handle());
     heard.bytes = next.bytes;
     // What it has started may print on after its exit: that does not count. All that it left in the pipe is one chunk.
     out_ended = next.ended || had_exited;
@@ -407,7 +377,7 @@ asio::awaitable<void> line_program::life::wait_for_exit(clock::time_point latest
   while (!exited && clock::now() < latest) {
     // So that a full pipe does not keep it from ending.
     while (!out_ended && out.is_open() && clock::now() < latest) {
-      const chunk rest = read_chunk(out.native_handle());
+      const pipe_read rest = read_pipe(out.native_handle());
       out_ended = rest.ended;
       if (rest.bytes.empty()) break;
     }
@@ -446,7 +416,7 @@ asio::awaitable<void> line_program::life::end_rest_of_group(std::chrono::nanosec
   signal_group(pid, SIGTERM);
   signal_group(pid, SIGCONT);
   const auto latest = later(clock::now(), grace);
-  std::vector<process> rest = rest_of_group(pid, most_watched);
+  std::vector<process> rest = rest_of_group(pid, most_left_behind);
   for (process& one : rest) {
     auto member = std::make_shared<descriptor>(changed.get_executor());
     member->assign(one.exit.get());

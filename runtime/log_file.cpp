@@ -17,7 +17,7 @@ namespace penstock::runtime {
 
 namespace {
 
-constexpr std::size_t longest_line = 64 * 1024;
+constexpr std::size_t longest_log_line = 64 * 1024;
 constexpr std::int64_t tail_bytes = 64 * 1024;
 
 // Where the lines of one write() are put together; kept, because a busy pipe fills it thousands of times a
@@ -28,8 +28,8 @@ std::string& scratch() {
   return text;
 }
 
-std::string prefix(timestamp at, char from) { return format_time(at) + ' ' + from + ' '; }
-std::string prefix(log_file::stream from) { return prefix(wall_now(), static_cast<char>(from)); }
+std::string line_start(timestamp at, char from) { return format_time(at) + ' ' + from + ' '; }
+std::string line_start(log_file::stream from) { return line_start(wall_now(), static_cast<char>(from)); }
 
 // For notes, which need no exactness: 1027604480 -> "980MiB".
 std::string about(std::int64_t bytes) {
@@ -119,7 +119,7 @@ void log_file::break_off(const char* doing) {
 
 void log_file::tell_what_is_missing() {
   const std::int64_t missing = discarded_ - *discarded_before_;
-  store((torn_ ? "\n" : "") + prefix(stream::note) + about(missing) + " of output are missing here: the log could not be written\n");
+  store((torn_ ? "\n" : "") + line_start(stream::note) + about(missing) + " of output are missing here: the log could not be written\n");
   if (broken_) return;
   torn_ = false;
   discarded_before_.reset();
@@ -131,11 +131,11 @@ void log_file::write(stream from, std::string_view bytes) {
   if (open() && full_ && then_ == when_full::rotate && may_rotate()) rotate();
   std::string& text = scratch();
   std::string& start = partial(from);
-  const std::string stamp = full_ || broken_ ? std::string() : prefix(from);
+  const std::string stamp = full_ || broken_ ? std::string() : line_start(from);
   while (!bytes.empty() && !full_ && !broken_) {
     const auto line_end = bytes.find('\n');
     const std::string_view piece = bytes.substr(0, line_end);
-    const std::size_t room = longest_line - start.size();
+    const std::size_t room = longest_log_line - start.size();
     const bool cut = piece.size() > room;
     if (!cut && line_end == std::string_view::npos) {
       start.append(piece);
@@ -164,7 +164,7 @@ void log_file::reach_limit(std::string& text) {
   full_ = true;
   for (const auto from : {stream::out, stream::err})
     tail_.add(static_cast<char>(from), wall_now(), std::exchange(partial(from), {}));
-  text += prefix(stream::note) + "the log's limit of " + format_size(limit_) + " is reached" +
+  text += line_start(stream::note) + "the log's limit of " + format_size(limit_) + " is reached" +
           (then_ == when_full::rotate ? " too soon: output waits here, and only the last of it is stored\n"
                                       : ": of further output only the last is stored, at the end\n");
 }
@@ -186,7 +186,7 @@ void log_file::rotate() {
 
 void log_file::note(std::string_view line) {
   if (!open()) return;
-  std::string text = prefix(stream::note);
+  std::string text = line_start(stream::note);
   text.append(line).push_back('\n');
   store(text);
 }
@@ -216,13 +216,13 @@ void log_file::catch_up() {
 void log_file::store_tail() {
   if (tail_.empty()) return;
   std::int64_t missing = tail_.taken_in();
-  const auto lines = tail_.take(longest_line);
+  const auto lines = tail_.take(longest_log_line);
   const auto chosen = choose_last(lines, std::min(limit_, tail_bytes));
   std::string text;
   for (std::size_t i = 0; i < lines.size(); ++i) {
     if (!chosen[i]) continue;
     missing -= static_cast<std::int64_t>(lines[i].bytes);
-    text += prefix(lines[i].at, lines[i].from) + lines[i].text + '\n';
+    text += line_start(lines[i].at, lines[i].from) + lines[i].text + '\n';
   }
   discarded_ += missing;
   if (missing > 0) note(about(missing) + " of output were not stored; the last lines follow");

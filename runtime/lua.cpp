@@ -91,9 +91,9 @@ std::string limited(std::string text) {
 
 // Splits "NAME:LINE: what" into line and what; 0 when the message has no such prefix.
 int take_line(std::string_view name, std::string& message) {
-  const std::string prefix = std::string(name) + ":";
-  if (message.compare(0, prefix.size(), prefix) != 0) return 0;
-  std::size_t at = prefix.size();
+  const std::string start = std::string(name) + ":";
+  if (message.compare(0, start.size(), start) != 0) return 0;
+  std::size_t at = start.size();
   int line = 0;
   while (at < message.size() && std::isdigit(static_cast<unsigned char>(message[at])))
     line = line * 10 + (message[at++] - '0');

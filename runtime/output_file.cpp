@@ -15,6 +15,7 @@
 #include "config/time.hpp"
 #include "runtime/event.hpp"
 #include "runtime/json.hpp"
+#include "runtime/text.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace penstock::runtime {
@@ -25,8 +26,6 @@ namespace {
 
 constexpr std::size_t most_bytes = 64 * 1024;
 constexpr std::string_view blanks = " \t\r\n";
-
-std::string words(int error_number) { return std::generic_category().message(error_number); }
 
 error malformed(std::string why) { return {errc::malformed, std::move(why)}; }
 
@@ -79,11 +78,11 @@ output_file::output_file(const fs::path& folder, const identity* owner) {
   if (fs::create_directories(folder)) ::chmod(folder.c_str(), 0711);
   path_ = (folder / "output-XXXXXX").string();
   const unique_fd file(::mkostemp(path_.data(), O_CLOEXEC));
-  if (file.get() < 0) throw std::runtime_error("cannot make a file in " + folder.string() + ": " + words(errno));
+  if (file.get() < 0) throw std::runtime_error("cannot make a file in " + folder.string() + ": " + error_words(errno));
   if (!owner || owner->is_ours || ::fchown(file.get(), owner->uid, owner->gid) == 0) return;
   const int why = errno;
   ::unlink(path_.c_str());
-  throw std::runtime_error("cannot give " + path_ + " to its user: " + words(why));
+  throw std::runtime_error("cannot give " + path_ + " to its user: " + error_words(why));
 }
 
 output_file::~output_file() { ::unlink(path_.c_str()); }
@@ -93,13 +92,13 @@ result<std::string> output_file::read() const {
   const unique_fd file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (file.get() < 0 && errno == ENOENT) return std::string();
   struct stat status {};
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) return malformed("cannot be read: " + words(errno));
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) return malformed("cannot be read: " + error_words(errno));
   if (!S_ISREG(status.st_mode)) return malformed("is not a file any more");
   std::string text(most_bytes + 1, '\0');
   std::size_t size = 0;
   for (ssize_t got; size < text.size(); size += static_cast<std::size_t>(got)) {
     got = ::read(file.get(), text.data() + size, text.size() - size);
-    if (got < 0) return malformed("cannot be read: " + words(errno));
+    if (got < 0) return malformed("cannot be read: " + error_words(errno));
     if (got == 0) break;
   }
   text.resize(size);

@@ -30,14 +30,13 @@
 
 #include "runtime/launch.hpp"
 #include "runtime/spawn.hpp"
+#include "runtime/text.hpp"
 
 namespace penstock::runtime {
 
 using std::chrono::steady_clock;
 
 namespace {
-
-std::string words(int error_number) { return std::generic_category().message(error_number); }
 
 // Leaders that their owners have not reaped yet, so that reap_strays() leaves them alone. Starting holds
 // `starting` shared, because between its start and the entry here a short-lived leader looks like a stray.
@@ -79,10 +78,10 @@ class string_vector {
   std::vector<char*> pointers_;
 };
 
-std::vector<std::string> join_pairs(const std::map<std::string, std::string>& environment) {
+std::vector<std::string> join_pairs(const std::map<std::string, std::string>& variables) {
   std::vector<std::string> pairs;
-  pairs.reserve(environment.size());
-  for (const auto& [name, value] : environment) pairs.push_back(name + '=' + value);
+  pairs.reserve(variables.size());
+  for (const auto& [name, value] : variables) pairs.push_back(name + '=' + value);
   return pairs;
 }
 
@@ -104,14 +103,14 @@ int pidfd_send_signal(int pidfd, int signal) {
 result<pipe_ends> make_pipe() {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0)
-    return error{errc::unavailable, "cannot make a pipe: " + words(errno)};
+    return error{errc::unavailable, "cannot make a pipe: " + error_words(errno)};
   return pipe_ends{unique_fd(ends[0]), unique_fd(ends[1])};
 }
 
 int null_device() {
   static const int fd = [] {
     const int opened = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (opened < 0) throw std::runtime_error("cannot open /dev/null: " + words(errno));
+    if (opened < 0) throw std::runtime_error("cannot open /dev/null: " + error_words(errno));
     return opened;
   }();
   return fd;
@@ -215,7 +214,7 @@ std::optional<process_status> status_of(pid_t pid) {
   std::snprintf(path.data(), path.size(), "/proc/%d/stat", pid);
   const unique_fd file(::open(path.data(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-    throw std::runtime_error("cannot read /proc: " + words(errno));
+    throw std::runtime_error("cannot read /proc: " + error_words(errno));
   if (file.get() < 0) return std::nullopt;
   std::array<char, 512> text{};
   const auto size = ::read(file.get(), text.data(), text.size() - 1);
@@ -230,7 +229,7 @@ std::optional<process_status> status_of(pid_t pid) {
 template <class Visit>
 void for_each_process(Visit visit) {
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir("/proc"), &::closedir);
-  if (!folder) throw std::runtime_error("cannot read /proc: " + words(errno));
+  if (!folder) throw std::runtime_error("cannot read /proc: " + error_words(errno));
   while (const dirent* entry = ::readdir(folder.get())) {
     const std::string_view name = entry->d_name;
     pid_t pid = 0;
@@ -269,7 +268,7 @@ std::vector<process> rest_of_group(pid_t group, std::size_t most) {
       if (found.size() >= most || !status->runs()) return;
       process member{pid, unique_fd(pidfd_open(pid))};
       if (member.exit.get() < 0 && errno != ESRCH)
-        throw std::runtime_error("cannot watch a process: " + words(errno));
+        throw std::runtime_error("cannot watch a process: " + error_words(errno));
       // Looked at again, now that the pidfd holds on to it: the id may have changed hands in between.
       if (member.exit.get() >= 0 && runs_in(pid, group)) found.push_back(std::move(member));
     });
@@ -286,7 +285,7 @@ int count_group(pid_t group) {
 
 void adopt_orphans() {
   if (::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0)
-    throw std::runtime_error("cannot become the reaper of descendants: " + words(errno));
+    throw std::runtime_error("cannot become the reaper of descendants: " + error_words(errno));
   ::signal(SIGCHLD, SIG_DFL);
 }
 
@@ -376,7 +375,7 @@ adopted_processes adopted_with(std::span<const std::string> entries, std::size_t
     if (is == match::yes) {
       process one{pid, unique_fd(pidfd_open(pid))};
       if (one.exit.get() < 0 && errno != ESRCH)
-        throw std::runtime_error("cannot watch a process: " + words(errno));
+        throw std::runtime_error("cannot watch a process: " + error_words(errno));
       // Looked at again, now that the pidfd holds on to it: the id may have changed hands in between.
       is = one.exit.get() < 0 ? match::no : environment_holds(pid, entries);
       if (is == match::yes) found.known.push_back(std::move(one));

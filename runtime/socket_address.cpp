@@ -20,13 +20,13 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "runtime/text.hpp"
+
 namespace penstock::runtime {
 
 namespace {
 
 constexpr int most_waiting = 128;  // connections that nobody has accepted yet
-
-std::string words(int error_number) { return std::generic_category().message(error_number); }
 
 [[noreturn]] void wrong(const std::string& text, const std::string& why) {
   throw std::runtime_error("'" + text + "' is no address: " + why + " (127.0.0.1:7000, [::1]:7000, unix:/path/socket)");
@@ -48,7 +48,7 @@ resolved_address local_address(const std::filesystem::path& path) {
 
 unique_fd new_socket(int family, int type) {
   unique_fd made(::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (made.get() < 0) throw std::runtime_error("cannot make a socket: " + words(errno));
+  if (made.get() < 0) throw std::runtime_error("cannot make a socket: " + error_words(errno));
   return made;
 }
 
@@ -167,7 +167,7 @@ unique_fd listen_at(const resolved_address& at, const socket_address& address) {
   const int on = 1;
   if (!local && !datagrams) ::setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (::bind(made.get(), at.get(), at.size) != 0 || (!datagrams && ::listen(made.get(), most_waiting) != 0)) {
-    throw std::runtime_error("cannot listen at " + address.text + ": " + words(errno));
+    throw std::runtime_error("cannot listen at " + address.text + ": " + error_words(errno));
   }
   return made;
 }
@@ -207,7 +207,7 @@ asio::awaitable<std::shared_ptr<asio::posix::stream_descriptor>> connect_to(asio
       failed = errno;
     }
   }
-  if (failed != 0) throw std::runtime_error("cannot connect: " + words(failed));
+  if (failed != 0) throw std::runtime_error("cannot connect: " + error_words(failed));
   co_return socket;
 }
 

@@ -4,11 +4,12 @@
 #include <charconv>
 #include <utility>
 
+#include "runtime/records.hpp"
+
 namespace penstock::runtime {
 
 namespace {
 
-constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
 constexpr std::size_t mark_done = byte_order_mark.size();
 
 }  // namespace

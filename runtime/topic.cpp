@@ -30,7 +30,7 @@ constexpr int full_retry_s = 10;        // retention has to make room first
 constexpr int readers_limit = 2;        // connections
 constexpr std::int64_t slice = 10'000;  // rows that retention removes in one transaction
 constexpr auto producer_memory = std::chrono::days(30);
-constexpr std::uintmax_t log_limit = 64 << 20;  // bytes of the write-ahead log
+constexpr std::uintmax_t wal_limit = 64 << 20;  // bytes of the write-ahead log
 constexpr int page_bytes =
     8192;  // large batches are written a tenth faster than with 4096, single events as fast
 constexpr std::int64_t unknown = -1;
@@ -38,7 +38,7 @@ constexpr std::size_t reserve_limit = 1000;  // events that a read makes room fo
 constexpr std::string_view default_type = "event";
 constexpr std::string_view cache_size = "PRAGMA cache_size = -1024";  // KiB per connection
 
-constexpr std::string_view schema = R"sql(
+constexpr std::string_view topic_schema = R"sql(
   CREATE TABLE events (
     offset INTEGER PRIMARY KEY,
     received INTEGER NOT NULL,  -- microseconds since the epoch, like all times here
@@ -69,7 +69,7 @@ constexpr std::string_view schema = R"sql(
   );
   INSERT INTO counters VALUES (1, 0, 0, NULL);
 )sql";
-constexpr std::int64_t schema_known = 1;
+constexpr std::int64_t topic_format = 1;
 
 constexpr std::string_view select_last =
     "SELECT max(last_offset, coalesce((SELECT max(offset) FROM events), 0)) FROM counters";
@@ -83,8 +83,8 @@ std::int64_t one_integer(sqlite::statement& query) {
 
 // What the writing connection has prepared, and the last offset inside its open transaction. Used on the
 // queue's executor only.
-struct writer {
-  explicit writer(sqlite::connection& db)
+struct topic_writer {
+  explicit topic_writer(sqlite::connection& db)
       : insert(db, "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"),
         // Refuses (changes nothing) when the key was stored after ?3.
         remember_key(db,
@@ -131,8 +131,8 @@ struct writer {
 };
 
 // A pooled read-only connection.
-struct reader {
-  explicit reader(sqlite::connection opened)
+struct topic_reader {
+  explicit topic_reader(sqlite::connection opened)
       : db(std::move(opened)),
         events(db,
                "SELECT offset, received, time, id, type, source, subject, datacontenttype, key, data FROM "
@@ -316,7 +316,7 @@ struct topic::state {
   // --- reading: any thread
 
   class lease;
-  std::unique_ptr<reader> open_reader() const;
+  std::unique_ptr<topic_reader> open_reader() const;
   topic_status read_status();
   void close_readers();
   void rest();
@@ -342,7 +342,7 @@ struct topic::state {
 
   std::mutex readers_mutex;
   std::condition_variable reader_returned;
-  std::vector<std::unique_ptr<reader>> idle_readers;  // guarded by readers_mutex
+  std::vector<std::unique_ptr<topic_reader>> idle_readers;  // guarded by readers_mutex
   int open_readers = 0;                               // guarded by readers_mutex: idle and lent
   bool readers_closed = false;                        // guarded by readers_mutex
   bool readers_held = false;                          // guarded by readers_mutex: the log is being folded
@@ -352,7 +352,7 @@ struct topic::state {
   std::int64_t status_commits = unknown;  // ... so many commits; likewise guarded
   std::atomic<std::int64_t> commits{0};   // since this object was made
 
-  std::unique_ptr<writer> current;  // since the file was opened for writing
+  std::unique_ptr<topic_writer> current;  // since the file was opened for writing
   commit_queue queue;               // last: its destruction waits for work that uses the rest
 };
 
@@ -363,8 +363,8 @@ sqlite::connection topic::state::open_writer() {
   make_durable_folder(file.parent_path());
   sqlite::connection db(file, sqlite::open_mode::read_write_create, page_bytes);
   db.execute(cache_size);
-  sqlite::migrate(db, {schema});
-  current = std::make_unique<writer>(db);
+  sqlite::migrate(db, {topic_schema});
+  current = std::make_unique<topic_writer>(db);
   last_offset = current->last_offset;
   return db;
 }
@@ -383,7 +383,7 @@ void topic::state::bound_log() {
   if (pause && pause->viewed) return;
   std::error_code missing;
   const std::uintmax_t size = std::filesystem::file_size(log, missing);
-  if (missing || size <= log_limit) return;
+  if (missing || size <= wal_limit) return;
   std::unique_lock lock(readers_mutex);
   readers_held = true;
   reader_returned.wait(lock, [this] { return no_reader_lent(); });
@@ -513,13 +513,13 @@ std::int64_t topic::state::remove_old_keys(sqlite::connection& db, timestamp sto
 // Reading
 
 // Nothing: there is no file yet, or nothing was made in it yet.
-std::unique_ptr<reader> topic::state::open_reader() const {
+std::unique_ptr<topic_reader> topic::state::open_reader() const {
   if (!std::filesystem::exists(file)) return nullptr;
   sqlite::connection db(file, sqlite::open_mode::read_only);
   if (sqlite::schema_version(db) == 0) return nullptr;
-  sqlite::require_known_schema(db, schema_known);
+  sqlite::require_known_schema(db, topic_format);
   db.execute(cache_size);
-  return std::make_unique<reader>(std::move(db));
+  return std::make_unique<topic_reader>(std::move(db));
 }
 
 enum class after_use { keep_open, close_if_new };
@@ -569,7 +569,7 @@ class topic::state::lease {
   lease& operator=(const lease&) = delete;
 
   explicit operator bool() const { return taken_ != nullptr; }
-  reader* operator->() const { return taken_.get(); }
+  topic_reader* operator->() const { return taken_.get(); }
 
  private:
   void give_up() {
@@ -579,7 +579,7 @@ class topic::state::lease {
   }
 
   state& owner_;
-  std::unique_ptr<reader> taken_;
+  std::unique_ptr<topic_reader> taken_;
   bool close_after_ = false;
 };
 
@@ -730,7 +730,7 @@ topic_status topic::status() {
   return now;
 }
 
-std::int64_t known_topic_format() { return schema_known; }
+std::int64_t known_topic_format() { return topic_format; }
 
 std::optional<std::string> topic::trouble() const { return state_->queue.trouble(); }
 

@@ -15,7 +15,7 @@ namespace penstock::runtime {
 namespace {
 
 // Events looked at before others have their turn.
-constexpr std::size_t slice = 1000;
+constexpr std::size_t scan_slice = 1000;
 
 // One call of scan_topic, on its worker.
 class topic_scan {
@@ -34,7 +34,7 @@ class topic_scan {
   // False: there is nothing more to look at.
   bool look_at_slice() {
     if (ended() || seen_.until >= last_) return false;
-    const batch events = topic_->read(seen_.until, slice, last_);
+    const batch events = topic_->read(seen_.until, scan_slice, last_);
     if (events.empty()) return false;
     for (const event& e : events.events) {
       if (matches(e) && !take(e)) break;

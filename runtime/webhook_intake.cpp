@@ -12,16 +12,11 @@
 
 #include "runtime/cloudevents.hpp"
 #include "runtime/json.hpp"
+#include "runtime/text.hpp"
 
 namespace penstock::runtime {
 
 namespace {
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::tolower(c); });
-  return out;
-}
 
 std::string_view header_of(const delivery& d, std::string_view name) {
   const auto found = d.headers.find(std::string(name));
@@ -71,7 +66,7 @@ result<verified_delivery> webhook_intake::verify(const delivery& d, timestamp no
 }
 
 result<batch> webhook_intake::read(const delivery& d, const std::string& id, timestamp now) const {
-  std::string type = lower(header_of(d, "content-type"));
+  std::string type = lower_case(header_of(d, "content-type"));
   type.resize(std::min(type.size(), type.find_first_of("; \t")));
   const intake_format format = format_of(type);
   const bool structured = type.starts_with("application/cloudevents");

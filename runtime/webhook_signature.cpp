@@ -10,6 +10,7 @@
 #include <openssl/hmac.h>
 
 #include "runtime/sha256.hpp"
+#include "runtime/text.hpp"
 
 namespace penstock::runtime {
 
@@ -19,12 +20,6 @@ using std::chrono::microseconds;
 using headers_of = std::map<std::string, std::string>;
 
 constexpr std::chrono::hours github_window{1};
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::tolower(c); });
-  return out;
-}
 
 const unsigned char* bytes_of(std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); }
 
@@ -87,12 +82,6 @@ std::string_view header_of(const headers_of& headers, const std::string& name) {
   return found == headers.end() ? std::string_view() : std::string_view(found->second);
 }
 
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t");
-  if (first == text.npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
-}
-
 // The parts between separators, trimmed, empty ones left out.
 std::vector<std::string_view> parts_of(std::string_view text, char separator) {
   std::vector<std::string_view> out;
@@ -151,7 +140,7 @@ result<claims> claims_of(const signature_rule& rule, const headers_of& headers) 
   if (!out) return out;
   out->id = rule.id_header.empty() ? std::string_view() : header_of(headers, rule.id_header);
   if (rule.base64) return out;
-  for (std::string& one : out->signatures) one = lower(one);
+  for (std::string& one : out->signatures) one = lower_case(one);
   return out;
 }
 
@@ -247,7 +236,7 @@ signature_rule signature_rule_of(const config::value& signature) {
     rule.algorithm = scheme == "hmac-sha1"     ? signature_rule::digest::sha1
                      : scheme == "hmac-sha512" ? signature_rule::digest::sha512
                                                : signature_rule::digest::sha256;
-    rule.header = lower(signature.at("header").get<std::string>());
+    rule.header = lower_case(signature.at("header").get<std::string>());
     rule.base64 = signature.value("encoding", "hex") == "base64";
     rule.prefix = signature.value("prefix", "");
   }

@@ -9,11 +9,11 @@ namespace penstock::scheduler {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::ordered_json;
+using nlohmann::ordered_json;
 
-std::string dump(const json& event) { return event.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string dump(const ordered_json& event) { return event.dump(-1, ' ', false, ordered_json::error_handler_t::replace); }
 
-bool is_file_event(const json& event) {
+bool is_file_event(const ordered_json& event) {
   if (!event.is_object() || event.size() != 4) return false;
   const auto is_text = [&event](const char* name) { return event.contains(name) && event[name].is_string(); };
   return is_text("path") && is_text("name") && is_text("modified") && event.contains("size") &&
@@ -21,7 +21,7 @@ bool is_file_event(const json& event) {
 }
 
 // Moving a file changes neither.
-bool is_it(const fs::path& file, const json& event) {
+bool is_it(const fs::path& file, const ordered_json& event) {
   std::error_code failure;
   const auto size = fs::file_size(file, failure);
   if (failure || size != event["size"].get<std::uintmax_t>()) return false;
@@ -35,7 +35,7 @@ fs::path numbered(const fs::path& folder, const fs::path& name, int n) {
   return n == 1 ? folder / name : folder / (name.stem().string() + "-" + std::to_string(n) + name.extension().string());
 }
 
-std::string present_path(const json& event, const std::vector<config::trigger>& triggers) {
+std::string present_path(const ordered_json& event, const std::vector<config::trigger>& triggers) {
   const fs::path path = event["path"].get<std::string>();
   if (is_it(path, event)) return path.string();
   for (const auto& trigger : triggers) {
@@ -57,15 +57,15 @@ std::string present_path(const json& event, const std::vector<config::trigger>& 
 }  // namespace
 
 std::string file_event(const runtime::arrived_file& file) {
-  return dump(json{{"path", file.path.string()},
-                   {"name", file.path.filename().string()},
-                   {"size", file.size},
-                   {"modified", format_time(file.modified)}}) +
+  return dump(ordered_json{{"path", file.path.string()},
+                           {"name", file.path.filename().string()},
+                           {"size", file.size},
+                           {"modified", format_time(file.modified)}}) +
          "\n";
 }
 
 std::string only_file(std::string_view ndjson) {
-  const auto event = json::parse(ndjson, nullptr, false);
+  const auto event = ordered_json::parse(ndjson, nullptr, false);
   return is_file_event(event) ? event["path"].get<std::string>() : std::string();
 }
 
@@ -79,7 +79,7 @@ std::string with_present_paths(const std::string& ndjson, const std::vector<conf
   std::istringstream lines(ndjson);
   std::string present;
   for (std::string line; std::getline(lines, line); present += line + "\n") {
-    auto event = json::parse(line, nullptr, false);
+    auto event = ordered_json::parse(line, nullptr, false);
     if (!is_file_event(event)) continue;
     const std::string path = present_path(event, triggers);
     if (path == event["path"].get<std::string>()) continue;

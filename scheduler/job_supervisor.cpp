@@ -7,24 +7,9 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "scheduler/background.hpp"
+#include "scheduler/due_time.hpp"
 
 namespace penstock::scheduler {
-
-namespace {
-
-using steady = std::chrono::steady_clock;
-
-steady::time_point steady_time(timestamp wall) {
-  return steady::now() + std::chrono::duration_cast<steady::duration>(wall - wall_now());
-}
-
-std::optional<timestamp> earlier(std::optional<timestamp> a, std::optional<timestamp> b) {
-  if (!a) return b;
-  if (!b) return a;
-  return std::min(*a, *b);
-}
-
-}  // namespace
 
 job_supervisor::job_supervisor(surroundings& around, std::shared_ptr<const pipeline_revision> revision, std::string job)
     : around_(around),

@@ -9,6 +9,7 @@
 #include "runtime/topic.hpp"
 #include "scheduler/alert_text.hpp"
 #include "scheduler/background.hpp"
+#include "scheduler/due_time.hpp"
 #include "scheduler/run_context.hpp"
 
 namespace penstock::scheduler {
@@ -27,10 +28,6 @@ constexpr std::chrono::seconds patience{5};
 double jitter() {
   thread_local std::mt19937_64 source{std::random_device{}()};
   return std::uniform_real_distribution<double>(0.0, 1.0)(source);
-}
-
-steady::time_point steady_time(timestamp wall) {
-  return steady::now() + std::chrono::duration_cast<steady::duration>(wall - wall_now());
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "runtime/topic.hpp"
+#include "scheduler/due_time.hpp"
 
 namespace penstock::scheduler {
 
@@ -15,12 +16,7 @@ using steady = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
 constexpr std::chrono::seconds pause_between{60};
-constexpr std::size_t page = 1000;
-
-std::optional<timestamp> earlier(std::optional<timestamp> a, std::optional<timestamp> b) {
-  if (!a || !b) return a ? a : b;
-  return std::min(*a, *b);
-}
+constexpr std::size_t runs_at_once = 1000;
 
 }  // namespace
 
@@ -46,7 +42,7 @@ asio::awaitable<void> maintenance::run() {
       next = wall_now();
     }
     if (next) {
-      co_await activity_->wait_until(steady::now() + std::chrono::duration_cast<steady::duration>(*next - wall_now()));
+      co_await activity_->wait_until(steady_time(*next));
     } else {
       co_await activity_->wait();
     }
@@ -111,11 +107,11 @@ std::int64_t maintenance::needed_after(const std::string& topic) const {
   // The input of a run that is a dead letter is kept until it is replayed or discarded.
   std::string after_id;
   for (;;) {
-    const auto dead = around_.store.dead_runs("", after_id, page);
+    const auto dead = around_.store.dead_runs("", after_id, runs_at_once);
     for (const auto& run : dead) {
       if (run.input.topic == topic) floor = std::min(floor, run.input.after);
     }
-    if (dead.size() < page) return floor;
+    if (dead.size() < runs_at_once) return floor;
     after_id = dead.back().id;
   }
 }

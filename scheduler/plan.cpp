@@ -11,10 +11,8 @@
 namespace penstock::scheduler {
 namespace {
 
-using config::value;
-
-const value& part_of(const config::pipeline* p, const char* kind, const std::string& name) {
-  static const value none = config::no_value();
+const config::value& part_of(const config::pipeline* p, const char* kind, const std::string& name) {
+  static const config::value none = config::no_value();
   if (!p || !p->document.is_object()) return none;
   const auto parts = p->document.find(kind);
   if (parts == p->document.end() || !parts->is_object()) return none;
@@ -101,9 +99,9 @@ void add_losses(plan& made, const plan_question& asked) {
 }
 
 // All but topics, flows and jobs.
-value settings_of(const config::pipeline* p) {
-  if (!p || !p->document.is_object()) return value::object();
-  value rest = p->document;
+config::value settings_of(const config::pipeline* p) {
+  if (!p || !p->document.is_object()) return config::value::object();
+  config::value rest = p->document;
   for (const char* kind : {"topics", "flows", "jobs"}) rest.erase(kind);
   return rest;
 }

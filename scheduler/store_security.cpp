@@ -39,7 +39,7 @@ token_record token_from(const sqlite::statement& s) {
   return t;
 }
 
-audit_record entry_from(const sqlite::statement& s) {
+audit_record audit_record_from(const sqlite::statement& s) {
   return {.id = text(s, 0),
           .at = time(s, 1),
           .who = text(s, 2),
@@ -114,7 +114,7 @@ std::vector<token_record> security_reader::tokens() { return all(tokens_, token_
 
 std::vector<audit_record> security_reader::audit(const audit_filter& f) {
   const std::string below = f.before_id.empty() ? "~" : f.before_id;  // "~" is beyond all ids
-  return all(with(audit_, below, f.token, f.pipeline, f.outcome, f.since, f.until, f.limit), entry_from);
+  return all(with(audit_, below, f.token, f.pipeline, f.outcome, f.since, f.until, f.limit), audit_record_from);
 }
 
 }  // namespace penstock::scheduler

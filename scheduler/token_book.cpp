@@ -58,7 +58,7 @@ bool token_book::has_keeper(timestamp now) const {
   return std::any_of(entries_.begin(), entries_.end(), [&](const auto& one) { return is_keeper(*one.second.record, now); });
 }
 
-token_book::answer token_book::check(std::string_view text, timestamp now, token_bucket::clock::time_point steady) {
+token_book::answer token_book::check(std::string_view text, timestamp now, token_bucket::clock::time_point at) {
   const auto shown = parse_token(text);
   if (!shown) return {};
   const auto found = entries_.find(std::string(shown->id));
@@ -69,7 +69,7 @@ token_book::answer token_book::check(std::string_view text, timestamp now, token
   if (state == token_state::expired) return {verdict::expired, e.record, {}};
   used(found->first, e, now);
   if (e.bucket) {
-    if (const auto wait = e.bucket->take(steady)) return {verdict::too_fast, e.record, *wait};
+    if (const auto wait = e.bucket->take(at)) return {verdict::too_fast, e.record, *wait};
   }
   return {verdict::good, e.record, {}};
 }

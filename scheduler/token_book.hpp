@@ -45,7 +45,7 @@ class token_book {
     std::chrono::nanoseconds wait{};              // too_fast: until there is room again
   };
   // Who shows the text; counts as a use, and against its rate, when it is good.
-  answer check(std::string_view text, timestamp now, token_bucket::clock::time_point steady);
+  answer check(std::string_view text, timestamp now, token_bucket::clock::time_point at);
 
   // conflict: there are too many; or a first token that is no unlimited admin, after which nobody could make another (not
   // asked of whom `without_keeper` says needs none). Durable when it returns.

@@ -25,7 +25,7 @@
 #include "runtime/json_parts.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::alert_step {
 
 namespace {
 
@@ -263,10 +263,10 @@ class alert_step final : public step {
 
 }  // namespace
 
-void add_alert_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<alert_step>(settings, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::alert_step

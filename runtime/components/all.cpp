@@ -5,47 +5,47 @@ namespace penstock::runtime {
 
 registry make_registry() {
   registry r;
-  components::add_webhook_source(r);
-  components::add_topic_source(r);
-  components::add_topics_source(r);
-  components::add_file_source(r);
-  components::add_generate_source(r);
-  components::add_folder_source(r);
-  components::add_http_poll_source(r);
-  components::add_command_source(r);
-  components::add_lines_source(r);
-  components::add_websocket_source(r);
-  components::add_sse_source(r);
+  components::webhook_source::add(r);
+  components::topic_source::add(r);
+  components::topics_source::add(r);
+  components::file_source::add(r);
+  components::generate_source::add(r);
+  components::folder_source::add(r);
+  components::http_poll_source::add(r);
+  components::command_source::add(r);
+  components::lines_source::add(r);
+  components::websocket_source::add(r);
+  components::sse_source::add(r);
 
-  components::add_filter_step(r);
-  components::add_map_step(r);
-  components::add_script_step(r);
-  components::add_dedupe_step(r);
-  components::add_route_step(r);
-  components::add_split_step(r);
-  components::add_select_step(r);
-  components::add_rename_step(r);
-  components::add_cast_step(r);
-  components::add_flatten_step(r);
-  components::add_throttle_step(r);
-  components::add_alert_step(r);
-  components::add_sql_step(r);
-  components::add_log_step(r);
-  components::add_exec_step(r);
+  components::filter_step::add(r);
+  components::map_step::add(r);
+  components::script_step::add(r);
+  components::dedupe_step::add(r);
+  components::route_step::add(r);
+  components::split_step::add(r);
+  components::select_step::add(r);
+  components::rename_step::add(r);
+  components::cast_step::add(r);
+  components::flatten_step::add(r);
+  components::throttle_step::add(r);
+  components::alert_step::add(r);
+  components::sql_step::add(r);
+  components::log_step::add(r);
+  components::exec_step::add(r);
 
-  components::add_enrich_step(r);
-  components::add_window_step(r);
-  components::add_join_step(r);
+  components::enrich_step::add(r);
+  components::window_step::add(r);
+  components::join_step::add(r);
 
-  components::add_topic_sink(r);
-  components::add_file_sink(r);
-  components::add_sqlite_sink(r);
-  components::add_http_sink(r);
-  components::add_subscribers_sink(r);
-  components::add_stdout_sink(r);
-  components::add_drop_sink(r);
-  components::add_command_sink(r);
-  components::add_tcp_sink(r);
+  components::topic_sink::add(r);
+  components::file_sink::add(r);
+  components::sqlite_sink::add(r);
+  components::http_sink::add(r);
+  components::subscribers_sink::add(r);
+  components::stdout_sink::add(r);
+  components::drop_sink::add(r);
+  components::command_sink::add(r);
+  components::tcp_sink::add(r);
   return r;
 }
 

@@ -1,4 +1,4 @@
-// One registration function per component file, called by make_registry() in all.cpp.
+// One namespace and registration function per component file, called by make_registry() in all.cpp.
 #pragma once
 
 #include "runtime/registry.hpp"
@@ -6,45 +6,45 @@
 namespace penstock::runtime::components {
 
 // sources
-void add_webhook_source(registry& r);
-void add_topic_source(registry& r);
-void add_topics_source(registry& r);
-void add_file_source(registry& r);
-void add_generate_source(registry& r);
-void add_folder_source(registry& r);
-void add_http_poll_source(registry& r);
-void add_command_source(registry& r);
-void add_lines_source(registry& r);
-void add_websocket_source(registry& r);
-void add_sse_source(registry& r);
+namespace webhook_source { void add(registry& r); }
+namespace topic_source { void add(registry& r); }
+namespace topics_source { void add(registry& r); }
+namespace file_source { void add(registry& r); }
+namespace generate_source { void add(registry& r); }
+namespace folder_source { void add(registry& r); }
+namespace http_poll_source { void add(registry& r); }
+namespace command_source { void add(registry& r); }
+namespace lines_source { void add(registry& r); }
+namespace websocket_source { void add(registry& r); }
+namespace sse_source { void add(registry& r); }
 // steps
-void add_filter_step(registry& r);
-void add_map_step(registry& r);
-void add_script_step(registry& r);
-void add_dedupe_step(registry& r);
-void add_route_step(registry& r);
-void add_split_step(registry& r);
-void add_select_step(registry& r);
-void add_rename_step(registry& r);
-void add_cast_step(registry& r);
-void add_flatten_step(registry& r);
-void add_throttle_step(registry& r);
-void add_alert_step(registry& r);
-void add_sql_step(registry& r);
-void add_log_step(registry& r);
-void add_exec_step(registry& r);
-void add_enrich_step(registry& r);
-void add_window_step(registry& r);
-void add_join_step(registry& r);
+namespace filter_step { void add(registry& r); }
+namespace map_step { void add(registry& r); }
+namespace script_step { void add(registry& r); }
+namespace dedupe_step { void add(registry& r); }
+namespace route_step { void add(registry& r); }
+namespace split_step { void add(registry& r); }
+namespace select_step { void add(registry& r); }
+namespace rename_step { void add(registry& r); }
+namespace cast_step { void add(registry& r); }
+namespace flatten_step { void add(registry& r); }
+namespace throttle_step { void add(registry& r); }
+namespace alert_step { void add(registry& r); }
+namespace sql_step { void add(registry& r); }
+namespace log_step { void add(registry& r); }
+namespace exec_step { void add(registry& r); }
+namespace enrich_step { void add(registry& r); }
+namespace window_step { void add(registry& r); }
+namespace join_step { void add(registry& r); }
 // sinks
-void add_topic_sink(registry& r);
-void add_file_sink(registry& r);
-void add_sqlite_sink(registry& r);
-void add_http_sink(registry& r);
-void add_subscribers_sink(registry& r);
-void add_stdout_sink(registry& r);
-void add_drop_sink(registry& r);
-void add_command_sink(registry& r);
-void add_tcp_sink(registry& r);
+namespace topic_sink { void add(registry& r); }
+namespace file_sink { void add(registry& r); }
+namespace sqlite_sink { void add(registry& r); }
+namespace http_sink { void add(registry& r); }
+namespace subscribers_sink { void add(registry& r); }
+namespace stdout_sink { void add(registry& r); }
+namespace drop_sink { void add(registry& r); }
+namespace command_sink { void add(registry& r); }
+namespace tcp_sink { void add(registry& r); }
 
 }  // namespace penstock::runtime::components

@@ -19,7 +19,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/components/change_fields.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::cast_step {
 
 namespace {
 
@@ -201,11 +201,11 @@ class cast_step final : public step {
 
 }  // namespace
 
-void add_cast_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), [](const config::value& v) { return cast_step(v); }),
         registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<cast_step>(settings);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::cast_step

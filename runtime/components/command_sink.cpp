@@ -28,7 +28,7 @@
 #include "runtime/json_parts.hpp"
 #include "runtime/line_program.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::command_sink {
 
 namespace {
 
@@ -216,10 +216,10 @@ class command_sink final : public sink {
 
 }  // namespace
 
-void add_command_sink(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), require_program), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<command_sink>(v, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::command_sink

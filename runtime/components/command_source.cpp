@@ -22,14 +22,14 @@
 #include "runtime/components/program_settings.hpp"
 #include "runtime/line_input.hpp"
 #include "runtime/line_program.hpp"
+#include "runtime/pipe_io.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::command_source {
 
 namespace {
 
 using clock = std::chrono::steady_clock;
 
-constexpr auto never = clock::time_point::max();
 
 std::vector<config::field> fields() {
   using config::field_type;
@@ -161,10 +161,10 @@ class command_source final : public source {
 
 }  // namespace
 
-void add_command_source(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), require_program), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<command_source>(v, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::command_source

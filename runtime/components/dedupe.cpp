@@ -16,7 +16,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::dedupe_step {
 
 namespace {
 
@@ -144,10 +144,10 @@ class dedupe_step final : public step {
 
 }  // namespace
 
-void add_dedupe_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<dedupe_step>(settings, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::dedupe_step

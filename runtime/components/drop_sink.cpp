@@ -3,7 +3,7 @@
 
 #include "runtime/components/all.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::drop_sink {
 
 namespace {
 
@@ -26,10 +26,10 @@ class drop_sink final : public sink {
 
 }  // namespace
 
-void add_drop_sink(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_sink([](const config::value&, const component_context&) {
           return std::make_unique<drop_sink>();
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::drop_sink

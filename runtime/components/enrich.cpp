@@ -39,7 +39,7 @@
 #include "runtime/records.hpp"
 #include "runtime/sqlite.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::enrich_step {
 
 namespace {
 
@@ -684,10 +684,10 @@ class enrich_step final : public step {
 
 }  // namespace
 
-void add_enrich_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), check), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<enrich_step>(settings, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::enrich_step

@@ -26,7 +26,7 @@
 #include "runtime/json_parts.hpp"
 #include "runtime/line_program.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::exec_step {
 
 namespace {
 
@@ -251,10 +251,10 @@ class exec_step final : public step {
 
 }  // namespace
 
-void add_exec_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), require_program), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<exec_step>(settings, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::exec_step

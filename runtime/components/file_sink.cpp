@@ -34,7 +34,7 @@
 #include "runtime/json_parts.hpp"
 #include "runtime/records.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::file_sink {
 
 namespace {
 
@@ -524,10 +524,10 @@ class file_sink final : public blocking_sink {
 
 }  // namespace
 
-void add_file_sink(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), check), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<file_sink>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::file_sink

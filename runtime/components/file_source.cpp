@@ -21,7 +21,7 @@
 #include "runtime/components/file_follow.hpp"
 #include "runtime/record_file.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::file_source {
 
 namespace {
 
@@ -246,6 +246,6 @@ std::unique_ptr<source> make(const config::value& v, const component_context& co
 
 }  // namespace
 
-void add_file_source(registry& r) { r.add(checked_by(spec(), check), registry::make_source(make)); }
+void add(registry& r) { r.add(checked_by(spec(), check), registry::make_source(make)); }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::file_source

@@ -8,7 +8,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::filter_step {
 
 namespace {
 
@@ -44,10 +44,10 @@ class filter_step final : public event_step {
 
 }  // namespace
 
-void add_filter_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<filter_step>(settings.get<std::string>(), context.run_context.get());
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::filter_step

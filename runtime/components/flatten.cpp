@@ -13,7 +13,7 @@
 #include "runtime/json.hpp"
 #include "runtime/json_parts.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::flatten_step {
 
 namespace {
 
@@ -100,10 +100,10 @@ class flatten_step final : public step {
 
 }  // namespace
 
-void add_flatten_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<flatten_step>(settings);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::flatten_step

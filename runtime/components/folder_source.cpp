@@ -25,7 +25,7 @@
 #include "runtime/record_file.hpp"
 #include "runtime/wakeup.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::folder_source {
 
 namespace {
 
@@ -279,10 +279,10 @@ class folder_source final : public source {
 
 }  // namespace
 
-void add_folder_source(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<folder_source>(parse(v, context.workdir), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::folder_source

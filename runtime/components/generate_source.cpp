@@ -12,7 +12,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/wakeup.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::generate_source {
 
 namespace {
 
@@ -134,10 +134,10 @@ class generate_source final : public source {
 
 }  // namespace
 
-void add_generate_source(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<generate_source>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::generate_source

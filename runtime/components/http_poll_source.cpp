@@ -25,7 +25,7 @@
 #include "runtime/json.hpp"
 #include "runtime/wakeup.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::http_poll_source {
 
 namespace {
 
@@ -239,10 +239,10 @@ class http_poll_source final : public source {
 
 }  // namespace
 
-void add_http_poll_source(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<http_poll_source>(parse(v, context), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::http_poll_source

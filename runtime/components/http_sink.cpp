@@ -26,7 +26,7 @@
 #include "runtime/components/payload_check.hpp"
 #include "runtime/http_client.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::http_sink {
 
 namespace {
 
@@ -281,10 +281,10 @@ class http_sink final : public sink {
 
 }  // namespace
 
-void add_http_sink(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), check), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<http_sink>(parse(v, context), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::http_sink

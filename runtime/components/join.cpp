@@ -30,7 +30,7 @@
 #include "runtime/lua.hpp"
 #include "runtime/side_watermarks.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::join_step {
 
 namespace {
 
@@ -409,10 +409,10 @@ class join_step final : public step {
 
 }  // namespace
 
-void add_join_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), parse), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<join_step>(settings, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::join_step

@@ -17,7 +17,6 @@
 #include <set>
 #include <stdexcept>
 #include <string>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
@@ -33,10 +32,11 @@
 #include "runtime/blocking_pool.hpp"
 #include "runtime/components/all.hpp"
 #include "runtime/line_input.hpp"
+#include "runtime/pipe_io.hpp"
 #include "runtime/socket_address.hpp"
 #include "runtime/wakeup.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::lines_source {
 
 namespace {
 
@@ -49,7 +49,6 @@ constexpr int most_turns = 1000;                  // before others on this threa
 constexpr int most_last_datagrams = 10'000;       // that are taken after a stop
 constexpr auto pause_of_warnings = std::chrono::seconds{10};
 constexpr auto pause_without_descriptors = std::chrono::seconds{1};
-constexpr auto never = clock::time_point::max();
 
 config::component_spec spec() {
   using config::field_type;
@@ -174,11 +173,6 @@ struct connection : std::enable_shared_from_this<connection> {
 char* chunk() {
   thread_local const auto buffer = std::make_unique_for_overwrite<char[]>(chunk_bytes);
   return buffer.get();
-}
-
-std::size_t waiting_bytes(int fd) {
-  int bytes = 0;
-  return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
 }
 
 // ---- the source ------------------------------------------------------------------------------------------------------
@@ -483,10 +477,10 @@ void lines_source::count_dropped(const msghdr& message) {
 
 }  // namespace
 
-void add_lines_source(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), parse), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<lines_source>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::lines_source

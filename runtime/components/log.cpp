@@ -16,7 +16,7 @@
 #include "runtime/json_parts.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::log_step {
 
 namespace {
 
@@ -118,10 +118,10 @@ class log_step final : public step {
 
 }  // namespace
 
-void add_log_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<log_step>(settings, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::log_step

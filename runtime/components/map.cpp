@@ -9,7 +9,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::map_step {
 
 namespace {
 
@@ -67,10 +67,10 @@ class map_step final : public event_step {
 
 }  // namespace
 
-void add_map_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<map_step>(settings, context.run_context.get());
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::map_step

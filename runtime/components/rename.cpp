@@ -16,7 +16,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/components/change_fields.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::rename_step {
 
 namespace {
 
@@ -95,11 +95,11 @@ class rename_step final : public step {
 
 }  // namespace
 
-void add_rename_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), [](const config::value& v) { return rename_step(v); }),
         registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<rename_step>(settings);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::rename_step

@@ -12,7 +12,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::route_step {
 
 namespace {
 
@@ -97,10 +97,10 @@ class route_step final : public event_step {
 
 }  // namespace
 
-void add_route_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<route_step>(settings, context.run_context.get());
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::route_step

@@ -10,7 +10,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::script_step {
 
 namespace {
 
@@ -67,10 +67,10 @@ class script_step final : public step {
 
 }  // namespace
 
-void add_script_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<script_step>(settings.get<std::string>(), context.run_context.get());
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::script_step

@@ -13,7 +13,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/components/change_fields.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::select_step {
 
 namespace {
 
@@ -67,11 +67,11 @@ class select_step final : public step {
 
 }  // namespace
 
-void add_select_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), [](const config::value& v) { return select_step(v); }),
         registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<select_step>(settings);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::select_step

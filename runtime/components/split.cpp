@@ -16,7 +16,7 @@
 #include "runtime/json_parts.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::split_step {
 
 namespace {
 
@@ -177,10 +177,10 @@ class split_step final : public step {
 
 }  // namespace
 
-void add_split_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), fields_of), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<split_step>(settings, context.run_context.get());
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::split_step

@@ -28,7 +28,7 @@
 #include "runtime/json_parts.hpp"
 #include "runtime/sqlite.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::sql_step {
 
 namespace {
 
@@ -471,10 +471,10 @@ sql_step check(const config::value& v, config::usage where) {
 
 }  // namespace
 
-void add_sql_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), check), registry::make_step([](const config::value& settings, const component_context&) {
           return std::make_unique<sql_step>(settings);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::sql_step

@@ -27,7 +27,7 @@
 #include "runtime/durable_folder.hpp"
 #include "runtime/sqlite.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::sqlite_sink {
 
 namespace {
 
@@ -480,10 +480,10 @@ class sqlite_sink final : public blocking_sink {
 
 }  // namespace
 
-void add_sqlite_sink(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), parse), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<sqlite_sink>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::sqlite_sink

@@ -27,7 +27,7 @@
 #include "runtime/live_feed.hpp"
 #include "runtime/sse_parser.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::sse_source {
 
 namespace {
 
@@ -223,11 +223,11 @@ class sse_source final : public source {
 
 }  // namespace
 
-void add_sse_source(registry& r) {
+void add(registry& r) {
   const auto check = [](const config::value& v) { check_feed_url(v, "http"); };
   r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<sse_source>(v, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::sse_source

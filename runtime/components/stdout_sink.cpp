@@ -16,7 +16,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/components/payload_check.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::stdout_sink {
 
 namespace {
 
@@ -62,10 +62,10 @@ class stdout_sink final : public blocking_sink {
 
 }  // namespace
 
-void add_stdout_sink(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_sink([](const config::value&, const component_context& context) {
           return std::make_unique<stdout_sink>(context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::stdout_sink

@@ -13,7 +13,7 @@
 #include "runtime/components/payload_check.hpp"
 #include "runtime/subscribers.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::subscribers_sink {
 
 namespace {
 
@@ -84,10 +84,10 @@ class subscribers_sink final : public sink {
 
 }  // namespace
 
-void add_subscribers_sink(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<subscribers_sink>(v, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::subscribers_sink

@@ -29,7 +29,7 @@
 #include "runtime/components/payload_check.hpp"
 #include "runtime/socket_address.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::tcp_sink {
 
 namespace {
 
@@ -186,10 +186,10 @@ class tcp_sink final : public sink {
 
 }  // namespace
 
-void add_tcp_sink(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), parse), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<tcp_sink>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::tcp_sink

@@ -19,7 +19,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::throttle_step {
 
 namespace {
 
@@ -141,10 +141,10 @@ class throttle_step final : public step {
 
 }  // namespace
 
-void add_throttle_step(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<throttle_step>(settings, context.run_context.get());
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::throttle_step

@@ -15,7 +15,7 @@
 #include "runtime/components/payload_check.hpp"
 #include "runtime/lua.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::topic_sink {
 
 namespace {
 
@@ -95,10 +95,10 @@ class topic_sink final : public sink {
 
 }  // namespace
 
-void add_topic_sink(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_sink([](const config::value& v, const component_context& context) {
           return std::make_unique<topic_sink>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::topic_sink

@@ -12,7 +12,7 @@
 #include "runtime/components/named_topic.hpp"
 #include "runtime/wakeup.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::topic_source {
 
 namespace {
 
@@ -104,10 +104,10 @@ class topic_source final : public source {
 
 }  // namespace
 
-void add_topic_source(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<topic_source>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::topic_source

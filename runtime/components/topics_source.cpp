@@ -22,7 +22,7 @@
 #include "runtime/topics_read.hpp"
 #include "runtime/wakeup.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::topics_source {
 
 namespace {
 
@@ -247,10 +247,10 @@ class topics_source final : public source {
 
 }  // namespace
 
-void add_topics_source(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), parse), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<topics_source>(parse(v), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::topics_source

@@ -24,7 +24,7 @@
 #include "runtime/webhook_intake.hpp"
 #include "runtime/webhooks.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::webhook_source {
 
 namespace {
 
@@ -252,10 +252,10 @@ class webhook_source final : public source {
 
 }  // namespace
 
-void add_webhook_source(registry& r) {
+void add(registry& r) {
   r.add(spec(), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<webhook_source>(parse(v, context), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::webhook_source

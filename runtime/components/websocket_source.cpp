@@ -20,7 +20,7 @@
 #include "runtime/components/feed_fields.hpp"
 #include "runtime/live_feed.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::websocket_source {
 
 namespace {
 
@@ -240,11 +240,11 @@ class websocket_source final : public source {
 
 }  // namespace
 
-void add_websocket_source(registry& r) {
+void add(registry& r) {
   const auto check = [](const config::value& v) { check_feed_url(v, "ws"); };
   r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<websocket_source>(parse(v, context), context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::websocket_source

@@ -30,7 +30,7 @@
 #include "runtime/lua.hpp"
 #include "runtime/watermark.hpp"
 
-namespace penstock::runtime::components {
+namespace penstock::runtime::components::window_step {
 
 namespace {
 
@@ -542,10 +542,10 @@ class window_step final : public step {
 
 }  // namespace
 
-void add_window_step(registry& r) {
+void add(registry& r) {
   r.add(checked_by(spec(), parse), registry::make_step([](const config::value& settings, const component_context& context) {
           return std::make_unique<window_step>(settings, context);
         }));
 }
 
-}  // namespace penstock::runtime::components
+}  // namespace penstock::runtime::components::window_step

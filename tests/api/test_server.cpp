@@ -108,13 +108,13 @@ class bursting final : public body_stream {
 
 // ---- the server under test ----
 
-class fixture {
+class running_server {
  public:
-  explicit fixture(server_options options = {}) : server_(io_.get_executor(), routes(), options) {
+  explicit running_server(server_options options = {}) : server_(io_.get_executor(), routes(), options) {
     port_ = server_.listen("127.0.0.1", 0);
     thread_ = std::thread([this] { io_.run(); });
   }
-  ~fixture() {
+  ~running_server() {
     stop(2s);
     release_->notify();
     guard_.reset();
@@ -217,7 +217,7 @@ nlohmann::json problem_of(const reply& r) {
 }  // namespace
 
 TEST_CASE("a request is answered and the connection goes on", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   for (int i = 0; i < 3; ++i) {
     const reply r = c.call(hello);
@@ -235,7 +235,7 @@ TEST_CASE("a request is answered and the connection goes on", "[server]") {
 }
 
 TEST_CASE("a request arrives in single bytes", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   const std::string bytes = post("/echo", "body") + hello;
   for (const char byte : bytes) REQUIRE(c.send({&byte, 1}));
@@ -244,7 +244,7 @@ TEST_CASE("a request arrives in single bytes", "[server]") {
 }
 
 TEST_CASE("pipelined requests are answered in order", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   std::string many;
   for (int i = 0; i < 2000; ++i) many += post("/echo", "number " + std::to_string(i));
@@ -256,7 +256,7 @@ TEST_CASE("pipelined requests are answered in order", "[server]") {
 }
 
 TEST_CASE("HEAD has the header of GET and no body", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   c.send("HEAD /hello/you HTTP/1.1\r\nHost: x\r\n\r\n" + hello);
   const reply head = c.read_reply(true);
@@ -272,7 +272,7 @@ TEST_CASE("HEAD has the header of GET and no body", "[server]") {
 }
 
 TEST_CASE("HTTP/1.0 closes, or keeps open when asked", "[server]") {
-  fixture f;
+  running_server f;
   client plain(f.port());
   const reply r = plain.call("GET /hello/you HTTP/1.0\r\n\r\n");
   CHECK(r.status == 200);
@@ -292,7 +292,7 @@ TEST_CASE("HTTP/1.0 closes, or keeps open when asked", "[server]") {
 }
 
 TEST_CASE("unknown paths and methods", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   const reply lost = c.call("GET /helo/you HTTP/1.1\r\nHost: x\r\n\r\n");
   CHECK(lost.status == 404);
@@ -311,7 +311,7 @@ TEST_CASE("unknown paths and methods", "[server]") {
 }
 
 TEST_CASE("unknown query parameters are not silent", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   CHECK(c.call("GET /hello/you?limit=1&follow=true HTTP/1.1\r\nHost: x\r\n\r\n").status == 200);
   const reply typo = c.call("GET /hello/you?limt=1 HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -324,7 +324,7 @@ TEST_CASE("unknown query parameters are not silent", "[server]") {
 }
 
 TEST_CASE("a handler that throws says nothing of its inside", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   const reply r = c.call("GET /fail HTTP/1.1\r\nHost: x\r\n\r\n");
   CHECK(r.status == 500);
@@ -334,7 +334,7 @@ TEST_CASE("a handler that throws says nothing of its inside", "[server]") {
 }
 
 TEST_CASE("request ids are taken over when they are harmless", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   CHECK(c.call("GET /hello/a HTTP/1.1\r\nHost: x\r\nX-Request-Id: abc-1\r\n\r\n")
             .has("X-Request-Id: abc-1\r\n"));
@@ -344,7 +344,7 @@ TEST_CASE("request ids are taken over when they are harmless", "[server]") {
 }
 
 TEST_CASE("no value of a handler can end a header", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   const reply r = c.call("GET /split?q=a%0d%0aX-Injected:%20b HTTP/1.1\r\nHost: x\r\n\r\n");
   CHECK(r.has("X-Evil: a  X-Injected: b\r\n"));
@@ -354,7 +354,7 @@ TEST_CASE("bodies are limited before they are read", "[server]") {
   server_options options;
   options.body_bytes = 1000;
   options.event_body_bytes = 5000;
-  fixture f(options);
+  running_server f(options);
   SECTION("a length beyond the limit") {
     client c(f.port());
     const reply r = c.call("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n");
@@ -396,7 +396,7 @@ TEST_CASE("bodies are limited before they are read", "[server]") {
 TEST_CASE("all bodies together are limited", "[server]") {
   server_options options;
   options.bodies_in_memory = 100'000;
-  fixture f(options);
+  running_server f(options);
   client first(f.port());
   first.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 80001\r\nExpect: 100-continue\r\n\r\n");
   CHECK(first.read_until("\r\n\r\n").starts_with("HTTP/1.1 100"));
@@ -417,7 +417,7 @@ TEST_CASE("all bodies together are limited", "[server]") {
 TEST_CASE("strangers get half of the room for bodies", "[server]") {
   server_options options;
   options.bodies_in_memory = 100'000;
-  fixture f(options);
+  running_server f(options);
   // What the head came with counts, too.
   client first(f.port());
   first.send("POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 40001\r\n\r\n" + std::string(40'000, 'a'));
@@ -435,7 +435,7 @@ TEST_CASE("strangers get half of the room for bodies", "[server]") {
 }
 
 TEST_CASE("a body that must be there", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   const reply r = c.call("POST /needs-body HTTP/1.1\r\nHost: x\r\n\r\n");
   CHECK(r.status == 411);
@@ -446,7 +446,7 @@ TEST_CASE("a body that must be there", "[server]") {
 TEST_CASE("Expect: 100-continue", "[server]") {
   server_options options;
   options.body_bytes = 1000;
-  fixture f(options);
+  running_server f(options);
   SECTION("is answered before the body is sent") {
     client c(f.port());
     c.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
@@ -469,7 +469,7 @@ TEST_CASE("Expect: 100-continue", "[server]") {
 }
 
 TEST_CASE("chunked bodies", "[server]") {
-  fixture f;
+  running_server f;
   const std::string start = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
   SECTION("good ones, with extensions and trailers that change nothing") {
     client c(f.port());
@@ -499,7 +499,7 @@ TEST_CASE("chunked bodies", "[server]") {
 }
 
 TEST_CASE("chunks arrive in single bytes", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   const std::string text = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\nTrailer: x\r\n\r\n";
   for (int i = 0; i < 2; ++i) {
@@ -509,7 +509,7 @@ TEST_CASE("chunks arrive in single bytes", "[server]") {
 }
 
 TEST_CASE("messages whose end is in doubt are refused", "[server]") {
-  fixture f;
+  running_server f;
   for (const char* headers :
        {"Content-Length: 3\r\nContent-Length: 3\r\n", "Content-Length: 3\r\nContent-Length: 4\r\n",
         "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
@@ -527,7 +527,7 @@ TEST_CASE("messages whose end is in doubt are refused", "[server]") {
 }
 
 TEST_CASE("what is no HTTP", "[server]") {
-  fixture f;
+  running_server f;
   for (const char* bytes : {"\x16\x03\x01\x02\x01\x01\xfc\x03\x03\r\n\r\n", "GET\r\n\r\n", "GET /\r\n\r\n",
                             "GET / HTTP/1.1\nHost: x\n\n", "GET / HTTP/1.1\r\nHost x\r\n\r\n",
                             "GET / HTTP/1.1\r\n\r\n", "GET /hello/a b HTTP/1.1\r\nHost: x\r\n\r\n"}) {
@@ -542,7 +542,7 @@ TEST_CASE("what is no HTTP", "[server]") {
 }
 
 TEST_CASE("a header that is too large", "[server]") {
-  fixture f;
+  running_server f;
   client one(f.port());
   CHECK(one.call("GET /hello/you HTTP/1.1\r\nHost: x\r\nX-Big: " + std::string(20'000, 'b') + "\r\n\r\n")
             .status == 431);
@@ -558,7 +558,7 @@ TEST_CASE("a header that is too large", "[server]") {
 }
 
 TEST_CASE("what is too large in a head is told, also when its first line came in pieces", "[server]") {
-  fixture f;
+  running_server f;
   client header(f.port());
   header.send("GET /hel");
   header.send("lo/you HTTP/1.1\r\nHost: x\r\nX-Big: " + std::string(20'000, 'b'));
@@ -575,7 +575,7 @@ TEST_CASE("slow clients are not waited for", "[server]") {
   options.body_timeout = 60ms;
   options.idle_timeout = 60ms;
   options.linger_timeout = 60ms;
-  fixture f(options);
+  running_server f(options);
   SECTION("that never begin") {
     client c(f.port());
     CHECK(c.closed());
@@ -614,14 +614,14 @@ TEST_CASE("slow clients are not waited for", "[server]") {
 }
 
 TEST_CASE("a large answer reaches a slow reader whole", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   CHECK(c.call("GET /much HTTP/1.1\r\nHost: x\r\n\r\n").body.size() == much);
   CHECK(c.call(hello).status == 200);
 }
 
 TEST_CASE("a stream is chunked, and the connection goes on", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   c.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n" + hello);
   const std::string head = c.read_until("\r\n\r\n");
@@ -633,7 +633,7 @@ TEST_CASE("a stream is chunked, and the connection goes on", "[server]") {
 }
 
 TEST_CASE("a stream that breaks is cut, so that its client can tell", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   c.send("GET /broken-stream HTTP/1.1\r\nHost: x\r\n\r\n");
   const std::string all = c.read_all();
@@ -645,7 +645,7 @@ TEST_CASE("a stream that breaks is cut, so that its client can tell", "[server]"
 TEST_CASE("a client that leaves its stream or wait is noticed at once", "[server]") {
   for (const char* path : {"/endless", "/wait"}) {
     INFO(path);
-    fixture f;
+    running_server f;
     client c(f.port());
     c.send("GET " + std::string(path) + " HTTP/1.1\r\nHost: x\r\n\r\n");
     while (f.watched.open == 0) std::this_thread::yield();
@@ -658,7 +658,7 @@ TEST_CASE("a client that leaves its stream or wait is noticed at once", "[server
 }
 
 TEST_CASE("a request sent behind a stream waits for its end", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   c.send("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n");
   c.read_until("piece\n\r\n");
@@ -671,7 +671,7 @@ TEST_CASE("a request sent behind a stream waits for its end", "[server]") {
 TEST_CASE("connections beyond the limit are answered and closed", "[server]") {
   server_options options;
   options.connections = 3;
-  fixture f(options);
+  running_server f(options);
   std::vector<client> open;
   for (int i = 0; i < 3; ++i) {
     open.emplace_back(f.port());
@@ -691,7 +691,7 @@ TEST_CASE("connections beyond the limit are answered and closed", "[server]") {
 }
 
 TEST_CASE("ten thousand quick connections", "[server]") {
-  fixture f;
+  running_server f;
   std::atomic<int> good{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
@@ -719,7 +719,7 @@ TEST_CASE("ten thousand quick connections", "[server]") {
 }
 
 TEST_CASE("requests are counted by route and status", "[server]") {
-  fixture f;
+  running_server f;
   client c(f.port());
   c.call(hello);
   c.call(hello);
@@ -734,7 +734,7 @@ TEST_CASE("requests are counted by route and status", "[server]") {
 
 TEST_CASE("a stop is graceful", "[server]") {
   SECTION("idle connections close at once") {
-    fixture f;
+    running_server f;
     client idle(f.port()), fresh(f.port());
     idle.call(hello);
     while (f.connections() < 2) std::this_thread::yield();
@@ -744,7 +744,7 @@ TEST_CASE("a stop is graceful", "[server]") {
     CHECK_THROWS(client(f.port()));
   }
   SECTION("a request under way is finished") {
-    fixture f;
+    running_server f;
     client c(f.port());
     c.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     c.read_until("\r\n\r\n");
@@ -755,7 +755,7 @@ TEST_CASE("a stop is graceful", "[server]") {
     CHECK(c.closed());
   }
   SECTION("a stream is told, and ends properly") {
-    fixture f;
+    running_server f;
     client c(f.port());
     c.send("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n");
     c.read_until("piece\n\r\n");
@@ -763,7 +763,7 @@ TEST_CASE("a stop is graceful", "[server]") {
     CHECK(c.read_all() == "4\r\nbye\n\r\n0\r\n\r\n");
   }
   SECTION("a wait is answered") {
-    fixture f;
+    running_server f;
     client c(f.port());
     c.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
     while (f.watched.open == 0) std::this_thread::yield();
@@ -773,7 +773,7 @@ TEST_CASE("a stop is graceful", "[server]") {
     CHECK(r.has("Connection: close\r\n"));
   }
   SECTION("what does not end is cut off and counted") {
-    fixture f;
+    running_server f;
     client c(f.port());
     c.send("GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n");
     while (f.watched.open == 0) std::this_thread::yield();
@@ -783,7 +783,7 @@ TEST_CASE("a stop is graceful", "[server]") {
 }
 
 TEST_CASE("who comes by a socket's file is known on each of its requests", "[server]") {
-  fixture f;
+  running_server f;
   const testing::temp_dir folder;
   const std::string file = (folder.path() / "s.sock").string();
   f.ask([&] { return f.http().listen(listen_address{.path = file}).shown(); });
@@ -795,7 +795,7 @@ TEST_CASE("who comes by a socket's file is known on each of its requests", "[ser
 }
 
 TEST_CASE("a request sent just before the stop is answered", "[server]") {
-  fixture f;
+  running_server f;
   client fresh(f.port());
   while (f.connections() < 1) std::this_thread::yield();
   std::thread stopper([&] { f.stop(10s); });
@@ -806,7 +806,7 @@ TEST_CASE("a request sent just before the stop is answered", "[server]") {
 }
 
 TEST_CASE("an address that cannot be had is named", "[server]") {
-  fixture f;
+  running_server f;
   asio::io_context io;
   server other(io.get_executor(), {});
   CHECK_THROWS_WITH(other.listen("127.0.0.1", f.port()), Catch::Contains(std::to_string(f.port())));

@@ -50,13 +50,13 @@ asio::awaitable<response> greet(request& r) {
   co_return reply;
 }
 
-class fixture {
+class greeting_server {
  public:
-  fixture() : server_(io_.get_executor(), routes(), {}) {
+  greeting_server() : server_(io_.get_executor(), routes(), {}) {
     port_ = server_.listen("127.0.0.1", 0);
     thread_ = std::thread([this] { io_.run(); });
   }
-  ~fixture() {
+  ~greeting_server() {
     asio::co_spawn(io_, server_.stop(std::chrono::seconds{5}), asio::use_future).get();
     guard_.reset();
     thread_.join();
@@ -95,7 +95,7 @@ const std::string hello_frame = "\x81\x05hello", bye = "\x88\x82\x01\x02\x03\x04
 }  // namespace
 
 TEST_CASE("a connection becomes a WebSocket and ends as one", "[websocket]") {
-  fixture f;
+  greeting_server f;
   client c(f.port());
   const reply accepted = c.call(ask(upgrading + upgrade + version + key));
   CHECK(accepted.status == 101);
@@ -108,7 +108,7 @@ TEST_CASE("a connection becomes a WebSocket and ends as one", "[websocket]") {
 }
 
 TEST_CASE("messages that break off end the WebSocket, whatever its client does", "[websocket]") {
-  fixture f;
+  greeting_server f;
   client polite(f.port()), gone(f.port());
   for (client* c : {&polite, &gone}) {
     CHECK(c->call(ask(upgrading + upgrade + version + key, "broken")).status == 101);
@@ -122,7 +122,7 @@ TEST_CASE("messages that break off end the WebSocket, whatever its client does",
 }
 
 TEST_CASE("who does not ask for a WebSocket gets none", "[websocket]") {
-  fixture f;
+  greeting_server f;
   client c(f.port());
   for (const std::string& headers : {std::string(), upgrade + version + key, upgrading + version + key,
                                      "Connection: upgraded\r\n" + upgrade + version + key}) {
@@ -132,7 +132,7 @@ TEST_CASE("who does not ask for a WebSocket gets none", "[websocket]") {
 }
 
 TEST_CASE("a handshake that is not proper is refused in words", "[websocket]") {
-  fixture f;
+  greeting_server f;
   client c(f.port());
   for (const std::string& wrong : {std::string(), std::string("Sec-WebSocket-Version: 8\r\n")}) {
     const reply refused = c.call(ask(upgrading + upgrade + wrong + key));

@@ -16,7 +16,7 @@ std::vector<std::size_t> numbers(const std::bitset<size>& set) {
 
 using list = std::vector<std::size_t>;
 
-cron_expression parsed(const char* text) {
+cron_expression parsed_cron(const char* text) {
   INFO(text);
   const auto out = parse_cron(text);
   REQUIRE(out.has_value());
@@ -26,7 +26,7 @@ cron_expression parsed(const char* text) {
 }  // namespace
 
 TEST_CASE("five fields, six fields, spaces and tabs", "[config][cron]") {
-  const auto five = parsed(" 30  6\t* * *  ");
+  const auto five = parsed_cron(" 30  6\t* * *  ");
   CHECK(numbers(five.seconds) == list{0});
   CHECK(numbers(five.minutes) == list{30});
   CHECK(numbers(five.hours) == list{6});
@@ -34,48 +34,48 @@ TEST_CASE("five fields, six fields, spaces and tabs", "[config][cron]") {
   CHECK(numbers(five.months).size() == 12);
   CHECK(numbers(five.weekdays).size() == 7);
   CHECK(five.text == " 30  6\t* * *  ");
-  const auto six = parsed("15,45 0 0 1 1 *");
+  const auto six = parsed_cron("15,45 0 0 1 1 *");
   CHECK(numbers(six.seconds) == list{15, 45});
   CHECK(numbers(six.days) == list{1});
 }
 
 TEST_CASE("lists, ranges and steps", "[config][cron]") {
-  CHECK(numbers(parsed("*/15 * * * *").minutes) == list{0, 15, 30, 45});
-  CHECK(numbers(parsed("10-30/10,59 * * * *").minutes) == list{10, 20, 30, 59});
-  CHECK(numbers(parsed("50/4 * * * *").minutes) == list{50, 54, 58});
-  CHECK(numbers(parsed("5-5 * * * *").minutes) == list{5});
-  CHECK(numbers(parsed("0 */7 * * *").hours) == list{0, 7, 14, 21});
-  CHECK(numbers(parsed("0 0 1-7,15 * *").days) == list{1, 2, 3, 4, 5, 6, 7, 15});
+  CHECK(numbers(parsed_cron("*/15 * * * *").minutes) == list{0, 15, 30, 45});
+  CHECK(numbers(parsed_cron("10-30/10,59 * * * *").minutes) == list{10, 20, 30, 59});
+  CHECK(numbers(parsed_cron("50/4 * * * *").minutes) == list{50, 54, 58});
+  CHECK(numbers(parsed_cron("5-5 * * * *").minutes) == list{5});
+  CHECK(numbers(parsed_cron("0 */7 * * *").hours) == list{0, 7, 14, 21});
+  CHECK(numbers(parsed_cron("0 0 1-7,15 * *").days) == list{1, 2, 3, 4, 5, 6, 7, 15});
 }
 
 TEST_CASE("names of months and weekdays, and both Sundays", "[config][cron]") {
-  CHECK(numbers(parsed("0 0 1 JAN,mar-May *").months) == list{1, 3, 4, 5});
-  CHECK(numbers(parsed("0 0 * * mon-FRI").weekdays) == list{1, 2, 3, 4, 5});
-  CHECK(numbers(parsed("0 0 * * 0").weekdays) == list{0});
-  CHECK(numbers(parsed("0 0 * * 7").weekdays) == list{0});
-  CHECK(numbers(parsed("0 0 * * fri-sun").weekdays) == list{0, 5, 6});
-  CHECK(numbers(parsed("0 0 * * 5-7").weekdays) == list{0, 5, 6});
-  CHECK(numbers(parsed("0 0 * * */2").weekdays) == list{0, 2, 4, 6});
+  CHECK(numbers(parsed_cron("0 0 1 JAN,mar-May *").months) == list{1, 3, 4, 5});
+  CHECK(numbers(parsed_cron("0 0 * * mon-FRI").weekdays) == list{1, 2, 3, 4, 5});
+  CHECK(numbers(parsed_cron("0 0 * * 0").weekdays) == list{0});
+  CHECK(numbers(parsed_cron("0 0 * * 7").weekdays) == list{0});
+  CHECK(numbers(parsed_cron("0 0 * * fri-sun").weekdays) == list{0, 5, 6});
+  CHECK(numbers(parsed_cron("0 0 * * 5-7").weekdays) == list{0, 5, 6});
+  CHECK(numbers(parsed_cron("0 0 * * */2").weekdays) == list{0, 2, 4, 6});
 }
 
 TEST_CASE("what is restricted and what is not, as crontab(5) counts it", "[config][cron]") {
-  CHECK(parsed("0 0 * * *").any_day);
-  CHECK(parsed("0 0 ? * mon").any_day);
-  CHECK(parsed("0 0 */2 * mon").any_day);
-  CHECK(numbers(parsed("0 0 */10 * mon").days) == list{1, 11, 21, 31});
-  CHECK_FALSE(parsed("0 0 13 * fri").any_day);
-  CHECK_FALSE(parsed("0 0 13 * fri").any_weekday);
-  CHECK(parsed("0 0 13 * ?").any_weekday);
+  CHECK(parsed_cron("0 0 * * *").any_day);
+  CHECK(parsed_cron("0 0 ? * mon").any_day);
+  CHECK(parsed_cron("0 0 */2 * mon").any_day);
+  CHECK(numbers(parsed_cron("0 0 */10 * mon").days) == list{1, 11, 21, 31});
+  CHECK_FALSE(parsed_cron("0 0 13 * fri").any_day);
+  CHECK_FALSE(parsed_cron("0 0 13 * fri").any_weekday);
+  CHECK(parsed_cron("0 0 13 * ?").any_weekday);
 }
 
 TEST_CASE("macros", "[config][cron]") {
-  CHECK(numbers(parsed("@hourly").minutes) == list{0});
-  CHECK(numbers(parsed("@hourly").hours).size() == 24);
-  CHECK(numbers(parsed("@Daily").hours) == list{0});
-  CHECK(numbers(parsed("@weekly").weekdays) == list{0});
-  CHECK(numbers(parsed("@monthly").days) == list{1});
-  CHECK(numbers(parsed("@yearly").months) == list{1});
-  CHECK(parsed("@annually").months == parsed("@yearly").months);
+  CHECK(numbers(parsed_cron("@hourly").minutes) == list{0});
+  CHECK(numbers(parsed_cron("@hourly").hours).size() == 24);
+  CHECK(numbers(parsed_cron("@Daily").hours) == list{0});
+  CHECK(numbers(parsed_cron("@weekly").weekdays) == list{0});
+  CHECK(numbers(parsed_cron("@monthly").days) == list{1});
+  CHECK(numbers(parsed_cron("@yearly").months) == list{1});
+  CHECK(parsed_cron("@annually").months == parsed_cron("@yearly").months);
 }
 
 TEST_CASE("days that no year has are refused, the leap day is not", "[config][cron]") {

@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include "config/diff.hpp"
+#include "from_text.hpp"
 #include "good_definitions.hpp"
 #include "test_catalog.hpp"
 
@@ -8,8 +9,7 @@ namespace penstock::config {
 namespace {
 
 using names = std::vector<std::string>;
-
-pipeline parsed(const std::string& text) { return parse_pipeline(text, testing::small_catalog()).value(); }
+using testing::parsed;
 
 }  // namespace
 

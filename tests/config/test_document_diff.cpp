@@ -3,12 +3,13 @@
 #include <catch2/catch.hpp>
 
 #include "config/definition.hpp"
+#include "from_text.hpp"
 #include "test_catalog.hpp"
 
 namespace penstock::config {
 namespace {
 
-value json(const char* text) { return value::parse(text); }
+using testing::json;
 
 std::string paths(const std::vector<field_change>& changes) {
   std::string all;

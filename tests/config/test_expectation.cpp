@@ -3,11 +3,12 @@
 #include <nlohmann/json.hpp>
 
 #include "config/expectation.hpp"
+#include "from_text.hpp"
 
 namespace penstock::config {
 namespace {
 
-value json(const char* text) { return value::parse(text); }
+using testing::json;
 
 std::vector<test_event> events(std::initializer_list<const char*> payloads) {
   std::vector<test_event> out;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/diff.hpp"
+#include "from_text.hpp"
 #include "good_definitions.hpp"
 #include "test_catalog.hpp"
 
@@ -11,16 +12,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using names = std::vector<std::string>;
-
-pipeline parsed(const std::string& text) {
-  const auto out = parse_pipeline(text, testing::small_catalog());
-  if (!out) {
-    const error e = out.error();
-    for (const problem& p : e.problems) UNSCOPED_INFO(describe(p, ""));
-    FAIL(e.detail);
-  }
-  return *out;
-}
+using testing::parsed;
 
 job job_of(const std::string& settings) {
   return parsed("name: a\npools: {db: 3, api: 1}\njobs: {j: {run: [x], " + settings + "}}").jobs.at("j");

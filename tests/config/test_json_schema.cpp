@@ -48,11 +48,11 @@ TEST_CASE("the schema says what the records say", "[config][schema]") {
   CHECK(at(schema, job + "/tasks/minProperties") == 1);
   CHECK(at(schema, job + "/from/$ref") == "#/$defs/source");
 
-  const value trigger = at(schema, job + "/trigger/anyOf/1");
-  CHECK(trigger.at("oneOf").size() == 7);
-  CHECK(trigger.at("oneOf").at(0) == value::parse(R"({"required":["topic"]})"));
-  CHECK(trigger.at("dependentRequired").at("max_wait") == value::array({"topic"}));
-  CHECK(trigger.at("properties").at("cron").at("examples") == value::array({"0 6 * * *"}));
+  const value trigger_schema = at(schema, job + "/trigger/anyOf/1");
+  CHECK(trigger_schema.at("oneOf").size() == 7);
+  CHECK(trigger_schema.at("oneOf").at(0) == value::parse(R"({"required":["topic"]})"));
+  CHECK(trigger_schema.at("dependentRequired").at("max_wait") == value::array({"topic"}));
+  CHECK(trigger_schema.at("properties").at("cron").at("examples") == value::array({"0 6 * * *"}));
 
   const value& pools = at(schema, job + "/pools");
   CHECK(pools.at("anyOf").at(0).at("additionalProperties").at("minimum") == 1);

@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include "config/definition.hpp"
+#include "from_text.hpp"
 #include "good_definitions.hpp"
 #include "test_catalog.hpp"
 
@@ -8,17 +9,8 @@ namespace penstock::config {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::parsed;
 using testing::small_catalog;
-
-pipeline parsed(const std::string& text) {
-  const auto out = parse_pipeline(text, small_catalog());
-  if (!out) {
-    const error e = out.error();
-    for (const problem& p : e.problems) UNSCOPED_INFO(describe(p, ""));
-    FAIL(e.detail);
-  }
-  return *out;
-}
 
 // REST shows definitions as JSON; what it shows must be a definition of the same pipeline.
 void check_round_trip(const pipeline& p) {

@@ -33,7 +33,7 @@ jobs:
   mail: {run: [./mail]}
 )";
 
-pipeline parsed(const std::string& tests) {
+pipeline shop_with(const std::string& tests) {
   const auto made = parse_pipeline(shop + "tests:\n" + tests, testing::small_catalog());
   INFO((made ? "" : made.error().detail));
   REQUIRE(made.has_value());
@@ -43,7 +43,7 @@ pipeline parsed(const std::string& tests) {
 }  // namespace
 
 TEST_CASE("a test is read as it is written", "[config][tests]") {
-  const pipeline p = parsed(R"(
+  const pipeline p = shop_with(R"(
   large:
     flow: alerts
     given:
@@ -89,7 +89,7 @@ TEST_CASE("a test is read as it is written", "[config][tests]") {
 }
 
 TEST_CASE("only an event with both keys, and no other, has attributes", "[config][tests]") {
-  const pipeline p = parsed(R"(
+  const pipeline p = shop_with(R"(
   t:
     flow: alerts
     given: [{event: {key: a}}, {event: {key: a}, data: 1, more: 2}, {event: sold, data: 1}, {event: {}, data: {event: {key: a}, data: 1}}]
@@ -158,10 +158,10 @@ TEST_CASE("a pipeline without flows says so to a test of one", "[config][tests]"
 }
 
 TEST_CASE("a change of tests restarts nothing, but is a new revision", "[config][tests][diff]") {
-  const pipeline before = parsed("  t: {flow: alerts, given: [], expect: []}\n");
-  const pipeline same = parsed("  t:\n    flow: alerts\n    given: []\n    expect: []\n    at_end: emit\n");
+  const pipeline before = shop_with("  t: {flow: alerts, given: [], expect: []}\n");
+  const pipeline same = shop_with("  t:\n    flow: alerts\n    given: []\n    expect: []\n    at_end: emit\n");
   CHECK(diff(&before, &same).empty());
-  const pipeline after = parsed("  t: {flow: alerts, given: [{total: 1}], expect: []}\n");
+  const pipeline after = shop_with("  t: {flow: alerts, given: [{total: 1}], expect: []}\n");
   const pipeline_diff changed = diff(&before, &after);
   CHECK(changed.settings_changed);
   CHECK(changed.flows.empty());

@@ -10,6 +10,8 @@
 #include "runtime/aggregates.hpp"
 #include "runtime/watermark.hpp"
 
+namespace test_aggregates {
+
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
 using kind = aggregate_kind;
@@ -307,3 +309,5 @@ TEST_CASE("time in which the daemon was down is not idle time", "[aggregates][wa
   CHECK(again.tick(much_later + 60 * s, 400 * s));
   CHECK(again.at() >= 400 * s);
 }
+
+}  // namespace test_aggregates

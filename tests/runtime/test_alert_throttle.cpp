@@ -8,6 +8,8 @@
 
 #include "tests/runtime/one_step.hpp"
 
+namespace test_alert_throttle {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -175,3 +177,5 @@ TEST_CASE("log passes everything on, whatever its text does", "[steps]") {
   one_step whole("log: {}");
   CHECK(whole.payloads({"\xFF\n\x01", std::string(10'000, 'x')}, "text/plain").size() == 2);
 }
+
+}  // namespace test_alert_throttle

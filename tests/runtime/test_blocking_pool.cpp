@@ -14,6 +14,8 @@
 
 #include "runtime/blocking_pool.hpp"
 
+namespace test_blocking_pool {
+
 using penstock::runtime::blocking_pool;
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
@@ -142,3 +144,5 @@ TEST_CASE("blocking pool: work may submit work", "[blocking_pool]") {
 TEST_CASE("blocking pool: no threads at all is a mistake", "[blocking_pool]") {
   CHECK_THROWS(blocking_pool(0));
 }
+
+}  // namespace test_blocking_pool

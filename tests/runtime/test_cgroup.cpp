@@ -12,6 +12,8 @@
 #include "runtime/cgroup.hpp"
 #include "tests/runtime/command_world.hpp"
 
+namespace test_cgroup {
+
 using namespace penstock;
 using namespace penstock::testing;
 namespace fs = std::filesystem;
@@ -278,3 +280,5 @@ TEST_CASE("cgroup: over its memory limit", "[cgroup]") {
   options.definition.process.limits.memory = 64 << 20;
   CHECK(w.run(std::move(options)).reason == "killed: over its memory limit of 64MiB");
 }
+
+}  // namespace test_cgroup

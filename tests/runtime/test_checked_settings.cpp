@@ -10,6 +10,8 @@
 #include "runtime/http_client.hpp"
 #include "runtime/registry.hpp"
 
+namespace test_checked_settings {
+
 using namespace penstock;
 using Catch::Matchers::Contains;
 
@@ -172,3 +174,5 @@ TEST_CASE("a URL in a message has no user and no query", "[checked][http]") {
   CHECK(runtime::without_query("${env:URL}") == "${env:URL}");
   CHECK(runtime::without_query("") == "");
 }
+
+}  // namespace test_checked_settings

@@ -11,6 +11,8 @@
 
 #include "runtime/clock_watch.hpp"
 
+namespace test_clock_watch {
+
 using namespace penstock::runtime;
 
 namespace {
@@ -61,3 +63,5 @@ TEST_CASE("clock_watch: many come and go", "[clock_watch]") {
   }
   CHECK(armed_watches() == before);
 }
+
+}  // namespace test_clock_watch

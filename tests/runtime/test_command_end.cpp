@@ -9,6 +9,8 @@
 
 #include "tests/runtime/command_world.hpp"
 
+namespace test_command_end {
+
 using namespace penstock;
 using namespace penstock::testing;
 
@@ -197,3 +199,5 @@ TEST_CASE("command: cancelled at any moment it ends, and leaves nothing", "[comm
     REQUIRE(ended.get().end == command_end::cancelled);
   }
 }
+
+}  // namespace test_command_end

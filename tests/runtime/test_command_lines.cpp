@@ -13,6 +13,8 @@
 
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_command_lines {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -493,3 +495,5 @@ for line in sys.stdin:
   CHECK(b.ends_well("from: {generate: {count: 2}}\n" + b.to(", send: cloudevent")));
   CHECK(b.file_text("kept") == "1 1\n2 2\n");
 }
+
+}  // namespace test_command_lines

@@ -8,6 +8,8 @@
 
 #include "tests/runtime/command_world.hpp"
 
+namespace test_command_pipes {
+
 using namespace penstock;
 using namespace penstock::testing;
 
@@ -262,3 +264,5 @@ TEST_CASE("command: an unknown sink is a reason, and nothing starts", "[command_
   CHECK(contains(outcome.reason, "no_such_sink"));
   CHECK_FALSE(std::filesystem::exists(w.dir / "work" / "started"));
 }
+
+}  // namespace test_command_pipes

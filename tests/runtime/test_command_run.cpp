@@ -12,6 +12,8 @@
 
 #include "tests/runtime/command_world.hpp"
 
+namespace test_command_run {
+
 using namespace penstock;
 using namespace penstock::testing;
 
@@ -199,3 +201,5 @@ TEST_CASE("command: two hundred at once, each with its own end", "[command_run]"
     CHECK(contains(w.log(std::to_string(i)), " o I am " + std::to_string(i) + "\n"));
   }
 }
+
+}  // namespace test_command_run

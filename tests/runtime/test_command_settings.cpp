@@ -17,6 +17,8 @@
 
 #include "tests/runtime/command_world.hpp"
 
+namespace test_command_settings {
+
 using namespace penstock;
 using namespace penstock::testing;
 
@@ -375,3 +377,5 @@ TEST_CASE("command: what was never started leaves no file", "[command_settings]"
   CHECK(outcome.end == command_end::not_started);
   CHECK_FALSE(outcome.reason.empty());
 }
+
+}  // namespace test_command_settings

@@ -10,6 +10,8 @@
 
 #include "tests/runtime/command_world.hpp"
 
+namespace test_command_strays {
+
 using namespace penstock;
 using namespace penstock::testing;
 
@@ -127,3 +129,5 @@ TEST_CASE("command: a thousand zombies go with it", "[command_run]") {
             .ok());
   CHECK(no_children());
 }
+
+}  // namespace test_command_strays

@@ -15,6 +15,8 @@
 #include "tests/runtime/wait_for.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_commit_queue {
+
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
 using penstock::testing::file_size_limit;
@@ -354,3 +356,5 @@ TEST_CASE("many threads, every piece exactly once", "[commit_queue]") {
   CHECK(failed == 8 * 72);
   CHECK(b.stored() == 8 * (500 - 72));
 }
+
+}  // namespace test_commit_queue

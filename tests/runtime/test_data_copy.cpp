@@ -13,7 +13,7 @@
 #include "runtime/database_copy.hpp"
 #include "tests/temp_dir.hpp"
 
-namespace penstock::runtime {
+namespace penstock::runtime::test_data_copy {
 namespace {
 
 std::int64_t one(sqlite::connection& db, const std::string& sql) {
@@ -137,4 +137,4 @@ TEST_CASE("a data folder is copied with its topics, and a copy that is told to s
   CHECK_FALSE(commits.viewed);
 }
 
-}  // namespace penstock::runtime
+}  // namespace penstock::runtime::test_data_copy

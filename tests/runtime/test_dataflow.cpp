@@ -23,6 +23,8 @@
 #include "tests/runtime/flow_bench.hpp"
 #include "tests/runtime/tripping.hpp"
 
+namespace test_dataflow {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -541,3 +543,5 @@ TEST_CASE("an input that fails while a replay is at the sink waits for it", "[da
   CHECK(ended.get().reason == "from generate: the input broke");
   CHECK(b.counters->emitted == 1);
 }
+
+}  // namespace test_dataflow

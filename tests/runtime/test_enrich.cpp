@@ -12,6 +12,8 @@
 #include "tests/runtime/flow_bench.hpp"
 #include "tests/runtime/scripted_server.hpp"
 
+namespace test_enrich {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -243,3 +245,5 @@ TEST_CASE("a key at which the server hangs does not hold up the others", "[enric
   CHECK(b.payloads({R"({"k":"a"})", R"({"k":"b"})"}).size() == 2);
   CHECK(server.requests().size() == 3);
 }
+
+}  // namespace test_enrich

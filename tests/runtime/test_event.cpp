@@ -9,6 +9,8 @@
 
 #include "runtime/event.hpp"
 
+namespace test_event {
+
 using namespace penstock;
 using namespace penstock::runtime;
 
@@ -166,3 +168,5 @@ TEST_CASE("what is JSON", "[event]") {
 }
 
 static_assert(!std::is_copy_constructible_v<batch>);
+
+}  // namespace test_event

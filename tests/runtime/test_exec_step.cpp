@@ -9,6 +9,8 @@
 #include "runtime/line_program.hpp"
 #include "tests/runtime/one_step.hpp"
 
+namespace test_exec_step {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -191,3 +193,5 @@ TEST_CASE("a step that is thrown away ends its program, too", "[exec]") {
   b.restart();
   CHECK(::waitpid(-1, nullptr, WNOHANG) == -1);
 }
+
+}  // namespace test_exec_step

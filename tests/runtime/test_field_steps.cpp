@@ -5,6 +5,8 @@
 
 #include "tests/runtime/one_step.hpp"
 
+namespace test_field_steps {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -102,3 +104,5 @@ TEST_CASE("flatten of names that would grow without end", "[steps]") {
   CHECK(b.payloads({open + values + "}" + close, R"({"a":1})"}) == texts{R"({"a":1})"});
   CHECK_THAT(b.reason(), Contains("16MiB"));
 }
+
+}  // namespace test_field_steps

@@ -13,6 +13,8 @@
 
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_file_follow {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -325,3 +327,5 @@ TEST_CASE("several files are one input that stays the same", "[files]") {
   const auto in_flow = [&] { wait_for(b.flow.pool, asio::co_spawn(b.strand, b.from->open(0), asio::use_awaitable)); };
   CHECK_THROWS_WITH(in_flow(), Contains("for jobs"));
 }
+
+}  // namespace test_file_follow

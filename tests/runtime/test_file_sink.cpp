@@ -10,6 +10,8 @@
 
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_file_sink {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -205,3 +207,5 @@ TEST_CASE("atomic and rotated: finished files only", "[file_sink][atomic]") {
   REQUIRE(names.size() == 2);
   CHECK(b.file_text("out/" + names[0]) + b.file_text("out/" + names[1]) == "1\n2\n3\n");
 }
+
+}  // namespace test_file_sink

@@ -10,6 +10,8 @@
 #include "runtime/step_chain.hpp"
 #include "tests/runtime/tripping.hpp"
 
+namespace test_flow_engine {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -396,3 +398,5 @@ TEST_CASE("steps that take an event together do what they do one after the other
     CHECK(dead == std::map<std::string, int>{{"filter_1", 4}, {"map_2", 14}});
   }
 }
+
+}  // namespace test_flow_engine

@@ -15,6 +15,8 @@
 #include "tests/runtime/wait_for.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_flow_store {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -370,3 +372,5 @@ TEST_CASE("a store of the first format is brought to the present one by whoever 
   }
   pool.join();
 }
+
+}  // namespace test_flow_store

@@ -17,6 +17,8 @@
 #include "runtime/unique_fd.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_folder_watch {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using namespace std::chrono_literals;
@@ -586,3 +588,5 @@ TEST_CASE("folder: where the kernel does not say who writes, the close does", "[
   CHECK(b.names(wall_now() + 20s).size() == 2);
   REQUIRE(::syscall(SYS_capset, &header, all) == 0);
 }
+
+}  // namespace test_folder_watch

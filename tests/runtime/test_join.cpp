@@ -17,6 +17,8 @@
 #include "runtime/side_watermarks.hpp"
 #include "tests/runtime/one_step.hpp"
 
+namespace test_join {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -613,3 +615,5 @@ TEST_CASE("what is out of order by no more than the delay misses no partner", "[
     CHECK(b.out.late_ones.empty());
   }
 }
+
+}  // namespace test_join

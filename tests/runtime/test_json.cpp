@@ -10,6 +10,8 @@
 #include "runtime/json.hpp"
 #include "runtime/ulid.hpp"
 
+namespace test_json {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using namespace std::string_literals;
@@ -368,3 +370,5 @@ TEST_CASE("JSON strings are valid JSON for every byte", "[json]") {
     CHECK(parsed.get<std::string>() == (c < 0x80 ? text : "x\xEF\xBF\xBDy"));
   }
 }
+
+}  // namespace test_json

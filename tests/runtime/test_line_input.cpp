@@ -11,6 +11,8 @@
 #include "runtime/socket_address.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_line_input {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -197,3 +199,5 @@ TEST_CASE("the path of a local socket is taken over only from the dead", "[lines
   CHECK_THROWS_WITH(listen_at(at, address), Contains("no socket"));
   CHECK(std::filesystem::is_directory(dir / "s"));
 }
+
+}  // namespace test_line_input

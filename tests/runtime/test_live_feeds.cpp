@@ -25,6 +25,8 @@
 #include "tests/runtime/scripted_server.hpp"
 #include "tests/runtime/tls_server.hpp"
 
+namespace test_live_feeds {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -459,3 +461,5 @@ TEST_CASE("a server is trusted when its certificate is of a known authority and 
   b.open(websocket_yaml(server.url("wss", "localhost")));
   CHECK(b.read(1) == texts{"2"});
 }
+
+}  // namespace test_live_feeds

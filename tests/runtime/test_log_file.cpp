@@ -14,6 +14,8 @@
 #include "tests/runtime/file_size_limit.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_log_file {
+
 using penstock::runtime::log_file;
 using stream = log_file::stream;
 using penstock::testing::temp_dir;
@@ -354,3 +356,5 @@ TEST_CASE("log file: goes on when the disk works again, and says what is missing
   CHECK(lines[2].find(" of output are missing here: the log could not be written") != std::string::npos);
   CHECK(lines.back() == "o:after");
 }
+
+}  // namespace test_log_file

@@ -11,6 +11,8 @@
 #include "runtime/lua.hpp"
 #include "runtime/lua_patterns.hpp"
 
+namespace test_lua {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using namespace std::string_literals;
@@ -944,3 +946,5 @@ TEST_CASE("a held payload is parsed once and never mistaken for another", "[lua]
     CHECK(b.text_of(events.events[0]).value == "x");
   }
 }
+
+}  // namespace test_lua

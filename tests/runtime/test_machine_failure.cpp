@@ -11,6 +11,8 @@
 #include "runtime/sqlite.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_machine_failure {
+
 using namespace penstock::runtime;
 using penstock::testing::temp_dir;
 
@@ -49,3 +51,5 @@ TEST_CASE("durable_folder: makes what is missing, and only that", "[durable_fold
   CHECK(std::filesystem::is_directory(dir / "a" / "x"));
   CHECK_THROWS_AS(make_durable_folder("/proc/none/of/these"), std::filesystem::filesystem_error);
 }
+
+}  // namespace test_machine_failure

@@ -4,6 +4,8 @@
 
 #include "runtime/output_file.hpp"
 
+namespace test_output_file {
+
 using penstock::errc;
 using penstock::runtime::parse_output;
 
@@ -54,3 +56,5 @@ TEST_CASE("output file: 64 KiB and no more", "[output_file]") {
   CHECK(refused.error().code == errc::too_large);
   CHECK(refused.error().detail == "is longer than 64KiB");
 }
+
+}  // namespace test_output_file

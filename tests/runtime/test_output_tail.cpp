@@ -5,6 +5,8 @@
 
 #include "runtime/output_tail.hpp"
 
+namespace test_output_tail {
+
 using penstock::from_micros;
 using penstock::runtime::output_tail;
 
@@ -91,3 +93,5 @@ TEST_CASE("output tail: long lines come in pieces", "[output_tail]") {
   tail.add('o', from_micros(1), std::string(1000, 'y') + "\nz\n");
   CHECK(take(tail) == texts{"o:" + std::string(1000, 'y'), "o:z"});
 }
+
+}  // namespace test_output_tail

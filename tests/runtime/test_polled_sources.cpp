@@ -14,6 +14,8 @@
 #include "tests/runtime/flow_bench.hpp"
 #include "tests/runtime/scripted_server.hpp"
 
+namespace test_polled_sources {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -169,3 +171,5 @@ TEST_CASE("a poll that needs a person fails, one under way can be stopped", "[po
   b.on_strand([&] { b.from->stop_input(); });
   CHECK_FALSE(read.get());
 }
+
+}  // namespace test_polled_sources

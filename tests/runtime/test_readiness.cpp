@@ -23,6 +23,8 @@
 #include "runtime/readiness.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_readiness {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using namespace std::chrono_literals;
@@ -337,3 +339,5 @@ TEST_CASE("readiness: the executor may end while a try hangs", "[readiness]") {
     while (s.asked == 0) io.run_one_for(10s);
   }
 }
+
+}  // namespace test_readiness

@@ -12,6 +12,8 @@
 #include "runtime/registry.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_registry {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -196,3 +198,5 @@ TEST_CASE("a secret without a value stops a component from being made, and only 
   CHECK_THROWS_WITH(context.reveal("Bearer ${env:NO_SUCH_SECRET}"), Contains("NO_SUCH_SECRET"));
   CHECK(context.reveal("plain") == "plain");
 }
+
+}  // namespace test_registry

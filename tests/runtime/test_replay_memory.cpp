@@ -8,6 +8,8 @@
 
 #include "runtime/replay_memory.hpp"
 
+namespace test_replay_memory {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using namespace std::chrono_literals;
@@ -120,3 +122,5 @@ TEST_CASE("replays: a claim may outlive everybody else", "[replay_memory]") {
   claim->keep(start + 1min);
   claim.reset();
 }
+
+}  // namespace test_replay_memory

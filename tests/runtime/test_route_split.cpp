@@ -6,6 +6,8 @@
 
 #include "tests/runtime/one_step.hpp"
 
+namespace test_route_split {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -103,3 +105,5 @@ TEST_CASE("what split makes can be parsed in place", "[steps]") {
   CHECK(one_step::ids_of(next.process(b.process(one_step::events_of({R"({"items":[{"inner":[1]},{"inner":[2,3]}]})"})))) ==
         texts{"a/0/0", "a/1/0", "a/1/1"});
 }
+
+}  // namespace test_route_split

@@ -12,6 +12,8 @@
 #include "runtime/lua_text.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_run_context {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -254,3 +256,5 @@ TEST_CASE("steps of a run see its parameters, those of a flow see none", "[run_c
   CHECK(json::parse(made[4]) == json::parse(R"({"n":7,"by":"R1","note":"a \"b\"\n"})"));
   CHECK(json::parse(made[5]).at("n") == 8);
 }
+
+}  // namespace test_run_context

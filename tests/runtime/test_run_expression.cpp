@@ -6,6 +6,8 @@
 
 #include "runtime/run_expression.hpp"
 
+namespace test_run_expression {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -213,3 +215,5 @@ TEST_CASE("fill-ins are checked before", "[run_expression][fill_in]") {
   CHECK_THAT(check_fill_ins("${params.a, 2}").value_or(""), Contains("single expression"));
   CHECK_THAT(check_fill_ins("x ${run.id").value_or(""), Contains("not closed"));
 }
+
+}  // namespace test_run_expression

@@ -23,6 +23,8 @@
 #include "tests/runtime/flow_bench.hpp"
 #include "tests/runtime/scripted_server.hpp"
 
+namespace test_sinks {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -619,3 +621,5 @@ TEST_CASE("a server that never answers costs one timeout", "[sinks][http]") {
   CHECK_THROWS_WITH(s.write({"1"}), Contains("Timeout"));
   ::close(listener);
 }
+
+}  // namespace test_sinks

@@ -22,6 +22,8 @@
 #include "runtime/socket_address.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_socket_lines {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -467,3 +469,5 @@ TEST_CASE("addresses that a sink cannot use are refused", "[tcp]") {
   CHECK_THAT(parse("udp:127.0.0.1:1"), Contains("not sent by UDP"));
   CHECK_THAT(parse("127.0.0.1"), Contains("is no address"));
 }
+
+}  // namespace test_socket_lines

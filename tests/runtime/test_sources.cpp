@@ -12,6 +12,8 @@
 #include "runtime/inputs.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_sources {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -380,3 +382,5 @@ TEST_CASE("events given with a trigger are the same at each reading", "[sources]
   CHECK_THROWS_WITH(read_all(b, *make_inline_source("1\n{", "/runs/R")), Contains("line 2"));
   CHECK(read_all(b, *make_empty_source()).empty());
 }
+
+}  // namespace test_sources

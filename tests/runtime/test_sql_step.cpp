@@ -5,6 +5,8 @@
 
 #include "tests/runtime/one_step.hpp"
 
+namespace test_sql_step {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -117,3 +119,5 @@ TEST_CASE("collecting is bounded", "[steps]") {
   one_step bytes("sql: {select: SELECT count(*) AS n FROM events, over: all, max_bytes: 50B}");
   CHECK_THROWS_WITH(bytes.payloads(tens()), Contains("max_bytes, 50B"));
 }
+
+}  // namespace test_sql_step

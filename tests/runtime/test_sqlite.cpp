@@ -7,6 +7,8 @@
 #include "runtime/sqlite.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_sqlite {
+
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
 using penstock::testing::temp_dir;
@@ -233,3 +235,5 @@ TEST_CASE("a reader undoes what a killed writer left half done", "[sqlite]") {
   query.reset();
   CHECK_THROWS(reader.execute("DELETE FROM t"));
 }
+
+}  // namespace test_sqlite

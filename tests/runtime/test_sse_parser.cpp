@@ -6,6 +6,8 @@
 
 #include "runtime/sse_parser.hpp"
 
+namespace test_sse_parser {
+
 using namespace penstock::runtime;
 
 namespace {
@@ -113,3 +115,5 @@ TEST_CASE("a line that is too long and no data is passed over", "[sse]") {
     CHECK(beyond.types == texts{""});
   }
 }
+
+}  // namespace test_sse_parser

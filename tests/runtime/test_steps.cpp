@@ -9,6 +9,8 @@
 
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_steps {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -310,3 +312,5 @@ TEST_CASE("dedupe says so when its state is damaged", "[steps]") {
     CHECK_THROWS_WITH(b.restart(), Contains("damaged"));
   }
 }
+
+}  // namespace test_steps

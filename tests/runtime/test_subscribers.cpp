@@ -10,6 +10,8 @@
 #include "runtime/subscribers.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_subscribers {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -222,3 +224,5 @@ TEST_CASE("the sink shows what is JSON, and makes dead letters of what only says
   CHECK(flow.dead().size() == 1);
   CHECK(flow.balanced());
 }
+
+}  // namespace test_subscribers

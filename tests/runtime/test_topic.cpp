@@ -23,6 +23,8 @@
 #include "tests/runtime/wait_for.hpp"
 #include "tests/temp_dir.hpp"
 
+namespace test_topic {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using namespace std::chrono_literals;
@@ -1031,3 +1033,5 @@ TEST_CASE("kill -9 in mid-write: all that was acknowledged is there, offsets den
     REQUIRE(check.text(0) == "ok");
   }
 }
+
+}  // namespace test_topic

@@ -13,6 +13,8 @@
 #include "runtime/topic_scan.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_topic_scan {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using penstock::testing::flow_bench;
@@ -318,3 +320,5 @@ TEST_CASE("the first payload of given events", "[claim]") {
   CHECK_FALSE(first_payload("\n \n"));
   CHECK_FALSE(first_payload("{\n{}"));
 }
+
+}  // namespace test_topic_scan

@@ -10,6 +10,8 @@
 #include "runtime/topics_read.hpp"
 #include "tests/runtime/tripping.hpp"
 
+namespace test_topics_source {
+
 using namespace penstock;
 using namespace penstock::testing;
 using namespace penstock::runtime;
@@ -208,3 +210,5 @@ TEST_CASE("what arrives while a batch is made does not change its order", "[sour
   }
   pool.join();
 }
+
+}  // namespace test_topics_source

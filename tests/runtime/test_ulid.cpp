@@ -8,6 +8,8 @@
 
 #include "runtime/ulid.hpp"
 
+namespace test_ulid {
+
 using namespace penstock;
 using namespace penstock::runtime;
 
@@ -80,3 +82,5 @@ TEST_CASE("is_ulid refuses what is not one", "[ulid]") {
   CHECK_FALSE(is_ulid("01aryz6s41tsv4rrffq69g5fav"));
   CHECK_FALSE(is_ulid(std::string("01ARYZ6S41TSV4RRFFQ69G5FA\0", 26)));
 }
+
+}  // namespace test_ulid

@@ -16,6 +16,8 @@
 #include "runtime/wakeup.hpp"
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_webhook {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -511,3 +513,5 @@ TEST_CASE("deliveries race with starts and stops: each gets an answer, each acce
   CHECK(accepted > 0);
   CHECK(static_cast<std::int64_t>(b.content("out").size()) == accepted);
 }
+
+}  // namespace test_webhook

@@ -16,6 +16,8 @@
 #include "runtime/cloudevents.hpp"
 #include "runtime/webhook_intake.hpp"
 
+namespace test_webhook_intake {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -317,3 +319,5 @@ TEST_CASE("CloudEvents in headers: what is refused", "[cloudevents]") {
     CHECK_THAT(refused.error().detail, Contains("ce-"));
   }
 }
+
+}  // namespace test_webhook_intake

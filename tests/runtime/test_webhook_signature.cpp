@@ -10,6 +10,8 @@
 
 #include "runtime/webhook_signature.hpp"
 
+namespace test_webhook_signature {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using namespace std::chrono_literals;
@@ -264,3 +266,5 @@ TEST_CASE("signature: what a replay is known by, and for how long", "[signature]
   // Signed anew, a Standard Webhooks delivery of the same id is the same one.
   CHECK(ahead.keys.size() == 1);
 }
+
+}  // namespace test_webhook_signature

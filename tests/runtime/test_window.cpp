@@ -12,6 +12,8 @@
 
 #include "tests/runtime/flow_bench.hpp"
 
+namespace test_window {
+
 using namespace penstock;
 using namespace penstock::runtime;
 using Catch::Matchers::Contains;
@@ -601,3 +603,5 @@ TEST_CASE("random events: crashes and batches change nothing, and a model agrees
   CHECK(b.out.late_ones == model.late);
   CHECK_FALSE(model.late.empty());
 }
+
+}  // namespace test_window

@@ -18,6 +18,7 @@
 #include "runtime/sqlite.hpp"
 #include "runtime/ulid.hpp"
 #include "scheduler/store.hpp"
+#include "tests/scheduler/noon.hpp"
 #include "tests/temp_dir.hpp"
 
 namespace penstock::testing {
@@ -25,8 +26,6 @@ namespace penstock::testing {
 namespace asio = boost::asio;
 namespace sqlite = runtime::sqlite;
 using namespace scheduler;  // it is what all of this is about
-
-inline const timestamp noon = from_micros(1'800'000'000'000'000);
 
 class control {
  public:

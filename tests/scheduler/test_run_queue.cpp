@@ -12,31 +12,32 @@
 #include <catch2/catch.hpp>
 
 #include "scheduler/run_queue.hpp"
+#include "tests/scheduler/noon.hpp"
 #include "tests/scheduler/run_queue_model.hpp"
 
 using namespace penstock;
 using namespace penstock::scheduler;
+using penstock::testing::noon;
 using namespace std::chrono_literals;
 
 namespace {
 
-const timestamp start = from_micros(1'800'000'000'000'000);
 constexpr nanoseconds never = nanoseconds::max();
 
 queue_entry entry(const std::string& id, const std::string& pipeline = "p", const std::string& job = "j",
-                  int priority = 5, timestamp since = start, std::map<std::string, std::int64_t> pools = {},
+                  int priority = 5, timestamp since = noon, std::map<std::string, std::int64_t> pools = {},
                   const std::string& key = "") {
   return {id, pipeline, job, key, priority, since, std::move(pools)};
 }
 
-std::string all_next(run_queue& q, timestamp now = start) {
+std::string all_next(run_queue& q, timestamp now = noon) {
   std::string ids;
   while (const auto id = q.next(now)) ids += (ids.empty() ? "" : " ") + *id;
   return ids;
 }
 
 // Each ends as soon as it has started.
-std::string one_by_one(run_queue& q, timestamp now = start) {
+std::string one_by_one(run_queue& q, timestamp now = noon) {
   std::string ids;
   while (const auto id = q.next(now)) {
     ids += (ids.empty() ? "" : " ") + *id;
@@ -51,7 +52,7 @@ std::string one_by_one(run_queue& q, timestamp now = start) {
 
 TEST_CASE("run queue: nothing waits, nothing starts; unknown ids are ignored", "[run_queue]") {
   run_queue q(4, 1h);
-  CHECK_FALSE(q.next(start));
+  CHECK_FALSE(q.next(noon));
   q.remove("nobody");
   CHECK(q.why_waiting("nobody").empty());
   CHECK(q.active() == 0);
@@ -82,10 +83,10 @@ TEST_CASE("run queue: first come, first served, in no more than the daemon's slo
 TEST_CASE("run queue: priority goes first, within one whoever has waited longest", "[run_queue]") {
   run_queue q(1, never);
   q.wait(entry("low", "p", "j", 0));
-  q.wait(entry("late", "p", "j", 9, start + 2s));
-  q.wait(entry("early", "p", "k", 9, start + 1s));
+  q.wait(entry("late", "p", "j", 9, noon + 2s));
+  q.wait(entry("early", "p", "k", 9, noon + 1s));
   q.wait(entry("mid", "p", "k", 5));
-  CHECK(one_by_one(q, start + 10s) == "early late mid low");
+  CHECK(one_by_one(q, noon + 10s) == "early late mid low");
 }
 
 TEST_CASE("run queue: among equals the pipeline that was served longest ago", "[run_queue]") {
@@ -93,58 +94,58 @@ TEST_CASE("run queue: among equals the pipeline that was served longest ago", "[
   for (int i = 0; i < 3; ++i) {
     for (const auto* p : {"a", "b", "c"}) {
       // All of a have waited longest, then all of b.
-      q.wait(entry(p + std::to_string(i), p, "j", 5, start + 1s * (p[0] * 10 + i)));
+      q.wait(entry(p + std::to_string(i), p, "j", 5, noon + 1s * (p[0] * 10 + i)));
     }
   }
-  CHECK(one_by_one(q, start + 1h) == "a0 b0 c0 a1 b1 c1 a2 b2 c2");
+  CHECK(one_by_one(q, noon + 1h) == "a0 b0 c0 a1 b1 c1 a2 b2 c2");
 
   SECTION("also when it comes back") {
     q.wait(entry("c3", "c"));
     q.wait(entry("a3", "a"));
     q.wait(entry("d0", "d"));
-    CHECK(one_by_one(q, start + 1h) == "d0 a3 c3");
+    CHECK(one_by_one(q, noon + 1h) == "d0 a3 c3");
   }
   SECTION("one that was forgotten counts as never served") {
     q.forget_pipeline("c");
     q.wait(entry("a3", "a"));
     q.wait(entry("c3", "c"));
-    CHECK(one_by_one(q, start + 1h) == "c3 a3");
+    CHECK(one_by_one(q, noon + 1h) == "c3 a3");
   }
   SECTION("priority goes before turns") {
     q.wait(entry("a3", "a", "j", 5));
     q.wait(entry("c3", "c", "j", 6));
-    CHECK(one_by_one(q, start + 1h) == "c3 a3");
+    CHECK(one_by_one(q, noon + 1h) == "c3 a3");
   }
 }
 
 TEST_CASE("run queue: whoever has waited for the ageing time goes before all priorities", "[run_queue]") {
   run_queue q(1, 60s);
-  q.wait(entry("old", "p", "j", 0, start));
-  q.wait(entry("older", "p", "k", 1, start - 1s));
-  q.wait(entry("high", "p", "l", 9, start + 30s));
-  CHECK(q.next(start + 60s - 1us) == "older");
+  q.wait(entry("old", "p", "j", 0, noon));
+  q.wait(entry("older", "p", "k", 1, noon - 1s));
+  q.wait(entry("high", "p", "l", 9, noon + 30s));
+  CHECK(q.next(noon + 60s - 1us) == "older");
   q.remove("older");
-  CHECK(q.next(start + 60s - 1us) == "high");
+  CHECK(q.next(noon + 60s - 1us) == "high");
   q.remove("high");
-  q.wait(entry("high", "p", "l", 9, start + 30s));
-  CHECK(q.next(start + 60s) == "old");
+  q.wait(entry("high", "p", "l", 9, noon + 30s));
+  CHECK(q.next(noon + 60s) == "old");
   q.remove("old");
-  CHECK(q.next(start + 60s) == "high");
+  CHECK(q.next(noon + 60s) == "high");
 }
 
 TEST_CASE("run queue: ageing of nothing is first come, first served; time does not run backwards", "[run_queue]") {
   run_queue at_once(1, 0s);
-  at_once.wait(entry("low", "p", "j", 0, start));
-  at_once.wait(entry("high", "p", "k", 9, start + 1s));
-  CHECK(one_by_one(at_once, start + 1s) == "low high");
+  at_once.wait(entry("low", "p", "j", 0, noon));
+  at_once.wait(entry("high", "p", "k", 9, noon + 1s));
+  CHECK(one_by_one(at_once, noon + 1s) == "low high");
 
   run_queue q(1, 60s);
-  q.wait(entry("low", "p", "j", 0, start));
-  q.wait(entry("high", "p", "k", 9, start + 59s));
+  q.wait(entry("low", "p", "j", 0, noon));
+  q.wait(entry("high", "p", "k", 9, noon + 59s));
   q.hold_pipeline("p", true);
-  CHECK(all_next(q, start + 60s).empty());
+  CHECK(all_next(q, noon + 60s).empty());
   q.hold_pipeline("p", false);
-  CHECK(one_by_one(q, start) == "low high");
+  CHECK(one_by_one(q, noon) == "low high");
 }
 
 TEST_CASE("run queue: a job's runs, its runs of one key, a pipeline's runs", "[run_queue]") {
@@ -162,7 +163,7 @@ TEST_CASE("run queue: a job's runs, its runs of one key, a pipeline's runs", "[r
   }
   SECTION("by key") {
     q.limit_job("p", "j", std::nullopt, 1);
-    for (const auto* id : {"a1", "a2", "b1", "b2"}) q.wait(entry(id, "p", "j", 5, start, {}, {id[0]}));
+    for (const auto* id : {"a1", "a2", "b1", "b2"}) q.wait(entry(id, "p", "j", 5, noon, {}, {id[0]}));
     CHECK(all_next(q) == "a1 b1");
     CHECK(q.why_waiting("b2") == "another run of this job and overlap key is active");
     q.remove("b1");
@@ -170,7 +171,7 @@ TEST_CASE("run queue: a job's runs, its runs of one key, a pipeline's runs", "[r
   }
   SECTION("by key and by job") {
     q.limit_job("p", "j", 3, 2);
-    for (const auto* id : {"a1", "a2", "a3", "b1", "b2"}) q.wait(entry(id, "p", "j", 5, start, {}, {id[0]}));
+    for (const auto* id : {"a1", "a2", "a3", "b1", "b2"}) q.wait(entry(id, "p", "j", 5, noon, {}, {id[0]}));
     CHECK(all_next(q) == "a1 a2 b1");
     CHECK(q.why_waiting("a3") == "2 runs of this job and overlap key are active, its max_active");
     CHECK(q.why_waiting("b2") == "3 runs of this job are active, its max_active");
@@ -209,7 +210,7 @@ TEST_CASE("run queue: pools", "[run_queue]") {
   run_queue q(100, never);
   q.limit_pool("db", 2);
   CHECK(q.free_slots("db") == 2);
-  for (const auto* id : {"a", "b", "c"}) q.wait(entry(id, id, "j", 5, start, {{"db", 1}}));
+  for (const auto* id : {"a", "b", "c"}) q.wait(entry(id, id, "j", 5, noon, {{"db", 1}}));
   q.wait(entry("none", "r"));
   CHECK(all_next(q) == "a b none");
   CHECK(q.free_slots("db") == 0);
@@ -222,7 +223,7 @@ TEST_CASE("run queue: pools", "[run_queue]") {
   q.remove("b");
   CHECK(all_next(q) == "c");
 
-  q.wait(entry("big", "p", "j", 5, start, {{"db", 3}, {"unused", 0}}));
+  q.wait(entry("big", "p", "j", 5, noon, {{"db", 3}, {"unused", 0}}));
   CHECK(q.why_waiting("big") == "pool 'db' has 1 slot, 3 are needed");
   q.limit_pool("db", 3);
   CHECK(q.why_waiting("big") == "pool 'db' has 2 of 3 slots free, 3 are needed");
@@ -239,39 +240,39 @@ TEST_CASE("run queue: pools", "[run_queue]") {
 TEST_CASE("run queue: a small run passes a large one that lacks slots, until that has aged", "[run_queue]") {
   run_queue q(100, 60s);
   q.limit_pool("db", 4);
-  q.wait(entry("s1", "a", "j", 5, start, {{"db", 1}}));
-  q.wait(entry("s2", "a", "j", 5, start, {{"db", 1}}));
+  q.wait(entry("s1", "a", "j", 5, noon, {{"db", 1}}));
+  q.wait(entry("s2", "a", "j", 5, noon, {{"db", 1}}));
   CHECK(all_next(q) == "s1 s2");
-  q.wait(entry("large", "b", "j", 5, start + 1s, {{"db", 3}}));
-  q.wait(entry("s3", "a", "j", 9, start + 2s, {{"db", 1}}));
-  CHECK(all_next(q, start + 2s) == "s3");
-  q.wait(entry("s4", "a", "j", 9, start + 3s, {{"db", 1}}));
-  q.wait(entry("elsewhere", "a", "k", 0, start + 3s));
-  q.wait(entry("s0", "c", "j", 0, start, {{"db", 1}}));  // has waited longer still
-  CHECK(all_next(q, start + 61s) == "s0 elsewhere");
+  q.wait(entry("large", "b", "j", 5, noon + 1s, {{"db", 3}}));
+  q.wait(entry("s3", "a", "j", 9, noon + 2s, {{"db", 1}}));
+  CHECK(all_next(q, noon + 2s) == "s3");
+  q.wait(entry("s4", "a", "j", 9, noon + 3s, {{"db", 1}}));
+  q.wait(entry("elsewhere", "a", "k", 0, noon + 3s));
+  q.wait(entry("s0", "c", "j", 0, noon, {{"db", 1}}));  // has waited longer still
+  CHECK(all_next(q, noon + 61s) == "s0 elsewhere");
   q.remove("s0");
-  CHECK_FALSE(q.start_now(entry("s5", "a", "j", 9, start + 61s, {{"db", 1}}), start + 61s));
+  CHECK_FALSE(q.start_now(entry("s5", "a", "j", 9, noon + 61s, {{"db", 1}}), noon + 61s));
   CHECK(q.why_waiting("s4") == "runs that go before it are waiting");
   q.remove("s1");
-  CHECK(all_next(q, start + 61s).empty());
+  CHECK(all_next(q, noon + 61s).empty());
   q.remove("s2");
-  CHECK(all_next(q, start + 61s) == "large");
+  CHECK(all_next(q, noon + 61s) == "large");
   q.remove("s3");
-  CHECK(all_next(q, start + 61s) == "s4");
+  CHECK(all_next(q, noon + 61s) == "s4");
 }
 
 TEST_CASE("run queue: one that can never have its slots keeps none from others", "[run_queue]") {
   run_queue q(100, 60s);
   q.limit_pool("db", 2);
-  q.wait(entry("impossible", "b", "j", 5, start, {{"db", 3}}));
-  q.wait(entry("gone", "b", "k", 5, start, {{"db", 1}, {"gone", 1}}));
-  q.wait(entry("s", "a", "j", 5, start + 1s, {{"db", 1}}));
-  CHECK(all_next(q, start + 1h) == "s");
+  q.wait(entry("impossible", "b", "j", 5, noon, {{"db", 3}}));
+  q.wait(entry("gone", "b", "k", 5, noon, {{"db", 1}, {"gone", 1}}));
+  q.wait(entry("s", "a", "j", 5, noon + 1s, {{"db", 1}}));
+  CHECK(all_next(q, noon + 1h) == "s");
   q.limit_pool("db", 3);
-  q.wait(entry("s2", "a", "j", 5, start + 1h, {{"db", 1}}));
-  CHECK(all_next(q, start + 1h).empty());  // now it can
+  q.wait(entry("s2", "a", "j", 5, noon + 1h, {{"db", 1}}));
+  CHECK(all_next(q, noon + 1h).empty());  // now it can
   q.remove("s");
-  CHECK(all_next(q, start + 1h) == "impossible");
+  CHECK(all_next(q, noon + 1h) == "impossible");
 }
 
 TEST_CASE("run queue: a run keeps slots of its pools only if nothing else holds it up", "[run_queue]") {
@@ -279,32 +280,32 @@ TEST_CASE("run queue: a run keeps slots of its pools only if nothing else holds 
   q.limit_pool("db", 1);
   q.limit_pool("net", 1);
   q.limit_job("b", "j", std::nullopt, 1);
-  q.wait(entry("first", "b", "j", 5, start, {{"net", 1}}));
+  q.wait(entry("first", "b", "j", 5, noon, {{"net", 1}}));
   CHECK(all_next(q) == "first");
-  q.wait(entry("both", "b", "j", 5, start, {{"db", 1}, {"net", 1}}));
-  q.wait(entry("s1", "a", "j", 5, start + 1h, {{"db", 1}}));
-  CHECK(all_next(q, start + 1h) == "s1");  // `both` waits for its job, too
+  q.wait(entry("both", "b", "j", 5, noon, {{"db", 1}, {"net", 1}}));
+  q.wait(entry("s1", "a", "j", 5, noon + 1h, {{"db", 1}}));
+  CHECK(all_next(q, noon + 1h) == "s1");  // `both` waits for its job, too
   q.remove("s1");
   q.limit_job("b", "j", std::nullopt, 2);
-  q.wait(entry("s2", "a", "j", 5, start + 1h, {{"db", 1}}));
-  CHECK(all_next(q, start + 1h).empty());  // db is kept for it while it waits for net
+  q.wait(entry("s2", "a", "j", 5, noon + 1h, {{"db", 1}}));
+  CHECK(all_next(q, noon + 1h).empty());  // db is kept for it while it waits for net
   q.remove("first");
-  CHECK(all_next(q, start + 1h) == "both");
+  CHECK(all_next(q, noon + 1h) == "both");
 }
 
 TEST_CASE("run queue: within a job and key order is kept, even if the pools needed differ", "[run_queue]") {
   run_queue q(100, 60s);
   q.limit_pool("db", 0);
-  q.wait(entry("old", "p", "j", 5, start, {{"db", 1}}));
-  q.wait(entry("new", "p", "j", 5, start + 1s));
-  CHECK(all_next(q, start + 1s).empty());
+  q.wait(entry("old", "p", "j", 5, noon, {{"db", 1}}));
+  q.wait(entry("new", "p", "j", 5, noon + 1s));
+  CHECK(all_next(q, noon + 1s).empty());
   CHECK(q.why_waiting("new") == "runs that go before it are waiting");
-  q.wait(entry("urgent", "p", "j", 9, start + 2s));
-  CHECK(all_next(q, start + 2s) == "urgent");
-  q.wait(entry("urgent2", "p", "j", 9, start + 2s));
-  CHECK(all_next(q, start + 60s).empty());  // the old one has aged
+  q.wait(entry("urgent", "p", "j", 9, noon + 2s));
+  CHECK(all_next(q, noon + 2s) == "urgent");
+  q.wait(entry("urgent2", "p", "j", 9, noon + 2s));
+  CHECK(all_next(q, noon + 60s).empty());  // the old one has aged
   q.remove("old");
-  CHECK(all_next(q, start + 60s) == "urgent2 new");
+  CHECK(all_next(q, noon + 60s) == "urgent2 new");
 }
 
 TEST_CASE("run queue: held pipelines and a held queue", "[run_queue]") {
@@ -314,13 +315,13 @@ TEST_CASE("run queue: held pipelines and a held queue", "[run_queue]") {
   q.hold_pipeline("p", true);
   CHECK(q.why_waiting("a") == "the pipeline is paused");
   CHECK(all_next(q) == "b");
-  CHECK_FALSE(q.start_now(entry("c", "p"), start));
+  CHECK_FALSE(q.start_now(entry("c", "p"), noon));
   q.hold_pipeline("p", false);
   CHECK(all_next(q) == "a");
   q.wait(entry("d", "r"));
   q.hold_all();
   CHECK(all_next(q).empty());
-  CHECK_FALSE(q.start_now(entry("e", "p"), start));
+  CHECK_FALSE(q.start_now(entry("e", "p"), noon));
   CHECK(q.why_waiting("d") == "the daemon is stopping");
   q.remove("a");
   CHECK(q.active() == 1);
@@ -329,24 +330,24 @@ TEST_CASE("run queue: held pipelines and a held queue", "[run_queue]") {
 TEST_CASE("run queue: starting at once", "[run_queue]") {
   run_queue q(3, 60s);
   q.limit_job("p", "j", std::nullopt, 1);
-  CHECK(q.start_now(entry("a"), start));
+  CHECK(q.start_now(entry("a"), noon));
   CHECK(q.active() == 1);
-  CHECK_FALSE(q.start_now(entry("b"), start));
+  CHECK_FALSE(q.start_now(entry("b"), noon));
   CHECK(q.waiting() == 0);
   CHECK(q.why_waiting("b").empty());
   q.wait(entry("b"));
   // b cannot start, so it is not in the way.
-  CHECK(q.start_now(entry("c", "p", "k"), start));
+  CHECK(q.start_now(entry("c", "p", "k"), noon));
   q.remove("a");
   // b can, and goes before it.
-  CHECK_FALSE(q.start_now(entry("d", "p", "k"), start));
-  CHECK_FALSE(q.start_now(entry("e"), start));
+  CHECK_FALSE(q.start_now(entry("d", "p", "k"), noon));
+  CHECK_FALSE(q.start_now(entry("e"), noon));
   // By priority it goes before b.
-  CHECK(q.start_now(entry("f", "p", "k", 6), start));
+  CHECK(q.start_now(entry("f", "p", "k", 6), noon));
   CHECK(all_next(q) == "b");
-  CHECK_FALSE(q.start_now(entry("g", "r"), start));
+  CHECK_FALSE(q.start_now(entry("g", "r"), noon));
   // An id that is known is that of an attempt that ended.
-  CHECK(q.start_now(entry("b"), start));
+  CHECK(q.start_now(entry("b"), noon));
   CHECK(q.active() == 3);
   q.wait(entry("b"));
   CHECK(q.active() == 2);
@@ -370,9 +371,9 @@ TEST_CASE("run queue: a pipeline that is forgotten leaves its entries without li
 namespace {
 
 // A queue and its model, fed the same.
-class history {
+class random_history {
  public:
-  explicit history(std::uint32_t seed) : random_(seed) {
+  explicit random_history(std::uint32_t seed) : random_(seed) {
     most_ = number(1, 8);
     ageing_ = number(0, 3) ? nanoseconds(1s * number(1, 100)) : nanoseconds(0s);
     fast_ = std::make_unique<run_queue>(most_, ageing_);
@@ -518,7 +519,7 @@ class history {
   std::mt19937 random_;
   std::int64_t most_ = 1;
   nanoseconds ageing_{};
-  timestamp now_ = start;
+  timestamp now_ = noon;
   int ids_ = 0;
   std::unique_ptr<run_queue> fast_;
   model_queue slow_{};
@@ -529,7 +530,7 @@ class history {
 TEST_CASE("run queue: random histories agree with looking at everything each time", "[run_queue][slow]") {
   std::size_t started = 0;
   for (std::uint32_t seed = 1; seed <= 24; ++seed) {
-    history h(seed);
+    random_history h(seed);
     for (int i = 0; i < 1'500; ++i) {
       INFO("seed " << seed << ", step " << i);
       h.step();
@@ -555,7 +556,7 @@ TEST_CASE("run queue: under a steady load of urgent runs none waits much longer 
   };
   std::optional<std::string> active;
   std::map<int, int> starts;
-  for (auto now = start; now < start + 3'000s; now += 1s) {  // each runs for a second
+  for (auto now = noon; now < noon + 3'000s; now += 1s) {  // each runs for a second
     if (active) q.remove(*active);
     while (waiting.size() < 12) add(number(0, 9) < 9 ? 9 : number(0, 8), now);
     active = q.next(now);
@@ -574,12 +575,12 @@ TEST_CASE("run queue: a run that needs most of its pools starts among a stream o
   run_queue q(100, ageing);
   q.limit_pool("db", 4);
   q.limit_pool("net", 2);
-  q.wait(entry("large", "large", "j", 0, start, {{"db", 3}, {"net", 2}}));
+  q.wait(entry("large", "large", "j", 0, noon, {{"db", 3}, {"net", 2}}));
   std::deque<std::pair<timestamp, std::string>> ends;
   int ids = 0;
   std::optional<timestamp> started;
   std::mt19937 random(3);
-  for (auto now = start; now < start + 200s && !started; now += 500ms) {
+  for (auto now = noon; now < noon + 200s && !started; now += 500ms) {
     for (const auto& [at, id] : ends) {
       if (at <= now) q.remove(id);
     }
@@ -597,8 +598,8 @@ TEST_CASE("run queue: a run that needs most of its pools starts among a stream o
     }
   }
   REQUIRE(started);
-  CHECK(*started > start + 50s);  // it did not just find a gap
-  CHECK(*started <= start + ageing + 11s);
+  CHECK(*started > noon + 50s);  // it did not just find a gap
+  CHECK(*started <= noon + ageing + 11s);
 }
 
 // ---- what it costs ----
@@ -611,12 +612,12 @@ std::uint64_t cost_of_turns(run_queue& q) {
   for (int i = 0; i < 1'000; ++i) {
     const auto id = "turn" + std::to_string(i);
     if (i % 2) {
-      REQUIRE(q.start_now(entry(id, "free", "job", i % 10), start));
+      REQUIRE(q.start_now(entry(id, "free", "job", i % 10), noon));
     } else {
       q.wait(entry(id, "free", "job", i % 10));
-      REQUIRE(q.next(start) == id);
+      REQUIRE(q.next(noon) == id);
     }
-    REQUIRE_FALSE(q.next(start));
+    REQUIRE_FALSE(q.next(noon));
     q.remove(id);
   }
   return q.steps() - before;
@@ -640,7 +641,7 @@ TEST_CASE("run queue: 100,000 entries that cannot start cost nothing", "[run_que
   }
   SECTION("each with a key of its own, of a job that is full") {
     q.limit_job("p", "j", 0, 1);
-    for (int i = 0; i < many; ++i) q.wait(entry(std::to_string(i), "p", "j", 5, start, {}, std::to_string(i)));
+    for (int i = 0; i < many; ++i) q.wait(entry(std::to_string(i), "p", "j", 5, noon, {}, std::to_string(i)));
   }
   SECTION("each a job of its own, in a pipeline that is full") {
     q.limit_pipeline("p", 0);
@@ -649,17 +650,17 @@ TEST_CASE("run queue: 100,000 entries that cannot start cost nothing", "[run_que
   SECTION("in many pipelines, behind a pool") {
     q.limit_pool("db", 0);
     for (int i = 0; i < many; ++i) {
-      q.wait(entry(std::to_string(i), std::to_string(i % 1'000), std::to_string(i % 7), 5, start, {{"db", 1}}));
+      q.wait(entry(std::to_string(i), std::to_string(i % 1'000), std::to_string(i % 7), 5, noon, {{"db", 1}}));
     }
   }
   SECTION("that have aged, behind a pool") {
     q.limit_pool("db", 1);
     for (int i = 0; i < many; ++i) {
-      q.wait(entry(std::to_string(i), std::to_string(i % 1'000), "j", 5, start - 2h, {{"db", 2}}));
+      q.wait(entry(std::to_string(i), std::to_string(i % 1'000), "j", 5, noon - 2h, {{"db", 2}}));
     }
   }
   CHECK(q.waiting() == many);
-  CHECK_FALSE(q.next(start));
+  CHECK_FALSE(q.next(noon));
   CHECK(cost_of_turns(q) < 2 * cost_when_empty());
   // And each comes off the list by itself.
   const auto before = q.steps();
@@ -673,11 +674,11 @@ TEST_CASE("run queue: 100,000 entries that start one after the other behind a po
   run_queue q(64, 1h);
   q.limit_pool("db", 3);
   for (int i = 0; i < many; ++i) {
-    q.wait(entry(std::to_string(i), std::to_string(i % 500), std::to_string(i % 7), i % 10, start, {{"db", 1}}));
+    q.wait(entry(std::to_string(i), std::to_string(i % 500), std::to_string(i % 7), i % 10, noon, {{"db", 1}}));
   }
   const auto before = q.steps();
   std::set<std::string> started;
-  while (const auto id = q.next(start)) {
+  while (const auto id = q.next(noon)) {
     started.insert(*id);
     q.remove(*id);
   }

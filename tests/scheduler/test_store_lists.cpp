@@ -89,14 +89,14 @@ struct traced {
   int sorts;
   int steps;
 };
-std::vector<traced>* trace = nullptr;  // of this thread's connections only: the reader's
+std::vector<traced>* traced_statements = nullptr;  // of this thread's connections only: the reader's
 
 int remember(unsigned, void*, void* statement, void*) {
   auto* s = static_cast<sqlite3_stmt*>(statement);
   const auto take = [s](int what) { return sqlite3_stmt_status(s, what, 1); };
-  if (trace) {
-    trace->push_back({sqlite3_sql(s), take(SQLITE_STMTSTATUS_FULLSCAN_STEP), take(SQLITE_STMTSTATUS_SORT),
-                      take(SQLITE_STMTSTATUS_VM_STEP)});
+  if (traced_statements) {
+    traced_statements->push_back({sqlite3_sql(s), take(SQLITE_STMTSTATUS_FULLSCAN_STEP), take(SQLITE_STMTSTATUS_SORT),
+                                  take(SQLITE_STMTSTATUS_VM_STEP)});
   }
   return 0;
 }
@@ -147,7 +147,7 @@ TEST_CASE("store: with a million runs every list goes through an index", "[store
   REQUIRE(sqlite3_auto_extension(reinterpret_cast<void (*)()>(watch_connection)) == SQLITE_OK);
   CHECK(c->instance().size() == 26);  // opens the reader
   sqlite3_cancel_auto_extension(reinterpret_cast<void (*)()>(watch_connection));
-  trace = &seen;
+  traced_statements = &seen;
 
   using enum run_state;
   const auto middle = c.ask("SELECT printf('01%024d', 500000)");
@@ -202,7 +202,7 @@ TEST_CASE("store: with a million runs every list goes through an index", "[store
   CHECK(c->dead_runs("", "", 50).empty());
   CHECK(c->dead_runs("p3", "", 50).empty());
   for (const auto& t : seen) CHECK(t.steps < 10'000);
-  trace = nullptr;
+  traced_statements = nullptr;
 
   CHECK(c.await(c->recover(noon)).unfinished.size() == 20);
   CHECK(counts_are_right(c));

@@ -7,6 +7,7 @@
 #include "scheduler/audit_desk.hpp"
 #include "scheduler/token_book.hpp"
 #include "tests/scheduler/store_control.hpp"
+#include "tests/scheduler/token_wish.hpp"
 
 using namespace penstock;
 using namespace penstock::scheduler;
@@ -16,13 +17,6 @@ using namespace std::chrono_literals;
 namespace {
 
 const token_bucket::clock::time_point steady{1h};
-
-token_record a_wish(const std::string& name, const std::vector<std::string>& roles) {
-  token_record wish;
-  wish.name = name;
-  wish.roles = parse_roles(roles).value();
-  return wish;
-}
 
 audit_record an_entry(int number, const std::string& outcome = "done") {
   const timestamp at = noon + std::chrono::milliseconds(number);

@@ -6,23 +6,15 @@
 #include <catch2/catch.hpp>
 
 #include "scheduler/token.hpp"
+#include "tests/scheduler/noon.hpp"
+#include "tests/scheduler/token_wish.hpp"
 
 using namespace penstock;
 using namespace penstock::scheduler;
+using namespace penstock::testing;
 using namespace std::chrono_literals;
 
 namespace {
-
-const timestamp noon = from_micros(1'800'000'000'000'000);
-
-role_set roles_of(const std::vector<std::string>& words) { return parse_roles(words).value(); }
-
-token_record a_wish(const std::string& name, const std::vector<std::string>& roles) {
-  token_record wish;
-  wish.name = name;
-  wish.roles = roles_of(roles);
-  return wish;
-}
 
 // Which of read, ingest, operate, admin are allowed, as "rioa".
 std::string allowed(const role_set& roles) {

@@ -190,7 +190,7 @@ def test_every_component_is_registered_and_every_folder_has_its_page():
     all_of_them = (ROOT / "runtime" / "components" / "all.cpp").read_text(encoding="utf-8")
     for path in (ROOT / "runtime" / "components").glob("*_s*.cpp"):
         if re.search(r"_(source|step|sink)$", path.stem):
-            assert f"add_{path.stem}(" in all_of_them, path.stem
+            assert f"components::{path.stem}::add(r)" in all_of_them, path.stem
     missing = [folder for folder in LAYERS + ["tests", "deploy"] if not (ROOT / folder / "README.md").is_file()]
     assert not missing, missing
 
