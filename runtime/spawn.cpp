@@ -14,6 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_THREAD__
+extern "C" int __clone(int (*run)(void*), void* stack, int flags, void* argument, ...);  // glibc's other name of clone()
+#endif
+
 namespace penstock::runtime {
 
 namespace {
@@ -130,6 +134,13 @@ PENSTOCK_IN_CHILD int child(void* argument) {
 
 // ---- in the caller ------------------------------------------------------------------------------
 
+// ThreadSanitizer takes its clone() for a fork, and would have a child that shares our memory forget all other threads.
+#ifdef __SANITIZE_THREAD__
+constexpr auto start_child = &::__clone;
+#else
+constexpr auto start_child = &::clone;
+#endif
+
 // What the child's few frames are on. One for each thread, which is suspended while its child uses it.
 class child_stack {
  public:
@@ -201,7 +212,7 @@ spawned spawn(const spawn_plan& plan) {
   int pidfd = -1;
   {
     const all_signals_blocked quiet;
-    result.pid = ::clone(child, stack.top(), CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &work, &pidfd);
+    result.pid = start_child(child, stack.top(), CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &work, &pidfd);
     if (result.pid < 0) fail(result, spawn_step::clone);
   }
   if (result.pid < 0) return result;
