@@ -146,7 +146,9 @@ asio::awaitable<void> application::start() {
   const bool watched = settings_.pipelines.empty() || fs::is_directory(settings_.pipelines, failure);
   if (!watched) throw std::runtime_error("the folder of definitions " + settings_.pipelines.string() + " is not there, or is no folder");
   co_await lock_data_folder();
+  runtime::refuse_without_state(settings_.data);
   runtime::refuse_newer_formats(settings_.data);
+  runtime::take_up_backup(settings_.data);
   keep_private(settings_.data);
   make_stores();
 

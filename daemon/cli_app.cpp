@@ -57,6 +57,14 @@ CLI::Validator known_words(const std::string& option, const std::vector<std::str
       "");
 }
 
+// An empty word is a slip (a shell variable that is not set), never a wish: as a filter it would mean "all".
+void refuse_empty_words(CLI::App& app) {
+  const CLI::Validator not_empty([](const std::string& text) { return text.empty() ? std::string("it is empty") : std::string(); }, "");
+  for (CLI::Option* option : app.get_options())
+    if (option->get_items_expected_max() > 0) option->check(not_empty);
+  for (CLI::App* command : app.get_subcommands({})) refuse_empty_words(*command);
+}
+
 // A command that needs the daemon: remembered, and run once the whole line is parsed.
 void runs_as(CLI::App* command, arguments& given, std::function<int(const surroundings&)> action) {
   command->callback([&given, action = std::move(action)] { given.chosen = action; });
@@ -387,6 +395,7 @@ void build_app(CLI::App& app, arguments& given) {
   add_token_commands(app, given);
   add_audit_command(app, given);
   add_shell_commands(app, given);
+  refuse_empty_words(app);
 }
 
 }  // namespace penstock::cli

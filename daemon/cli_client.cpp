@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <exception>
 #include <utility>
@@ -203,6 +204,14 @@ answer client::transfer_once(const request& what, std::function<void(std::string
   return result;
 }
 
+// Why no connection to the socket came about.
+std::string client::socket_trouble() const {
+  long error_number = 0;
+  curl_easy_getinfo(state_->handle, CURLINFO_OS_ERRNO, &error_number);
+  if (error_number == EACCES) return "no permission to use the socket " + socket_path_ + " (are you in its group?)";
+  return "nobody listens at the socket " + socket_path_;
+}
+
 // In words of ours where the library's would not help.
 void client::fail(int code, const std::string& reason) const {
   std::string why = reason.empty() ? curl_easy_strerror(static_cast<CURLcode>(code)) : reason;
@@ -217,7 +226,7 @@ void client::fail(int code, const std::string& reason) const {
                         (certificates_.own_key.empty() ? "in the same file" : certificates_.own_key) +
                         " cannot be used: both must be PEM and belong together");
     case CURLE_COULDNT_CONNECT:
-      if (!socket_path_.empty()) why = "nobody listens at the socket " + socket_path_;
+      if (!socket_path_.empty()) why = socket_trouble();
       break;
     case CURLE_SSL_CONNECT_ERROR:
       if (why.find("wrong version number") != std::string::npos) why = "it does not speak TLS: use http:// in the address";

@@ -96,6 +96,7 @@ class client {
   answer once_allowed(const request& what, const std::function<void(std::string_view)>& take, const std::function<void()>& silent);
   answer transfer_once(const request& what, std::function<void(std::string_view)> take, std::function<void()> silent);
   void set_up_connection();
+  std::string socket_trouble() const;
   [[noreturn]] void fail(int code, const std::string& reason) const;
 
   std::string base_, token_;

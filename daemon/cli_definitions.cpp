@@ -2,7 +2,10 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -82,18 +85,37 @@ result<std::string> name_in(const std::string& text) {
   return name->text;
 }
 
-// Puts the file's text; nothing when it has no name, which is said.
-std::optional<answer> put_file(const surroundings& with, const std::string& file, bool dry_run) {
-  const std::string text = read_file(file);
-  const result<std::string> name = name_in(text);
-  if (!name) {
-    for (const problem& one : name.error().problems) with.err << config::describe(one, file) << '\n';
-    return std::nullopt;
+struct named_definition {
+  std::string file, text, name;
+};
+
+// What the files hold; nothing when one has no name or two have the same, which is said. Each is read once ("-" cannot be twice).
+std::optional<std::vector<named_definition>> read_definitions(const surroundings& with, const std::vector<std::string>& files) {
+  std::vector<named_definition> found;
+  std::map<std::string, std::string> file_of;
+  bool good = true;
+  for (const std::string& file : files) {
+    std::string text = read_file(file);
+    const result<std::string> name = name_in(text);
+    if (!name) {
+      for (const problem& one : name.error().problems) with.err << config::describe(one, file) << '\n';
+      good = false;
+    } else if (const auto [known, is_new] = file_of.emplace(*name, file); !is_new) {
+      with.err << file << ": the pipeline " << *name << " is also in " << known->second << '\n';
+      good = false;
+    } else {
+      found.push_back({file, std::move(text), *name});
+    }
   }
-  const bool is_json = file.ends_with(".json");
+  if (!good) return std::nullopt;
+  return found;
+}
+
+answer put(const surroundings& with, const named_definition& definition, bool dry_run) {
+  const bool is_json = definition.file.ends_with(".json");
   return with.daemon.send({.method = "PUT",
-                           .path = pipeline_path(*name) + (dry_run ? "?dry_run=true" : ""),
-                           .body = text,
+                           .path = pipeline_path(definition.name) + (dry_run ? "?dry_run=true" : ""),
+                           .body = definition.text,
                            .headers = {is_json ? "Content-Type: application/json" : "Content-Type: application/yaml"}});
 }
 
@@ -122,27 +144,35 @@ int wait_for_flows(const surroundings& with, const std::string& pipeline) {
   return exit_no;
 }
 
-int apply_one(const surroundings& with, const std::string& file, const apply_options& options) {
-  const auto said = put_file(with, file, options.dry_run);
-  if (!said) return exit_refused;
-  if (!said->ok()) return refused(with, *said, file);
-  const document applied = parse_answer(*said);
+int apply_one(const surroundings& with, const named_definition& definition, const apply_options& options) {
+  const answer said = put(with, definition, options.dry_run);
+  if (!said.ok()) return refused(with, said, definition.file);
+  const document applied = parse_answer(said);
   if (with.json) {
-    with.out << said->body << '\n';
+    with.out << said.body << '\n';
   } else {
-    show_applied(with.out, applied, said->status == 201, options.dry_run);
+    show_applied(with.out, applied, said.status == 201, options.dry_run);
   }
   if (!options.wait || options.dry_run) return exit_ok;
   return guarded(with, [&] { return wait_for_flows(with, word(applied, "name")); });
 }
 
-int plan_one(const surroundings& with, const std::string& file, int firings) {
-  const auto said = put_file(with, file, true);
-  if (!said) return exit_refused;  // exit_no says that something would change
-  if (!said->ok()) return refused(with, *said, file);
-  const document plan = parse_answer(*said);
+// What would be refused is said.
+int refused_of(const surroundings& with, const std::vector<named_definition>& definitions) {
+  int worst = exit_ok;
+  for (const named_definition& one : definitions) {
+    const answer said = put(with, one, true);
+    if (!said.ok()) worst = std::max(worst, refused(with, said, one.file));
+  }
+  return worst;
+}
+
+int plan_one(const surroundings& with, const named_definition& definition, int firings) {
+  const answer said = put(with, definition, true);
+  if (!said.ok()) return refused(with, said, definition.file);
+  const document plan = parse_answer(said);
   if (with.json) {
-    with.out << said->body << '\n';
+    with.out << said.body << '\n';
   } else {
     show_plan(with.out, plan, firings);
   }
@@ -191,14 +221,24 @@ int schema(std::ostream& out) {
 }
 
 int apply(const surroundings& with, const apply_options& options) {
+  const auto definitions = read_definitions(with, definition_files(options.files));
+  if (!definitions) return exit_refused;
+  if (definitions->size() > 1 && !options.dry_run) {
+    if (const int code = refused_of(with, *definitions); code != exit_ok) {
+      with.err << "nothing was applied\n";
+      return code;
+    }
+  }
   int worst = exit_ok;
-  for (const std::string& file : definition_files(options.files)) worst = std::max(worst, apply_one(with, file, options));
+  for (const named_definition& one : *definitions) worst = std::max(worst, apply_one(with, one, options));
   return worst;
 }
 
 int plan(const surroundings& with, const std::vector<std::string>& files, int firings) {
+  const auto definitions = read_definitions(with, definition_files(files));
+  if (!definitions) return exit_refused;  // exit_no says that something would change
   int worst = exit_ok;
-  for (const std::string& file : definition_files(files)) worst = std::max(worst, plan_one(with, file, firings));
+  for (const named_definition& one : *definitions) worst = std::max(worst, plan_one(with, one, firings));
   return worst;
 }
 

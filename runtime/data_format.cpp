@@ -8,6 +8,10 @@
 #include <system_error>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
+#include "runtime/data_copy.hpp"
+
 namespace penstock::runtime {
 
 namespace fs = std::filesystem;
@@ -26,7 +30,15 @@ std::int64_t format_of(const fs::path& file) {
   return number;
 }
 
+bool is_database(const fs::path& file) {
+  std::string start(16, '\0');
+  std::ifstream in(file, std::ios::binary);
+  return !in.read(start.data(), static_cast<std::streamsize>(start.size())) || start == std::string("SQLite format 3\0", 16);
+}
+
 void refuse_newer(const fs::path& file, std::int64_t known) {
+  if (!is_database(file))
+    throw std::runtime_error(file.string() + " is no SQLite database any more; restore a backup. Nothing was changed");
   const std::int64_t found = format_of(file);
   if (found <= known) return;
   throw std::runtime_error(file.string() + " was written by a newer Penstock (format " + std::to_string(found) +
@@ -34,17 +46,72 @@ void refuse_newer(const fs::path& file, std::int64_t known) {
                            "); start that version, or restore a backup. Nothing was changed");
 }
 
+std::vector<fs::path> databases_in(const fs::path& folder) {
+  std::vector<fs::path> found;
+  std::error_code none;
+  for (fs::directory_iterator at(folder, none), end; !none && at != end; at.increment(none)) {
+    if (at->path().extension() == ".db") found.push_back(at->path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+constexpr const char* label_name = "backup.json";
+
+// Empty also when it cannot be read: then only the logs are looked at.
+std::vector<std::string> files_of_label(const fs::path& label) {
+  std::ifstream in(label);
+  const auto read = nlohmann::json::parse(in, nullptr, false);
+  if (!read.is_object() || !read.contains("files") || !read["files"].is_array()) return {};
+  std::vector<std::string> files;
+  for (const auto& file : read["files"])
+    if (file.is_string()) files.push_back(file.get<std::string>());
+  return files;
+}
+
 }  // namespace
 
 void refuse_newer_formats(const fs::path& data) {
   refuse_newer(data / "flows.db", known_flow_format());
-  std::vector<fs::path> topics;
+  for (const fs::path& topic : databases_in(data / "topics")) refuse_newer(topic, known_topic_format());
+}
+
+void refuse_without_state(const fs::path& data) {
+  if (fs::exists(data / "state.db")) return;
+  const std::string missing = (data / "state.db").string() + " is missing, ";
+  std::vector<fs::path> rest = databases_in(data / "topics");
+  if (fs::exists(data / "flows.db")) rest.push_back(data / "flows.db");
+  if (!rest.empty())
+    throw std::runtime_error(missing + "but not what belongs to it (" + rest.front().string() +
+                             "); put back the whole folder or a whole backup, or move the rest away to begin from nothing. Nothing was changed");
   std::error_code none;
-  for (fs::directory_iterator at(data / "topics", none), end; !none && at != end; at.increment(none)) {
-    if (at->path().extension() == ".db") topics.push_back(at->path());
+  for (fs::directory_iterator at(data, none), end; !none && at != end; at.increment(none)) {
+    if (fs::exists(at->path() / label_name, none))
+      throw std::runtime_error(missing + "but " + at->path().string() + " is a backup: what is in it belongs into " + data.string() +
+                               " itself. Nothing was changed");
   }
-  std::sort(topics.begin(), topics.end());
-  for (const fs::path& topic : topics) refuse_newer(topic, known_topic_format());
+}
+
+void take_up_backup(const fs::path& data) {
+  const fs::path label = data / label_name;
+  if (!fs::exists(label)) return;
+  for (const std::string& file : files_of_label(label)) {
+    if (!fs::exists(data / file))
+      throw std::runtime_error(data.string() + " is a backup that is not whole: " + file +
+                               " is missing; put all of the backup in place. Nothing was changed");
+  }
+  std::vector<fs::path> databases = databases_in(data / "topics");
+  for (const char* name : {"state.db", "flows.db"}) databases.push_back(data / name);
+  for (const fs::path& database : databases) {
+    const fs::path log = database.string() + "-wal";
+    std::error_code none;
+    if (fs::file_size(log, none) > 0 && !none)
+      throw std::runtime_error(log.string() + " is not of the backup in " + data.string() +
+                               ": it would be read into it; move the old data folder away as a whole, and put the backup in its place. "
+                               "Nothing was changed");
+  }
+  fs::rename(label, data / "restored.json");
+  sync_folder(data);
 }
 
 }  // namespace penstock::runtime

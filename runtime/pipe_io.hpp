@@ -10,15 +10,15 @@
 
 namespace penstock::runtime {
 
-constexpr auto never = std::chrono::steady_clock::time_point::max();
+inline constexpr auto never = std::chrono::steady_clock::time_point::max();
 
 // `never` when the sum is beyond what the clock can tell.
 inline std::chrono::steady_clock::time_point later(std::chrono::steady_clock::time_point from, std::chrono::nanoseconds by) {
   return by > never - from ? never : from + by;
 }
 
-constexpr std::size_t pipe_bytes = 64 * 1024;        // what a pipe holds (pipe(7))
-constexpr std::size_t most_left_behind = 64;  // processes that outlive their leader and are looked after at once
+inline constexpr std::size_t pipe_bytes = 64 * 1024;  // what a pipe holds (pipe(7))
+inline constexpr std::size_t most_left_behind = 64;  // processes that outlive their leader and are looked after at once
 
 // What a pipe had to give. Valid until the next call of read_pipe() on this thread, so not across a co_await.
 struct pipe_read {

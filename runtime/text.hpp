@@ -8,7 +8,7 @@
 
 namespace penstock::runtime {
 
-constexpr std::string_view whitespace = " \t\r\n";  // JSON's (RFC 8259, 2)
+inline constexpr std::string_view whitespace = " \t\r\n";  // JSON's (RFC 8259, 2)
 
 // Without the whitespace at both ends; a part of `text` also when nothing is left.
 inline std::string_view trimmed(std::string_view text) {

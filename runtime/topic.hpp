@@ -130,6 +130,7 @@ class topics {
   std::shared_ptr<topic> find(std::string_view name) const;  // null when there is none
   std::vector<std::shared_ptr<topic>> all() const;           // by name
   std::vector<std::string> names() const;
+  const std::filesystem::path& folder() const { return folder_; }  // of the topics' files
   // Forgets the topic and unlinks its file.
   void remove(const std::string& name);
   // Calls `act` while no topic can be declared, found or removed. It must not call back.
@@ -137,7 +138,7 @@ class topics {
   void close();
 
  private:
-  std::filesystem::path folder_;
+  const std::filesystem::path folder_;
   asio::any_io_executor writer_pool_;
   std::shared_ptr<commit_pause> pause_;
   mutable std::mutex mutex_;

@@ -5,14 +5,18 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <string>
 #include <system_error>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "runtime/blocking_pool.hpp"
 #include "scheduler/background.hpp"
+#include "scheduler/token_book.hpp"
 
 namespace penstock::scheduler {
 
@@ -46,11 +50,19 @@ result<fs::path> checked_place(const fs::path& wanted, const fs::path& data) {
   return place;
 }
 
-// What the folder is, for whoever finds it.
+// What the folder is, for whoever finds it, and for the daemon that starts on it (data_format.hpp).
 void write_label(const fs::path& folder, const runtime::copy_progress& progress) {
+  std::vector<std::string> files;
+  for (const fs::path& below : {folder, folder / "topics"}) {
+    std::error_code none;  // no topic
+    for (fs::directory_iterator at(below, none), end; !none && at != end; at.increment(none))
+      if (at->path().extension() == ".db") files.push_back(at->path().lexically_relative(folder).string());
+  }
+  std::sort(files.begin(), files.end());
   const nlohmann::ordered_json label{{"made_by", "penstock " PENSTOCK_VERSION},
                                      {"as_of", format_time(from_micros(progress.as_of))},
-                                     {"restore", "stop the daemon, put this folder in the place of its data folder, start it"}};
+                                     {"restore", "stop the daemon, move its data folder away, put a copy of this folder in its place, start it"},
+                                     {"files", files}};
   std::ofstream out(folder / "backup.json");
   out << label.dump(2) << '\n';
   out.close();
@@ -107,7 +119,12 @@ asio::awaitable<void> backup_desk::make(std::shared_ptr<work> current) {
       // Its programs are not those of this daemon: a daemon that starts on the copy must not end them.
       store::name_anew(current->draft / "state.db");
       write_label(current->draft, current->progress);
-      for (const auto& file : {"state.db", "backup.json"}) runtime::sync_file(current->draft / file);
+      std::vector<std::string> made{"state.db", "backup.json"};
+      if (fs::exists(data / token_book::mark_name)) {
+        fs::copy_file(data / token_book::mark_name, current->draft / token_book::mark_name);
+        made.push_back(token_book::mark_name);
+      }
+      for (const auto& file : made) runtime::sync_file(current->draft / file);
       put_in_place(current->draft, current->request.to);
     } catch (...) {
       std::error_code ignored;

@@ -120,10 +120,7 @@ class command_source final : public source {
   }
 
  private:
-  clock::time_point after_grace() const {
-    const clock::time_point now = clock::now();
-    return options_.grace > never - now ? never : now + options_.grace;
-  }
+  clock::time_point after_grace() const { return later(clock::now(), options_.grace); }
 
   // One that prints on and on would otherwise be heard for ever.
   void force_end() {

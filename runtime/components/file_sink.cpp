@@ -29,6 +29,7 @@
 #include <spdlog/spdlog.h>
 
 #include "runtime/components/all.hpp"
+#include "runtime/components/own_files.hpp"
 #include "runtime/components/payload_check.hpp"
 #include "runtime/durable_folder.hpp"
 #include "runtime/json_parts.hpp"
@@ -337,7 +338,9 @@ class file_sink final : public blocking_sink {
         writer_(context.consumer.substr(0, writer_name_limit)),
         label_(context.label()),
         in_run_(context.run_context != nullptr),
-        rows_(settings_.columns) {}
+        rows_(settings_.columns) {
+    refuse_own_file(path_, context.services.topics);
+  }
 
   std::string first_checkpoint() override { return checkpoint(); }
 

@@ -418,8 +418,7 @@ clock::time_point lines_source::close_idle(std::size_t most) {
   if (!settings_.idle) return next;
   for (auto at = connections_.begin(); at != connections_.end() && lost_.size() < most;) {
     const std::shared_ptr<connection> one = *at++;
-    const bool for_ever = *settings_.idle > never - one->heard;
-    const clock::time_point until = for_ever ? never : one->heard + *settings_.idle;
+    const clock::time_point until = later(one->heard, *settings_.idle);
     if (until > now) {
       next = std::min(next, until);
       continue;

@@ -24,6 +24,7 @@
 
 #include "runtime/components/all.hpp"
 #include "runtime/components/bind_json.hpp"
+#include "runtime/components/own_files.hpp"
 #include "runtime/durable_folder.hpp"
 #include "runtime/sqlite.hpp"
 
@@ -189,6 +190,13 @@ class table_writer {
  public:
   table_writer(sqlite::connection& db, const settings& s) : db_(db), settings_(s) {}
 
+  // After a failure that is_rows_fault().
+  unfit refusal() const {
+    const bool wrong_key = (sqlite3_extended_errcode(db_.handle()) & 0xff) == SQLITE_MISMATCH;
+    return unfit("table '" + settings_.table + "' refuses the row: " + sqlite3_errmsg(db_.handle()) +
+                 (wrong_key ? " (its INTEGER PRIMARY KEY takes whole numbers only)" : ""));
+  }
+
   // At the beginning of a transaction: another writer may have changed the table.
   void look_again() {
     name_set now;
@@ -212,7 +220,7 @@ class table_writer {
       statement.run();
     } catch (const sqlite::failure& f) {
       if (!is_rows_fault(f)) throw;
-      throw unfit(sqlite3_errmsg(db_.handle()));
+      throw refusal();
     }
   }
 
@@ -288,7 +296,7 @@ class table_writer {
       db_.execute(sql);
     } catch (const sqlite::failure& f) {
       if ((f.code() & 0xff) != SQLITE_ERROR) throw;
-      throw unfit(sqlite3_errmsg(db_.handle()));
+      throw refusal();
     }
   }
 
@@ -396,7 +404,9 @@ class sqlite_sink final : public blocking_sink {
       : blocking_sink(context),
         settings_(std::move(s)),
         path_(context.workdir / settings_.file),
-        producer_(context.consumer) {}
+        producer_(context.consumer) {
+    refuse_own_file(path_, context.services.topics);
+  }
 
  private:
   void open_blocking(const std::string&) override {

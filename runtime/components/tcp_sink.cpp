@@ -27,6 +27,7 @@
 #include "runtime/blocking_pool.hpp"
 #include "runtime/components/all.hpp"
 #include "runtime/components/payload_check.hpp"
+#include "runtime/pipe_io.hpp"
 #include "runtime/socket_address.hpp"
 
 namespace penstock::runtime::components::tcp_sink {
@@ -122,10 +123,7 @@ class tcp_sink final : public sink {
  private:
   [[noreturn]] void fail(const std::string& why) const { throw std::runtime_error(settings_.to.text + ": " + why); }
 
-  clock::time_point latest() const {
-    const bool for_ever = settings_.timeout > clock::time_point::max() - clock::now();
-    return for_ever ? clock::time_point::max() : clock::now() + settings_.timeout;
-  }
+  clock::time_point latest() const { return later(clock::now(), settings_.timeout); }
 
   // Bytes that the peer's kernel has not taken; of which nobody tells.
   int unsent() const {

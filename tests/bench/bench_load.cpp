@@ -259,6 +259,13 @@ std::string content_of(const char* file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+double number(const std::string& option, const char* text) {
+  char* end = nullptr;
+  const double value = std::strtod(text, &end);
+  if (end == text || *end != '\0') throw std::runtime_error(option + " wants a number");
+  return value;
+}
+
 options read_options(int argc, char** argv) {
   options chosen;
   for (int i = 1; i + 1 < argc; i += 2) {
@@ -277,15 +284,16 @@ options read_options(int argc, char** argv) {
     } else if (word == "--body-file") {
       chosen.body = content_of(value);
     } else if (word == "--connections") {
-      chosen.connections = std::clamp(std::atoi(value), 1, 1000);
+      chosen.connections = static_cast<int>(std::clamp(number(word, value), 1.0, 1000.0));
     } else if (word == "--rate") {
-      chosen.rate = std::clamp(std::atof(value), 0.0, 1e6);
+      chosen.rate = std::clamp(number(word, value), 0.0, 1e6);
     } else if (word == "--when-busy") {
       chosen.drop = value == std::string("drop");
+      if (!chosen.drop && value != std::string("wait")) throw std::runtime_error("--when-busy is wait or drop");
     } else if (word == "--seconds") {
-      chosen.seconds = std::clamp(std::atof(value), 0.01, 60.0);
+      chosen.seconds = std::clamp(number(word, value), 0.01, 60.0);
     } else if (word == "--warm-up") {
-      chosen.warm_up = std::clamp(std::atof(value), 0.0, 10.0);
+      chosen.warm_up = std::clamp(number(word, value), 0.0, 10.0);
     } else {
       throw std::runtime_error("unknown option " + word);
     }

@@ -361,6 +361,13 @@ def penstock(*arguments, daemon=None, stdin=None, env=None, timeout=60):
                           capture_output=True, timeout=timeout)
 
 
+def refused_start(*arguments):
+    """What a daemon says that does not start."""
+    done = subprocess.run([str(BIN / "penstockd"), "--listen", "127.0.0.1:0", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0, done
+    return done.stdout + done.stderr
+
+
 # ---- processes, for the tests that ask whether one is really gone ----
 
 

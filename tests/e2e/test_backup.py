@@ -18,7 +18,7 @@ import threading
 
 import pytest
 
-from penstock import BIN, Daemon, penstock, remove_folder, scratch_folder, wait_until
+from penstock import BIN, Daemon, penstock, refused_start, remove_folder, scratch_folder, wait_until
 
 BUSY = """
 name: busy
@@ -318,3 +318,41 @@ def test_backup_at_the_command_line(start_daemon, tmp_path):
     assert client.wait(30) == 130
     wait_until(lambda: daemon.get_json("/v1/backup")["state"] == "cancelled", "it to be cancelled")
     assert os.listdir(tmp_path) == ["copy"]
+
+
+def spoil(folder, how):
+    """Restores as they go wrong; the data folder that the daemon is given, and what it must say."""
+    if how == "a topic is missing":
+        (folder / "topics" / "in.db").unlink()
+        return folder, ["topics/in.db is missing", "backup that is not whole"]
+    if how == "state.db is missing":
+        (folder / "state.db").unlink()
+        return folder, ["state.db is missing", "topics/in.db"]
+    if how == "a folder too deep":
+        (folder.parent / "deep").mkdir()
+        folder.rename(folder.parent / "deep" / "copy")
+        return folder.parent / "deep", ["state.db is missing", "deep/copy is a backup"]
+    (folder / "topics" / "in.db-wal").write_bytes(b"of the folder that was here")
+    return folder, ["topics/in.db-wal is not of the backup", "move the old data folder away"]
+
+
+@pytest.mark.parametrize("how", ["a topic is missing", "state.db is missing", "a folder too deep", "copied over the old one"])
+def test_a_restore_that_went_wrong_is_refused(start_daemon, second, tmp_path, how):
+    daemon = start_daemon({"shop": "name: shop\ntopics: {in: {}}\n"})
+    daemon.publish("in", [{"n": n} for n in range(20)])
+    daemon.token = daemon.post("/v1/tokens", {"name": "first", "roles": ["admin"]}).json["token"]
+    assert backup(daemon, tmp_path / "copy").json["state"] == "done"
+    shutil.copytree(tmp_path / "copy", tmp_path / "spoilt")
+    folder, names = spoil(tmp_path / "spoilt", how)
+    before = sorted(str(file) for file in folder.rglob("*.db*"))
+    said = refused_start("--data", folder)
+    assert all(name in said for name in [*names, "Nothing was changed"]), said
+    assert sorted(str(file) for file in folder.rglob("*.db*")) == before
+
+    restored = second(tmp_path / "copy")
+    restored.token = daemon.token
+    assert restored.get("/v1/runs", {"Authorization": ""}).status == 401
+    assert not (restored.data / "backup.json").exists() and (restored.data / "restored.json").exists() and (restored.data / "tokens_needed").exists()
+    restored.kill9()
+    restored.start()
+    assert len(restored.events("in")) == 20

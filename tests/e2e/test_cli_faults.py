@@ -2,9 +2,12 @@
 words that cannot be. Each ends with the exit code that --help names, and one sentence."""
 import json
 import os
+import pathlib
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 
 import pytest
 
@@ -327,3 +330,27 @@ def test_a_parameter_that_is_no_text(shop):
     told = subprocess.run([str(BIN / "penstock"), "trigger", "shop", "echo", "-p", b"who=\xff"], capture_output=True, timeout=60,
                           env={**os.environ, "PENSTOCK_URL": "http://%s:%d" % shop.address})
     assert told.returncode == USAGE and one_sentence(told.stderr.decode()) and b"not UTF-8" in told.stderr, told
+
+
+@pytest.mark.parametrize("words", [["runs", "--pipeline", ""], ["get", "events", ""], ["trigger", "shop/echo", "--idempotency-key", ""], ["apply", ""]])
+def test_an_empty_word_is_a_slip(shop, words):
+    told = penstock(*words, daemon=shop)
+    assert told.returncode == USAGE and "it is empty" in told.stderr and told.stdout == "", told
+
+
+def test_a_socket_that_one_may_not_use(start_daemon):
+    """Tried as a user without rights, whose copy of the program lies where everybody may read."""
+    place = pathlib.Path(tempfile.mkdtemp())
+    try:
+        place.chmod(0o755)
+        program = shutil.copy(BIN / "penstock", place)
+        daemon = start_daemon({"shop": SHOP}, args=["--listen", f"unix:{place}/socket"])
+        (place / "socket").chmod(0)
+        who = {"user": 65534} if os.geteuid() == 0 else {}
+        told = subprocess.run([program, "--url", f"unix:{place}/socket", "status"], capture_output=True, text=True, timeout=60, cwd="/", **who)
+        assert told.returncode == UNREACHABLE and "no permission to use the socket" in told.stderr, told
+        assert daemon.stop() == 0
+    finally:
+        shutil.rmtree(place)
+    told = penstock("--url", f"unix:{place}/socket", "status")
+    assert told.returncode == UNREACHABLE and "nobody listens" in told.stderr, told

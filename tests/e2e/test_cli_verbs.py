@@ -152,6 +152,22 @@ def test_apply_waits_for_flows(daemon, tmp_path):
     assert penstock("validate", tmp_path).stdout.count("valid: pipeline") == 2
 
 
+def test_apply_of_several_files_is_all_or_nothing(daemon, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\njobs: {{work: {{run: ['true']}}}}\n")
+    (tmp_path / "wrong.yaml").write_text("name: wrong\njobs: {work: {runs: ['true']}}\n")
+    refused = penstock("apply", tmp_path, daemon=daemon)
+    assert refused.returncode == 4 and "nothing was applied" in refused.stderr and "wrong.yaml" in refused.stderr, refused
+    assert refused.stdout == "" and daemon.get_json("/v1/pipelines")["items"] == []
+    (tmp_path / "wrong.yaml").write_text("name: two\njobs: {other: {run: ['true']}}\n")
+    twice = penstock("apply", tmp_path, daemon=daemon)
+    assert twice.returncode == 4 and f"the pipeline two is also in {tmp_path / 'two.yaml'}" in twice.stderr, twice
+    assert daemon.get_json("/v1/pipelines")["items"] == []
+    (tmp_path / "wrong.yaml").unlink()
+    assert penstock("apply", tmp_path, daemon=daemon).returncode == 0
+    assert [p["name"] for p in daemon.get_json("/v1/pipelines")["items"]] == ["one", "two"]
+
+
 def test_all_topics_are_listed(daemon):
     daemon.put("many", "name: many\ntopics: {%s}\n" % ", ".join(f"t{n}: {{}}" for n in range(130)))
     assert len(penstock("topics", daemon=daemon).stdout.splitlines()) == 131

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from penstock import BIN, Daemon, penstock, remove_folder, scratch_folder, wait_until
+from penstock import BIN, Daemon, penstock, refused_start, remove_folder, scratch_folder, wait_until
 
 
 @pytest.fixture
@@ -13,12 +13,6 @@ def folder():
     made = scratch_folder()
     yield made
     remove_folder(made)
-
-
-def refused_start(*arguments):
-    done = subprocess.run([str(BIN / "penstockd"), "--listen", "127.0.0.1:0", *map(str, arguments)], capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0, done
-    return done.stdout + done.stderr
 
 
 def modes(daemon):
@@ -48,6 +42,12 @@ def test_the_door_does_not_open_because_a_file_is_lost(folder):
         daemon.stop()
         for file in daemon.data.glob("state.db*"):
             file.unlink()
+        assert "state.db is missing" in refused_start("--data", daemon.data)
+        (folder / "another").mkdir()
+        another = Daemon(folder / "another")
+        another.start()
+        assert another.stop() == 0
+        (another.data / "state.db").rename(daemon.data / "state.db")
         process = subprocess.Popen([str(BIN / "penstockd"), "--data", str(daemon.data), "--listen", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
         said = ""
         while "is ready" not in said:
@@ -115,3 +115,40 @@ def test_a_reload_says_what_it_does_not_read(start_daemon, folder):
     daemon = start_daemon(args=["--config", settings])
     daemon.reload()
     wait_until(lambda: "other settings are read at a start only" in daemon.log.read_text(), "the reload")
+
+
+INTO_ITSELF = """
+name: loop
+topics: {in: {}}
+flows:
+  state: {from: {topic: in}, to: {file: ../../state.db}}
+  topic: {from: {topic: in}, to: {file: ../../topics/other.db}}
+  table: {from: {topic: in}, to: {sqlite: {file: LINK/state.db, table: runs}}}
+  beside: {from: {topic: in}, to: {file: ../beside.ndjson}}
+"""
+
+
+def test_no_sink_writes_into_the_daemons_own_files(start_daemon, tmp_path):
+    daemon = start_daemon()
+    (tmp_path / "link").symlink_to(daemon.data)
+    daemon.put("loop", INTO_ITSELF.replace("LINK", str(tmp_path / "link")))
+    daemon.publish("in", [{"n": 1}])
+    for flow in ("state", "topic", "table"):
+        shown = wait_until(lambda name=flow: daemon.flow("loop", name)["reason"] and daemon.flow("loop", name), "the flow to say why")
+        assert shown["state"] in ("backing_off", "failed", "starting") and "the daemon keeps its own data" in shown["reason"], shown
+    wait_until(lambda: (daemon.data / "work" / "beside.ndjson").exists(), "what lies elsewhere to be written")
+    assert not (daemon.data / "topics" / "other.db").exists()
+    daemon.restart()
+
+
+@pytest.mark.parametrize("file", ["flows.db", "topics/in.db"])
+def test_a_database_that_is_none_any_more(start_daemon, file):
+    daemon = start_daemon({"shop": "name: shop\ntopics: {in: {}}\n"})
+    daemon.publish("in", [{"n": 1}])
+    assert daemon.stop() == 0
+    whole = (daemon.data / file).read_bytes() if (daemon.data / file).exists() else b""
+    (daemon.data / file).write_bytes(b"\xde\xad" * 3000)
+    said = refused_start("--data", daemon.data)
+    assert f"{file} is no SQLite database any more" in said and "newer" not in said, said
+    (daemon.data / file).write_bytes(whole) if whole else (daemon.data / file).unlink()
+    daemon.start()

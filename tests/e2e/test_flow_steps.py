@@ -110,7 +110,7 @@ PROGRAM = textwrap.dedent("""
         if event.get("poison"):
             print("poisoned", file=sys.stderr)
             os._exit(7)
-        print(json.dumps({"n": event["n"], "twice": event["n"] * 2, "of": os.environ["PENSTOCK_PIPELINE"]}))
+        print(json.dumps({"n": event["n"], "twice": event["n"] * 2, "of": [os.environ.get("PENSTOCK_" + name) for name in ("PIPELINE", "FLOW", "INSTANCE")]}))
 """)
 
 SCORES = """
@@ -139,11 +139,14 @@ def test_a_python_program_as_a_step_and_its_crash(start_daemon):
     daemon.publish("in", [{"n": n, "poison": n == 4} for n in range(10)])
     events = daemon.wait_for_topic("out", 9)
     assert [e["data"]["n"] for e in events] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
-    assert all(e["data"] == {"n": e["data"]["n"], "twice": 2 * e["data"]["n"], "of": "scores"} for e in events)
+    instance = events[0]["data"]["of"][2]
+    assert instance
+    assert all(e["data"] == {"n": e["data"]["n"], "twice": 2 * e["data"]["n"], "of": ["scores", "score", instance]} for e in events)
     letter, = wait_until(lambda: daemon.dead_letters("scores"), "the dead letter")
     assert letter["step"] == "program"
     assert letter["event"]["data"]["n"] == 4
     assert "exit code 7" in letter["reason"] and "poisoned" in letter["reason"]
+    assert "poisoned" in (daemon.data / "logs" / "flow-scores" / "score.log").read_text()
     assert daemon.flow("scores", "score")["state"] == "running"
 
 

@@ -4,7 +4,12 @@ from penstock import process_exists, processes_with, wait_until
 
 PIPELINE = """
 name: shop
+topics: {in: {}, out: {}}
 flows:
+  step:  # the end of its input does not end it
+    from: {topic: in}
+    steps: [{exec: {run: [sh, -c, "while read -r line; do echo '{\\"pid\\":'$$'}'; done; exec tail -f /dev/null > /dev/null 2>&1"]}}]
+    to: {topic: out}
   program: {run: [sh, -c, "tail -f /dev/null & tail -f /dev/null"], grace: 1s}
 jobs:
   work: {run: [sh, -c, "trap '' TERM; echo ready $PENSTOCK_ATTEMPT; tail -f /dev/null & tail -f /dev/null"], grace: 1s}
@@ -44,6 +49,19 @@ def test_processes_of_a_killed_daemon_are_gone_and_the_run_runs_again(start_daem
     assert daemon.stop() == 0
     assert processes_with(str(daemon.data)) == []
     daemon.start()
+
+
+def test_a_step_of_a_killed_daemon_is_gone(start_daemon):
+    daemon = start_daemon({"shop": PIPELINE})
+    daemon.publish("in", [{"n": 1}])
+    first = daemon.wait_for_topic("out", 1)[0]["data"]["pid"]
+    daemon.kill9()
+    assert process_exists(first)
+    daemon.start()
+    assert not process_exists(first), "gone before the new daemon is ready"
+    daemon.publish("in", [{"n": 2}])
+    second = daemon.wait_for_topic("out", 2)[1]["data"]["pid"]
+    assert second != first and process_exists(second)
 
 
 def test_a_run_that_keeps_being_interrupted_is_given_up(start_daemon):

@@ -22,6 +22,7 @@ def lose_power_again_and_again(daemon, driver, losses, seed, report=lambda done:
     chance = random.Random(seed)
     pause = threading.Event()
     for done in range(losses):
+        history.let_interrupted_runs_end(daemon, done)
         before = len(driver.accepted)
         wait_until(lambda: len(driver.accepted) > before, "events to be accepted", 60)
         pause.wait(chance.random() * chance.choice([0.05, 0.2, 0.6]))

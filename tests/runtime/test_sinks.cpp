@@ -147,7 +147,7 @@ TEST_CASE("bad rows are refused one by one and the rest is stored", "[sinks][sql
   CHECK_THAT(r.refused[0].reason, Contains("UNIQUE constraint failed: t.id"));
   CHECK_THAT(r.refused[1].reason, Contains("NOT NULL constraint failed: t.name"));
   CHECK_THAT(r.refused[2].reason, Contains("CHECK constraint failed"));
-  CHECK_THAT(r.refused[3].reason, Contains("datatype mismatch"));
+  CHECK_THAT(r.refused[3].reason, Contains("table 't' refuses the row: datatype mismatch (its INTEGER PRIMARY KEY"));
   CHECK_THAT(r.refused[4].reason, Contains("not a JSON object"));
   CHECK_THAT(r.refused[5].reason, Contains("not JSON"));
   CHECK_THAT(r.refused[6].reason, Contains("no data"));
