@@ -10,6 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include <boost/asio/post.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/use_future.hpp>
+
 #include "tests/runtime/flow_bench.hpp"
 
 namespace penstock::testing {
@@ -46,10 +50,17 @@ struct one_step {
     restart();
   }
 
+  ~one_step() { drop(); }
+
+  // On its strand, as a flow does it: a step may have handlers there.
+  void drop() {
+    if (one) boost::asio::post(strand, boost::asio::use_future([this] { one.reset(); })).get();
+  }
+
   void restart() {
     runtime::component_context context{flow.offered, "test", "test/flow/f", flow.dir.path(), strand};
     context.step = use.name;
-    one.reset();
+    drop();
     one = flow.components.step_of(use, context);
     std::vector<runtime::state_entry> entries;
     for (const auto& [key, value] : stored) entries.push_back({use.name, key, value});

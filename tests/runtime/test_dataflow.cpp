@@ -326,7 +326,7 @@ TEST_CASE("an idle flow costs little memory and nothing runs", "[dataflow]") {
   constexpr int flows = 500;
   start(flows);
   const auto each = (::mallinfo2().uordblks - before) / flows;
-  CHECK(each <= 16 * 1024);
+  CHECK(each <= 9 * 1024);  // of 16 KiB: its supervisor, counters and taps come to it
   INFO("bytes per idle flow: " << each);
   CHECK(io.poll() == 0);
 
