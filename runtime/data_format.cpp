@@ -58,7 +58,7 @@ std::vector<fs::path> databases_in(const fs::path& folder) {
 
 constexpr const char* label_name = "backup.json";
 
-// Empty also when it cannot be read: then only the logs are looked at.
+// Empty: an older version has made it, or it cannot be read.
 std::vector<std::string> files_of_label(const fs::path& label) {
   std::ifstream in(label);
   const auto read = nlohmann::json::parse(in, nullptr, false);
@@ -94,8 +94,9 @@ void refuse_without_state(const fs::path& data) {
 
 void take_up_backup(const fs::path& data) {
   const fs::path label = data / label_name;
-  if (!fs::exists(label)) return;
-  for (const std::string& file : files_of_label(label)) {
+  const std::vector<std::string> files = files_of_label(label);
+  if (files.empty()) return;  // an older daemon left its label in the folder where it then worked: logs are its own
+  for (const std::string& file : files) {
     if (!fs::exists(data / file))
       throw std::runtime_error(data.string() + " is a backup that is not whole: " + file +
                                " is missing; put all of the backup in place. Nothing was changed");

@@ -21,6 +21,7 @@ void refuse_without_state(const std::filesystem::path& data);
 
 // A backup that was put in place, known by its backup.json, is whole (what `files` names is there) and alone (no log of an
 // older database lies beside it, which would be read into it); then backup.json becomes restored.json, so this is done once.
+// A backup.json without `files` is of an older version, which left it where it was: nothing is concluded from it.
 // Throws std::runtime_error with what is missing or too much, and has changed nothing then.
 void take_up_backup(const std::filesystem::path& data);
 
