@@ -1,7 +1,9 @@
 // When cron expressions fire: known cases around changes of the clock, then random expressions against a
 // model that walks through the instants second by second and knows nothing of calendars but each instant's
 // offset.
+#include <array>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -215,51 +217,68 @@ namespace {
 
 using std::chrono::seconds;
 
-// Every second of a few days, with the local time it shows.
+// A local time that the clock gets to, or passes, in the second `in` of the days below.
+struct shown {
+  std::size_t in;
+  unsigned minute, hour, day, month, weekday;
+};
+
+// Every second of a few days, with the local times that the clock gets to or passes in it: one; many where it is set
+// forward; none where it shows what it has shown before. They lie by the second they show, so that an expression
+// looks at those alone that it may fire at.
 struct days_around {
   std::string zone;
   std::chrono::sys_seconds begin;
-  std::vector<date::local_seconds> local;
+  std::size_t length;  // in seconds
+  std::array<std::vector<shown>, 60> by_second;
 };
 
 days_around watch(const std::string& zone, const std::string& middle) {
   constexpr std::chrono::hours half{36};
-  days_around d{zone, std::chrono::floor<seconds>(at(middle) - half), {}};
+  days_around d{zone, std::chrono::floor<seconds>(at(middle) - half), 2 * half / seconds{1}, {}};
   const auto* tz = date::locate_zone(zone);
-  for (auto t = d.begin; t < d.begin + 2 * half; t += seconds{1}) {
-    d.local.emplace_back(t.time_since_epoch() + tz->get_info(t).offset);
+  const auto local = [&](std::size_t i) {
+    const auto t = d.begin + seconds{i};
+    return date::local_seconds{t.time_since_epoch() + tz->get_info(t).offset};
+  };
+  auto last = local(0);
+  for (std::size_t i = 1; i < d.length; ++i) {
+    for (const auto now = local(i); last < now;) {
+      last += seconds{1};
+      const auto day = date::floor<date::days>(last);
+      const date::year_month_day ymd{day};
+      const date::hh_mm_ss<seconds> time{last - day};
+      d.by_second[static_cast<std::size_t>(time.seconds().count())].push_back(
+          {i, static_cast<unsigned>(time.minutes().count()), static_cast<unsigned>(time.hours().count()),
+           static_cast<unsigned>(ymd.day()), static_cast<unsigned>(ymd.month()), date::weekday{day}.c_encoding()});
+    }
   }
   return d;
 }
 
-bool shows(const config::cron_expression& e, date::local_seconds local) {
-  const auto day = date::floor<date::days>(local);
-  const date::year_month_day ymd{day};
-  const date::hh_mm_ss<seconds> time{local - day};
-  const bool d = e.days[static_cast<unsigned>(ymd.day())];
-  const bool w = e.weekdays[date::weekday{day}.c_encoding()];
+bool matches(const config::cron_expression& e, const shown& s) {
+  const bool d = e.days[s.day];
+  const bool w = e.weekdays[s.weekday];
   const bool either = !e.any_day && !e.any_weekday;
-  return e.seconds[static_cast<std::size_t>(time.seconds().count())] &&
-         e.minutes[static_cast<std::size_t>(time.minutes().count())] &&
-         e.hours[static_cast<std::size_t>(time.hours().count())] &&
-         e.months[static_cast<unsigned>(ymd.month())] && (either ? d || w : d && w);
+  return e.minutes[s.minute] && e.hours[s.hour] && e.months[s.month] && (either ? d || w : d && w);
 }
 
-// Each local time that is passed or skipped counts when the clock first gets to it or beyond it.
 std::vector<timestamp> slowly(const config::cron_expression& e, const days_around& d) {
-  std::vector<timestamp> found;
-  auto reached = d.local.front();
-  for (std::size_t i = 1; i < d.local.size(); ++i) {
-    bool fires = false;
-    for (; reached < d.local[i]; reached += seconds{1}) fires = shows(e, reached + seconds{1}) || fires;
-    if (fires) found.push_back(d.begin + seconds{i});
+  std::set<std::size_t> found;
+  for (std::size_t second = 0; second < 60; ++second) {
+    if (!e.seconds[second]) continue;
+    for (const auto& s : d.by_second[second]) {
+      if (matches(e, s)) found.insert(s.in);
+    }
   }
-  return found;
+  std::vector<timestamp> times;
+  for (const auto in : found) times.push_back(d.begin + seconds{in});
+  return times;
 }
 
 std::vector<timestamp> quickly(const config::cron_expression& e, const days_around& d) {
   std::vector<timestamp> found;
-  const timestamp end = d.begin + seconds{d.local.size()};
+  const timestamp end = d.begin + seconds{d.length};
   auto next = next_firing(e, d.zone, d.begin);
   while (next && *next < end) {
     found.push_back(*next);
