@@ -152,7 +152,7 @@ void write_down(const request& r, const endpoint_rules& rules, context& c, const
   entry.outcome = "refused";
   entry.status = refusal.status;
   entry.detail = refusal.status == 401 ? (shown ? std::string(token(state_of(*shown, wall_now()))) + " token" : "no good token") : "not allowed";
-  c.supervisor.audit().refused(std::move(entry), std::chrono::steady_clock::now());
+  c.supervisor.audit().note_some(std::move(entry), std::chrono::steady_clock::now());
 }
 
 // A page whose name was made to mean this machine (DNS rebinding): to the browser it is of the same origin as the daemon. Such a

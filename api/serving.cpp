@@ -1,6 +1,7 @@
 #include "api/serving.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <optional>
 #include <utility>
@@ -85,7 +86,8 @@ std::string pipeline_of(const scheduler::audit_record& entry, const request& r, 
 }
 
 // What changes definitions or tokens is answered once its entry is durable; what is done with them leaves traces of its own,
-// so its entry may come a moment after the answer.
+// so its entry may come a moment after the answer. Of what failed there may be a flood, and who was told to come again later
+// will: those requests are in the metrics only, or entries of them would hold up the very work there is too much of.
 asio::awaitable<response> audited(const endpoint& e, request& r, context& c, const std::vector<std::string_view>& offers) {
   auto entry = audit_entry(r, e.rules);
   entry.pipeline = pipeline_of(entry, r, c);
@@ -103,8 +105,10 @@ asio::awaitable<response> audited(const endpoint& e, request& r, context& c, con
   if (entry.endpoint == "/v1/pipelines") entry.pipeline = reply.subject;
   if (e.rules.needs == access::admin) {
     co_await c.supervisor.audit().add(std::move(entry));
-  } else {
+  } else if (entry.outcome == "done") {
     c.supervisor.audit().note(std::move(entry));
+  } else if (entry.status != 429 && entry.status != 503) {
+    c.supervisor.audit().note_some(std::move(entry), std::chrono::steady_clock::now());
   }
   if (failure) std::rethrow_exception(failure);
   co_return reply;

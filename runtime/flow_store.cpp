@@ -160,15 +160,20 @@ struct flow_store::state {
     sqlite::connection db(file, sqlite::open_mode::read_write_create);
     sqlite::migrate(db, migrations);
     current = std::make_unique<flow_writer>(db);
+    const std::lock_guard lock(reading);
+    empty = false;
     return db;
   }
 
   // With `reading` held. Nothing: there is nothing to read.
   flow_reader* open_reader() {
-    if (own || closed || !std::filesystem::exists(file)) return own.get();
+    if (own || closed || empty) return own.get();
+    empty = !std::filesystem::exists(file);
+    if (empty) return nullptr;
     sqlite::connection db(file, sqlite::open_mode::read_only);
     const std::int64_t version = sqlite::schema_version(db);
-    if (version == 0) return nullptr;
+    empty = version == 0;
+    if (empty) return nullptr;
     sqlite::require_known_schema(db, flow_format);
     if (version < flow_format) {  // of an older penstock, and nothing has been written since
       sqlite::connection older(file, sqlite::open_mode::read_write_create);
@@ -182,7 +187,8 @@ struct flow_store::state {
 
   std::mutex reading;
   std::unique_ptr<flow_reader> own;  // guarded by reading
-  bool closed = false;          // guarded by reading
+  bool closed = false;               // guarded by reading
+  bool empty = false;                // guarded by reading: it was, and nobody has opened it for writing since
 
   std::unique_ptr<flow_writer> current;  // since the file was opened for writing
   commit_queue queue;               // last: its destruction waits for work that uses the rest

@@ -60,12 +60,15 @@ void audit_desk::stop() {
   write();
 }
 
-void audit_desk::refused(audit_record entry, token_bucket::clock::time_point now) {
-  if (room_.take(now)) {
-    ++left_out_;
+void audit_desk::note_some(audit_record entry, token_bucket::clock::time_point now) {
+  flood_gate& gate = entry.outcome == "refused" ? refusals_ : failures_;
+  if (gate.room.take(now)) {
+    ++gate.left_out;
     return;
   }
-  if (left_out_ > 0) entry.detail += " (and " + std::to_string(std::exchange(left_out_, 0)) + " refused before that are not listed)";
+  if (gate.left_out > 0)
+    entry.detail += fmt::format("{}(and {} {} before that are not listed)", entry.detail.empty() ? "" : " ",
+                                std::exchange(gate.left_out, 0), entry.outcome);
   note(std::move(entry));
 }
 

@@ -443,6 +443,28 @@ def test_a_flood_of_refusals_is_bounded(shop):
     assert len(audit(shop, outcome="refused")) < 500
 
 
+def test_a_flood_of_failures_is_bounded_and_hides_no_change(shop):
+    ended = shop.trigger("shop", "work", wait="30s").json["id"]
+    connection = shop.connect()
+    for _ in range(2000):
+        connection.request("POST", f"/v1/runs/{ended}/cancel")
+        answer = connection.getresponse()
+        assert answer.status == 409 and answer.read()
+    connection.close()
+    assert shop.post("/v1/pipelines/shop/pause").status == 200
+    entries = wait_until(lambda: "/pause" in (found := audit(shop))[0]["target"] and found, "the change after the flood")
+    assert 100 <= len([e for e in entries if e["outcome"] == "failed"]) < 500
+
+
+def test_who_is_told_to_come_again_later_leaves_no_entry(shop):
+    shop.put("busy", "name: busy\njobs: {wait: {run: [sleep, \"60\"], queue_limit: 1}}\n")
+    accepted = [shop.trigger("busy", "wait").json["id"] for _ in range(2)]
+    assert [shop.trigger("busy", "wait").status for _ in range(50)] == [429] * 50
+    assert shop.post(f"/v1/runs/{accepted[1]}/cancel").status in (200, 202)
+    entries = wait_until(lambda: "/cancel" in (found := audit(shop))[0]["target"] and found, "the last entry")
+    assert [e["status"] for e in entries if e["target"].endswith("/runs")] == [202, 202]
+
+
 def test_definition_files_and_reloads_are_written_down(folder):
     definitions = folder / "definitions"
     definitions.mkdir()

@@ -233,17 +233,21 @@ TEST_CASE("audit: so many are kept, and refusals drive out no changes", "[audit]
   CHECK(c.ask("SELECT target FROM audit ORDER BY id DESC LIMIT 1") == "1100");
 }
 
-TEST_CASE("audit: a flood of refusals is counted, not written", "[audit]") {
+TEST_CASE("audit: floods of refusals and of failures are counted, not written, each apart", "[audit]") {
   const temp_dir dir;
   control c(dir / "state.db");
   boost::asio::io_context quiet;  // its timer never fires: entries are written with one that is awaited
   audit_desk desk(quiet.get_executor(), *c.operator->(), {});
-  for (int i = 0; i < 5000; ++i) desk.refused(an_entry(i, "refused"), steady);
-  desk.refused(an_entry(5000, "refused"), steady + 1s);
+  for (const std::string outcome : {"refused", "failed"}) {
+    for (int i = 0; i < 5000; ++i) desk.note_some(an_entry(i, outcome), steady);
+    desk.note_some(an_entry(5000, outcome), steady + 1s);
+  }
   c.await(desk.add(an_entry(5001)));
-  const auto all = desk.list({.outcome = "refused", .limit = 1000});
-  REQUIRE(all.size() == 101);
-  CHECK(all[0].detail.find("4900 refused before that are not listed") != std::string::npos);
+  for (const std::string outcome : {"refused", "failed"}) {
+    const auto all = desk.list({.outcome = outcome, .limit = 1000});
+    REQUIRE(all.size() == 101);
+    CHECK(all[0].detail.find("(and 4900 " + outcome + " before that are not listed)") != std::string::npos);
+  }
 }
 
 TEST_CASE("audit: long texts are cut between characters", "[audit]") {
