@@ -14,6 +14,7 @@
 #include "api/problem.hpp"
 #include "config/in_quotes.hpp"
 #include "runtime/blocking_pool.hpp"
+#include "runtime/machine_failure.hpp"
 
 namespace penstock::api {
 
@@ -86,8 +87,8 @@ std::string pipeline_of(const scheduler::audit_record& entry, const request& r, 
 }
 
 // What changes definitions or tokens is answered once its entry is durable; what is done with them leaves traces of its own,
-// so its entry may come a moment after the answer. Of what failed there may be a flood, and who was told to come again later
-// will: those requests are in the metrics only, or entries of them would hold up the very work there is too much of.
+// so its entry may come a moment after the answer. Of what failed there may be a flood, and nothing of what there was too much
+// of: entries of that would hold up the very work that it came too early for.
 asio::awaitable<response> audited(const endpoint& e, request& r, context& c, const std::vector<std::string_view>& offers) {
   auto entry = audit_entry(r, e.rules);
   entry.pipeline = pipeline_of(entry, r, c);
@@ -99,7 +100,7 @@ asio::awaitable<response> audited(const endpoint& e, request& r, context& c, con
   } catch (...) {
     failure = std::current_exception();
   }
-  entry.status = failure ? 500 : reply.status;
+  entry.status = !failure ? reply.status : runtime::machine_failure(failure).empty() ? 500 : 503;  // as session answers
   entry.outcome = entry.status < 400 ? "done" : "failed";
   entry.detail = reply.note;
   if (entry.endpoint == "/v1/pipelines") entry.pipeline = reply.subject;
@@ -107,7 +108,7 @@ asio::awaitable<response> audited(const endpoint& e, request& r, context& c, con
     co_await c.supervisor.audit().add(std::move(entry));
   } else if (entry.outcome == "done") {
     c.supervisor.audit().note(std::move(entry));
-  } else if (entry.status != 429 && entry.status != 503) {
+  } else if (entry.status != 429) {
     c.supervisor.audit().note_some(std::move(entry), std::chrono::steady_clock::now());
   }
   if (failure) std::rethrow_exception(failure);

@@ -94,7 +94,7 @@ result<std::string> output_file::read() const {
   struct stat status {};
   if (file.get() < 0 || ::fstat(file.get(), &status) != 0) return malformed("cannot be read: " + error_words(errno));
   if (!S_ISREG(status.st_mode)) return malformed("is not a file any more");
-  // Nobody writes to it any more. One byte more than allowed is read, which is how parse_output() knows.
+  // Nobody whom we could end writes to it any more. One byte more than allowed is read, which is how parse_output() knows.
   std::string text(std::min(static_cast<std::size_t>(status.st_size), most_bytes + 1), '\0');
   std::size_t size = 0;
   for (ssize_t got; size < text.size(); size += static_cast<std::size_t>(got)) {

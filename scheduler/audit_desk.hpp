@@ -1,7 +1,7 @@
 // Who changed what, and who tried to: entries go into the audit log and come out of it.
 //
-// Control thread; owned by the supervisor. What changed nothing (refusals, failures) is written at a bounded rate, so that a
-// flood of it neither fills the disk nor keeps the store busy; those left out are counted, and the next one of its kind that is
+// Control thread; owned by the supervisor. Refusals and failures are written at a bounded rate, so that a flood of
+// them neither fills the disk nor keeps the store busy; those left out are counted, and the next one of its kind that is
 // written says how many. What is only noted is gathered for a moment, so that thousands of runs a second cost a few commits
 // more and not thousands. Ends with stop(), which writes what was gathered.
 #pragma once
