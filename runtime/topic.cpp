@@ -10,6 +10,7 @@
 #include <array>
 #include <condition_variable>
 #include <cstring>
+#include <stdexcept>
 #include <utility>
 
 #include <boost/asio/strand.hpp>
@@ -710,6 +711,25 @@ batch topic::read(std::int64_t after, std::size_t limit, std::int64_t until, std
 }
 
 std::int64_t topic::last_offset() { return state_->known_last_offset(); }
+
+void topic::require_reached(std::int64_t position) {
+  const std::int64_t last = position > 0 ? last_offset() : 0;
+  if (position <= last) return;
+  throw std::runtime_error("read up to offset " + std::to_string(position) + " before, but topic '" + name_ + "' ends at " +
+                           std::to_string(last) + ": it was removed and made anew");
+}
+
+bool topic::has_file() const { return std::filesystem::exists(state_->file); }
+
+asio::awaitable<void> topic::go_on_after(std::int64_t offset) {
+  const auto self = shared_from_this();
+  auto piece = [s = state_.get(), offset](sqlite::connection&) {
+    if (s->current->last_offset >= offset) return;
+    s->current->keep_last.bind(1, offset).run();
+    s->current->last_offset = offset;
+  };
+  co_await state_->queue.run(std::move(piece));
+}
 
 std::optional<timestamp> topic::received_at(std::int64_t offset) {
   const state::lease from(*state_, after_use::close_if_new);

@@ -27,6 +27,19 @@ std::string setting(const config::component_use& use, const char* key) {
   return found != use.settings.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
 
+std::vector<std::string> topics_read_by(const config::flow& flow) {
+  const auto* from = source_of(flow);
+  if (from && from->component == "topic") return {setting(*from, "topic")};
+  if (from && from->component == "topics") return from->settings.at("topics").get<std::vector<std::string>>();
+  return {};
+}
+
+std::int64_t offset_in(runtime::flow_store& flows, const config::flow& flow, const std::string& consumer,
+                       const std::string& topic, std::int64_t cursor) {
+  if (source_of(flow)->component == "topic") return cursor;
+  return runtime::offset_read(flows, consumer, cursor, topic).value_or(0);
+}
+
 // The name under which positions are kept, by the flow and by its sink. A pipeline that was removed and made anew has
 // other names: what an earlier life has read and written means nothing to it.
 std::string consumer_name(const pipeline_revision& revision, const config::flow& flow) {
@@ -59,6 +72,16 @@ runtime::program_surroundings programs_of(const supervisor_options& options, con
 
 }  // namespace
 
+std::map<std::string, std::int64_t> stored_offsets(runtime::flow_store& flows, const pipeline_revision& revision,
+                                                   const config::flow& flow,
+                                                   const std::map<std::string, std::int64_t>& cursors) {
+  std::map<std::string, std::int64_t> found;
+  const auto at = cursors.find(consumer_name(revision, flow));
+  if (at == cursors.end()) return found;
+  for (const auto& topic : topics_read_by(flow)) found[topic] = offset_in(flows, flow, at->first, topic, at->second);
+  return found;
+}
+
 std::string hook_path(const config::flow& flow) {
   const auto* from = source_of(flow);
   return from && from->component == "webhook" ? setting(*from, "path") : std::string();
@@ -86,17 +109,12 @@ flow_supervisor::~flow_supervisor() {
 }
 
 bool flow_supervisor::reads_topic(const std::string& topic) const {
-  const auto* from = source_of(definition_);
-  if (!from) return false;
-  if (from->component == "topic") return setting(*from, "topic") == topic;
-  if (from->component != "topics") return false;
-  const auto& listed = from->settings.at("topics");
-  return std::find(listed.begin(), listed.end(), topic) != listed.end();
+  const auto read = topics_read_by(definition_);
+  return std::find(read.begin(), read.end(), topic) != read.end();
 }
 
 std::int64_t flow_supervisor::read_up_to(const std::string& topic, std::int64_t cursor) const {
-  if (source_of(definition_)->component == "topic") return cursor;
-  return runtime::offset_read(around_.offered.flows, consumer_, cursor, topic).value_or(0);
+  return offset_in(around_.offered.flows, definition_, consumer_, topic, cursor);
 }
 
 void flow_supervisor::become(flow_state next, std::string reason) {

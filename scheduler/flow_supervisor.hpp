@@ -7,6 +7,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +25,11 @@ namespace penstock::scheduler {
 
 // The path under /hooks that the flow receives at, or empty.
 std::string hook_path(const config::flow& flow);
+
+// How far the flow has read each of its topics, by what is stored of it; `cursors` are the flow store's. Blocks briefly.
+std::map<std::string, std::int64_t> stored_offsets(runtime::flow_store& flows, const pipeline_revision& revision,
+                                                   const config::flow& flow,
+                                                   const std::map<std::string, std::int64_t>& cursors);
 
 // What becomes of open windows and the like when a flow stops: kept for its next start, or emitted, for there is none.
 enum class unfinished_work { keep, emit };

@@ -341,6 +341,7 @@ task_input live_run::input_of_tasks() {
     if (!self->claim_) {
       auto topic = self->around_.offered.topics.find(input.topic);
       if (!topic) throw std::runtime_error("its input topic '" + input.topic + "' no longer exists");
+      topic->require_reached(input.until);
       self->claim_ = std::make_shared<runtime::topic_claim>(std::move(topic), input.after, input.until, input.open, input.where);
     }
     return self->claim_->make_source(strand);

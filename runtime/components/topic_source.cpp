@@ -2,7 +2,6 @@
 //
 // Waits on the topic's commit notifications; an idle one costs no thread and no timer. An event's position is
 // its offset.
-#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -64,14 +63,8 @@ class topic_source final : public source {
   asio::awaitable<void> open(std::int64_t position) override {
     topic_ = named_topic(topics_, settings_.topic);
     subscription_ = topic_->subscribe([changed = changed_](std::int64_t) { changed->notify(); });
-    const std::int64_t last = topic_->last_offset();
-    if (position > last) {
-      // Waiting would look healthy while everything up to `position` is skipped.
-      throw std::runtime_error("read up to offset " + std::to_string(position) + " before, but topic '" +
-                               settings_.topic + "' ends at " + std::to_string(last) +
-                               ": it was removed and made anew");
-    }
-    position_ = position == 0 && settings_.start_at_end ? last : position;
+    topic_->require_reached(position);
+    position_ = position == 0 && settings_.start_at_end ? topic_->last_offset() : position;
     co_return;
   }
 

@@ -146,18 +146,14 @@ class topics_source final : public source {
   part open_part(const std::string& name) {
     part p{name, named_topic(topics_, name), nullptr};
     p.subscription = p.topic->subscribe([changed = changed_](std::int64_t) { changed->notify(); });
-    const std::int64_t last = p.topic->last_offset();
     const auto known = before_.find(name);
     if (known != before_.end()) {
       p.taken = known->second;
       ++known_;
     } else if (settings_.start_at_end) {
-      p.taken = last;
+      p.taken = p.topic->last_offset();
     }
-    if (p.taken > last) {
-      throw std::runtime_error("read up to offset " + std::to_string(p.taken) + " before, but topic '" + name +
-                               "' ends at " + std::to_string(last) + ": it was removed and made anew");
-    }
+    p.topic->require_reached(p.taken);
     return p;
   }
 

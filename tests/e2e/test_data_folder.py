@@ -152,3 +152,36 @@ def test_a_database_that_is_none_any_more(start_daemon, file):
     assert f"{file} is no SQLite database any more" in said and "newer" not in said, said
     (daemon.data / file).write_bytes(whole) if whole else (daemon.data / file).unlink()
     daemon.start()
+
+
+def test_a_topic_whose_file_is_lost_goes_on_where_it_was_read(start_daemon):
+    text = ("name: shop\ntopics: {orders: {}, payments: {}, seen: {}, both: {}, unread: {}}\n"
+            "flows:\n  copy: {from: {topic: orders}, to: {topic: seen}}\n"
+            "  merge: {from: {topics: [orders, payments]}, to: {topic: both}}\n"
+            "jobs: {load: {trigger: {topic: orders, max_events: 1}, run: [cat]}}\n")
+    daemon = start_daemon({"shop": text})
+    daemon.publish("orders", [{"n": n} for n in range(3)])
+    daemon.publish("payments", [{"n": n} for n in range(2)])
+    daemon.publish("unread", [{"n": 1}])
+
+    def settled(runs, seen, both):
+        succeeded = [r for r in daemon.runs("shop", "load") if r["state"] == "succeeded"]
+        offsets = [daemon.get_json(f"/v1/topics/{name}")["last_offset"] for name in ("seen", "both")]
+        return (len(succeeded), *offsets) == (runs, seen, both)
+
+    wait_until(lambda: settled(3, 3, 5), "all to be read")
+    daemon.kill9()
+    for name in ("orders", "payments", "unread"):
+        for file in (daemon.data / "topics").glob(f"{name}.db*"):
+            file.unlink()
+    daemon.start()
+    for name, offset in ("orders", 3), ("payments", 2):
+        assert f"topic '{name}' was read up to offset {offset}, but its file is lost" in daemon.log.read_text()
+    assert "topic 'unread'" not in daemon.log.read_text()
+    assert daemon.publish("orders", [{"n": 10}])["first_offset"] == 4
+    assert daemon.publish("payments", [{"n": 20}])["first_offset"] == 3
+    wait_until(lambda: settled(4, 4, 7), "the new events")
+    assert all(consumer["lag"] == 0 for consumer in daemon.get_json("/v1/topics/orders")["consumers"])
+    daemon.restart()
+    assert daemon.log.read_text().count("its file is lost") == 2
+    assert settled(4, 4, 7)
