@@ -113,8 +113,8 @@ asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task
   options.definition = {revision_, &what};
   options.counters = std::make_shared<runtime::dataflow_counters>();
   options.pool = around_.where.batch;
-  options.programs = [around = std::make_shared<const runtime::program_surroundings>(
-                          runtime::program_surroundings{environment(), log_file()})] { return *around; };
+  // Asked on the strand while run() waits for the end, so we live, and what is read of us does not change meanwhile.
+  options.programs = [this] { return runtime::program_surroundings{environment(), log_file()}; };
   options.run_context = std::make_shared<const std::string>(run_context(run_));
   if (!what.from) {
     options.input = input(strand);
