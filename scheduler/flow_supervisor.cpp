@@ -27,13 +27,6 @@ std::string setting(const config::component_use& use, const char* key) {
   return found != use.settings.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
 
-std::vector<std::string> topics_read_by(const config::flow& flow) {
-  const auto* from = source_of(flow);
-  if (from && from->component == "topic") return {setting(*from, "topic")};
-  if (from && from->component == "topics") return from->settings.at("topics").get<std::vector<std::string>>();
-  return {};
-}
-
 std::int64_t offset_in(runtime::flow_store& flows, const config::flow& flow, const std::string& consumer,
                        const std::string& topic, std::int64_t cursor) {
   if (source_of(flow)->component == "topic") return cursor;
@@ -72,14 +65,17 @@ runtime::program_surroundings programs_of(const supervisor_options& options, con
 
 }  // namespace
 
-std::map<std::string, std::int64_t> stored_offsets(runtime::flow_store& flows, const pipeline_revision& revision,
-                                                   const config::flow& flow,
-                                                   const std::map<std::string, std::int64_t>& cursors) {
-  std::map<std::string, std::int64_t> found;
+std::vector<std::string> topics_read_by(const config::flow& flow) {
+  const auto* from = source_of(flow);
+  if (from && from->component == "topic") return {setting(*from, "topic")};
+  if (from && from->component == "topics") return from->settings.at("topics").get<std::vector<std::string>>();
+  return {};
+}
+
+std::int64_t stored_offset(runtime::flow_store& flows, const pipeline_revision& revision, const config::flow& flow,
+                           const std::string& topic, const std::map<std::string, std::int64_t>& cursors) {
   const auto at = cursors.find(consumer_name(revision, flow));
-  if (at == cursors.end()) return found;
-  for (const auto& topic : topics_read_by(flow)) found[topic] = offset_in(flows, flow, at->first, topic, at->second);
-  return found;
+  return at == cursors.end() ? 0 : offset_in(flows, flow, at->first, topic, at->second);
 }
 
 std::string hook_path(const config::flow& flow) {

@@ -26,10 +26,10 @@ namespace penstock::scheduler {
 // The path under /hooks that the flow receives at, or empty.
 std::string hook_path(const config::flow& flow);
 
-// How far the flow has read each of its topics, by what is stored of it; `cursors` are the flow store's. Blocks briefly.
-std::map<std::string, std::int64_t> stored_offsets(runtime::flow_store& flows, const pipeline_revision& revision,
-                                                   const config::flow& flow,
-                                                   const std::map<std::string, std::int64_t>& cursors);
+std::vector<std::string> topics_read_by(const config::flow& flow);
+// How far the flow has read a topic, by what is stored of it; `cursors` are the flow store's. Blocks briefly.
+std::int64_t stored_offset(runtime::flow_store& flows, const pipeline_revision& revision, const config::flow& flow,
+                           const std::string& topic, const std::map<std::string, std::int64_t>& cursors);
 
 // What becomes of open windows and the like when a flow stops: kept for its next start, or emitted, for there is none.
 enum class unfinished_work { keep, emit };

@@ -201,6 +201,7 @@ asio::awaitable<void> pipeline_set::go_on_in_lost_topics(const stored_pipelines&
   for (const auto& topic : around_.offered.topics.all()) {
     if (!topic->has_file()) read.emplace(topic->name(), 0);
   }
+  if (read.empty()) co_return;
   const auto reached = [&read](const std::string& topic, std::int64_t offset) {
     const auto found = read.find(topic);
     if (found != read.end()) found->second = std::max(found->second, offset);
@@ -214,7 +215,9 @@ asio::awaitable<void> pipeline_set::go_on_in_lost_topics(const stored_pipelines&
   const std::map<std::string, std::int64_t> cursors(stored_cursors.begin(), stored_cursors.end());
   for (const auto& [record, revision] : stored) {
     for (const auto& [name, flow] : revision->definition->flows) {
-      for (const auto& [topic, offset] : stored_offsets(around_.offered.flows, *revision, flow, cursors)) reached(topic, offset);
+      for (const auto& topic : topics_read_by(flow)) {
+        if (read.contains(topic)) reached(topic, stored_offset(around_.offered.flows, *revision, flow, topic, cursors));
+      }
     }
   }
   for (const auto& [name, offset] : read) {
