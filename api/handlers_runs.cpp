@@ -65,7 +65,9 @@ asio::awaitable<response> made_run(request& r, context& c, scheduler::trigger_an
   const auto run = c.supervisor.run(made.run_id);
   if (!run) co_return problem_response(run.error());
   if (wait || made.timeline.empty()) made.timeline = c.supervisor.timeline(made.run_id);
-  co_return run_response(wait && scheduler::is_final(run->state) ? 200 : 202, *run, made.timeline);
+  auto reply = run_response(wait && scheduler::is_final(run->state) ? 200 : 202, *run, made.timeline);
+  reply.note = "run " + made.run_id;
+  co_return reply;
 }
 
 result<std::vector<scheduler::run_state>> read_states(const request& r) {

@@ -146,11 +146,13 @@ asio::awaitable<void> application::start() {
   const bool watched = settings_.pipelines.empty() || fs::is_directory(settings_.pipelines, failure);
   if (!watched) throw std::runtime_error("the folder of definitions " + settings_.pipelines.string() + " is not there, or is no folder");
   co_await lock_data_folder();
+  const bool first_start = !fs::exists(settings_.data / "state.db");
   runtime::refuse_without_state(settings_.data);
   runtime::refuse_newer_formats(settings_.data);
   runtime::take_up_backup(settings_.data);
   keep_private(settings_.data);
   make_stores();
+  spdlog::info("data folder {}{}", fs::absolute(settings_.data).string(), first_start ? ", a new one" : "");
 
   scheduler::supervisor_options options;
   options.data = fs::absolute(settings_.data);

@@ -36,9 +36,9 @@ bool is_database(const fs::path& file) {
   return !in.read(start.data(), static_cast<std::streamsize>(start.size())) || start == std::string("SQLite format 3\0", 16);
 }
 
-void refuse_newer(const fs::path& file, std::int64_t known) {
+void refuse_newer(const fs::path& file, std::int64_t known, const std::string& or_else = {}) {
   if (!is_database(file))
-    throw std::runtime_error(file.string() + " is no SQLite database any more; restore a backup. Nothing was changed");
+    throw std::runtime_error(file.string() + " is no SQLite database any more; restore a backup" + or_else + ". Nothing was changed");
   const std::int64_t found = format_of(file);
   if (found <= known) return;
   throw std::runtime_error(file.string() + " was written by a newer Penstock (format " + std::to_string(found) +
@@ -73,7 +73,8 @@ std::vector<std::string> files_of_label(const fs::path& label) {
 
 void refuse_newer_formats(const fs::path& data) {
   refuse_newer(data / "flows.db", known_flow_format());
-  for (const fs::path& topic : databases_in(data / "topics")) refuse_newer(topic, known_topic_format());
+  for (const fs::path& topic : databases_in(data / "topics"))
+    refuse_newer(topic, known_topic_format(), ", or move it away: the topic goes on without the events in it");
 }
 
 void refuse_without_state(const fs::path& data) {
@@ -102,6 +103,12 @@ void take_up_backup(const fs::path& data) {
                                " is missing; put all of the backup in place. Nothing was changed");
   }
   std::vector<fs::path> databases = databases_in(data / "topics");
+  for (const fs::path& topic : databases) {
+    const std::string name = (topic.parent_path().filename() / topic.filename()).string();
+    if (std::find(files.begin(), files.end(), name) == files.end())
+      throw std::runtime_error(topic.string() + " is not of the backup in " + data.string() +
+                               "; move the old data folder away as a whole, and put the backup in its place. Nothing was changed");
+  }
   for (const char* name : {"state.db", "flows.db"}) databases.push_back(data / name);
   for (const fs::path& database : databases) {
     const fs::path log = database.string() + "-wal";

@@ -134,9 +134,10 @@ class topic_claim::reader final : public source {
       const auto [until, open] = claim_->extent();
       if (position_ < until) {
         batch events = claim_->from->read(position_, most, until);
-        // Nothing there: what was claimed has been removed from the topic since.
-        position_ = events.empty() ? until : events.events.back().position;
-        if (!events.empty() && where_) {
+        // What is claimed is kept until the run has ended, and a claim ends with what it wants.
+        if (events.empty()) throw std::runtime_error("its input events are no longer kept in topic '" + claim_->from->name() + "'");
+        position_ = events.events.back().position;
+        if (where_) {
           std::erase_if(events.events, [this](const event& e) { return !matches(e); });
           // Through a long stretch of what is not wanted, others have their turn, and stop_input is heard.
           if (events.empty()) co_await asio::post(strand_, asio::use_awaitable);

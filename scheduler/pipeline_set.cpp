@@ -8,6 +8,7 @@
 
 #include "runtime/flow_store.hpp"
 #include "scheduler/alert_text.hpp"
+#include "scheduler/lost_topics.hpp"
 
 namespace penstock::scheduler {
 
@@ -176,7 +177,7 @@ std::shared_ptr<const pipeline_revision> pipeline_set::revision_of(const run_rec
 // ---- what is stored, and what goes on ----
 
 asio::awaitable<void> pipeline_set::load_stored() {
-  stored_pipelines stored;
+  std::vector<std::pair<pipeline_record, std::shared_ptr<const pipeline_revision>>> stored;
   for (auto& record : around_.store.pipelines()) {
     auto revision = make_revision(record, around_.components.catalog(), around_.options.data);
     if (revision) {
@@ -191,44 +192,10 @@ asio::awaitable<void> pipeline_set::load_stored() {
   for (const auto& [record, revision] : stored) {  // all topics first, whoever reads them
     for (const auto& [name, topic] : revision->definition->topics) around_.offered.topics.declare(topic);
   }
-  co_await go_on_in_lost_topics(stored);
+  std::vector<std::shared_ptr<const pipeline_revision>> revisions;
+  for (const auto& [record, revision] : stored) revisions.push_back(revision);
+  co_await go_on_in_lost_topics(around_, std::move(revisions));
   for (auto& [record, revision] : stored) co_await bring_to_life(std::move(record), revision);
-}
-
-// A topic whose file is lost would begin again with offset 1, and all who had read it would pass over as many of its new events.
-asio::awaitable<void> pipeline_set::go_on_in_lost_topics(const stored_pipelines& stored) {
-  std::map<std::string, std::int64_t> read;  // of topics without a file, most of which never had an event
-  for (const auto& topic : around_.offered.topics.all()) {
-    if (!topic->has_file()) read.emplace(topic->name(), 0);
-  }
-  if (read.empty()) co_return;
-  const auto reached = [&read](const std::string& topic, std::int64_t offset) {
-    const auto found = read.find(topic);
-    if (found != read.end()) found->second = std::max(found->second, offset);
-  };
-  const std::string before_topic = "/topic:";
-  for (const auto& [trigger, cursor] : around_.store.cursors()) {
-    const auto found = trigger.rfind(before_topic);
-    if (found != std::string::npos) reached(trigger.substr(found + before_topic.size()), cursor);
-  }
-  const auto stored_cursors = around_.offered.flows.cursors();
-  const std::map<std::string, std::int64_t> cursors(stored_cursors.begin(), stored_cursors.end());
-  for (const auto& [record, revision] : stored) {
-    for (const auto& [name, flow] : revision->definition->flows) {
-      for (const auto& topic : topics_read_by(flow)) {
-        if (read.contains(topic)) reached(topic, stored_offset(around_.offered.flows, *revision, flow, topic, cursors));
-      }
-    }
-  }
-  for (const auto& [name, offset] : read) {
-    if (offset == 0) continue;
-    spdlog::warn("topic '{}' was read up to offset {}, but its file is lost with the events in it: it goes on after that", name, offset);
-    try {
-      co_await around_.offered.topics.find(name)->go_on_after(offset);
-    } catch (const std::exception& e) {
-      spdlog::error("topic '{}' cannot be made anew: {}", name, e.what());  // its flows will say so until the next start
-    }
-  }
 }
 
 void pipeline_set::start_jobs() {

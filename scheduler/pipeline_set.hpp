@@ -85,8 +85,6 @@ class pipeline_set {
   std::int64_t revision_before(const pipeline_record& current) const;
   void tell(const std::string& name, const char* what);
   void forget_unreadable(const std::string& name);
-  using stored_pipelines = std::vector<std::pair<pipeline_record, std::shared_ptr<const pipeline_revision>>>;
-  asio::awaitable<void> go_on_in_lost_topics(const stored_pipelines& stored);
   asio::awaitable<void> bring_to_life(pipeline_record record, std::shared_ptr<const pipeline_revision> revision);
   std::vector<std::string> topics_only_of(const std::string& name) const;
   bool uses_topic(const live_pipeline& pipeline, const std::string& topic) const;

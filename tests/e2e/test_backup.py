@@ -332,11 +332,15 @@ def spoil(folder, how):
         (folder.parent / "deep").mkdir()
         folder.rename(folder.parent / "deep" / "copy")
         return folder.parent / "deep", ["state.db is missing", "deep/copy is a backup"]
+    if how == "another topic was there":
+        shutil.copy(folder / "topics" / "in.db", folder / "topics" / "out.db")
+        return folder, ["topics/out.db is not of the backup", "move the old data folder away"]
     (folder / "topics" / "in.db-wal").write_bytes(b"of the folder that was here")
     return folder, ["topics/in.db-wal is not of the backup", "move the old data folder away"]
 
 
-@pytest.mark.parametrize("how", ["a topic is missing", "state.db is missing", "a folder too deep", "copied over the old one"])
+@pytest.mark.parametrize("how", ["a topic is missing", "state.db is missing", "a folder too deep", "copied over the old one",
+                                 "another topic was there"])
 def test_a_restore_that_went_wrong_is_refused(start_daemon, second, tmp_path, how):
     daemon = start_daemon({"shop": "name: shop\ntopics: {in: {}}\n"})
     daemon.publish("in", [{"n": n} for n in range(20)])

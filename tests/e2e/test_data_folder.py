@@ -158,7 +158,9 @@ def test_a_topic_whose_file_is_lost_goes_on_where_it_was_read(start_daemon):
     text = ("name: shop\ntopics: {orders: {}, payments: {}, seen: {}, both: {}, unread: {}}\n"
             "flows:\n  copy: {from: {topic: orders}, to: {topic: seen}}\n"
             "  merge: {from: {topics: [orders, payments]}, to: {topic: both}}\n"
-            "jobs: {load: {trigger: {topic: orders, max_events: 1}, run: [cat]}}\n")
+            "jobs:\n  load: {trigger: {topic: orders, max_events: 1}, run: [cat]}\n"
+            "  slow: {trigger: {topic: orders, max_events: 2, max_wait: 1h}, run: [sh, -c, 'test -e ../../go || sleep 60; cat']}\n"
+            "  count: {trigger: {topic: orders, max_events: 100, max_wait: 1h}, run: [cat]}\n")
     daemon = start_daemon({"shop": text})
     daemon.publish("orders", [{"n": n} for n in range(3)])
     daemon.publish("payments", [{"n": n} for n in range(2)])
@@ -170,18 +172,25 @@ def test_a_topic_whose_file_is_lost_goes_on_where_it_was_read(start_daemon):
         return (len(succeeded), *offsets) == (runs, seen, both)
 
     wait_until(lambda: settled(3, 3, 5), "all to be read")
+    wait_until(lambda: [r["state"] for r in daemon.runs("shop", "slow")] == ["running"], "the run that is interrupted")
     daemon.kill9()
     for name in ("orders", "payments", "unread"):
         for file in (daemon.data / "topics").glob(f"{name}.db*"):
             file.unlink()
+    (daemon.data / "go").touch()
     daemon.start()
-    for name, offset in ("orders", 3), ("payments", 2):
-        assert f"topic '{name}' was read up to offset {offset}, but its file is lost" in daemon.log.read_text()
-    assert "topic 'unread'" not in daemon.log.read_text()
+    log = daemon.log.read_text()
+    assert ("topic 'orders' was read up to offset 3, but its file is lost with the events in it; not yet read by "
+            "job shop/count after 0, job shop/slow after 2; it goes on after 3") in log
+    assert "topic 'payments' was read up to offset 2, but its file is lost" in log and "topic 'unread'" not in log
+    [interrupted] = daemon.runs("shop", "slow")
+    assert "no longer kept in topic 'orders'" in daemon.wait_for_run(interrupted["id"])["reason"]
     assert daemon.publish("orders", [{"n": 10}])["first_offset"] == 4
     assert daemon.publish("payments", [{"n": 20}])["first_offset"] == 3
     wait_until(lambda: settled(4, 4, 7), "the new events")
-    assert all(consumer["lag"] == 0 for consumer in daemon.get_json("/v1/topics/orders")["consumers"])
+    assert daemon.runs("shop", "count") == [] and len(daemon.runs("shop", "slow")) == 1, "no run of what is not there"
+    lags = {c["consumer"].split("/")[-1]: c["lag"] for c in daemon.get_json("/v1/topics/orders")["consumers"]}
+    assert lags == {"copy": 0, "merge": 0, "load": 0, "slow": 1, "count": 1}
     daemon.restart()
     assert daemon.log.read_text().count("its file is lost") == 2
     assert settled(4, 4, 7)
