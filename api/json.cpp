@@ -246,6 +246,7 @@ json to_json(const scheduler::job_view& job) {
           {"running", job.running},
           {"next_firing", time_or_null(job.next_firing)},
           {"expression_failures", job.expression_failures},
+          {"troubles", job.troubles},
           {"runs", job.runs}};
 }
 

@@ -211,6 +211,11 @@ std::string pipeline_text(const shown_json& pipeline) {
   add_part(out, member_of(pipeline, "jobs"),
            {plain("JOB", "name"), plain("QUEUED", "queued"), plain("RUNNING", "running"), at_second("NEXT", "next_firing"), {"RUNS", kept_runs},
             {"TRIGGERS", [](const shown_json& job) { return joined(member_of(job, "triggers")); }}});
+  for (const shown_json& job : member_of(pipeline, "jobs")) {
+    for (const shown_json& trouble : member_of(job, "troubles")) {
+      out << "a trigger of job " << word(job, "name") << " does not work: " << trouble.get<std::string>() << '\n';
+    }
+  }
   return out.str();
 }
 

@@ -30,6 +30,10 @@ document troubles_of(const document& all) {
       troubles.push_back("flow " + word(pipeline, "name") + "/" + word(flow, "name") + " is " + state +
                          (by_hand ? " since " + to_the_second(word(flow, "since")) + ", until it is started" : ": " + reason));
     }
+    for (const document& job : member_of(pipeline, "jobs")) {
+      for (const document& trouble : member_of(job, "troubles"))
+        troubles.push_back("job " + word(pipeline, "name") + "/" + word(job, "name") + ", trigger " + trouble.get<std::string>());
+    }
   }
   for (const auto& [name, count] : all["dead_letters"]["by_pipeline"].items()) {
     troubles.push_back(counted(count.get<std::int64_t>(), "dead letter", "dead letters") + " of " + name +

@@ -107,7 +107,8 @@ void take_up_backup(const fs::path& data) {
     const std::string name = (topic.parent_path().filename() / topic.filename()).string();
     if (std::find(files.begin(), files.end(), name) == files.end())
       throw std::runtime_error(topic.string() + " is not of the backup in " + data.string() +
-                               "; move the old data folder away as a whole, and put the backup in its place. Nothing was changed");
+                               "; move the old data folder away as a whole, and put the backup in its place, or remove " + label.string() +
+                               " if a daemon has worked in this folder since it was restored. Nothing was changed");
   }
   for (const char* name : {"state.db", "flows.db"}) databases.push_back(data / name);
   for (const fs::path& database : databases) {

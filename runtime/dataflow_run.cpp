@@ -24,7 +24,6 @@ namespace penstock::runtime {
 namespace {
 
 // Under engine_state the store keeps, beside the sinks' checkpoints and the source's record:
-constexpr const char* input_key = "input";      // what the consumer reads: see state::name_input
 constexpr const char* ticks_key = "ticks";      // how many ticks had results
 constexpr const char* pending_key = "pending";  // the tick whose results may have left: microseconds, and whether last
 

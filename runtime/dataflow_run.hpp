@@ -46,6 +46,9 @@ struct dataflow_outcome {
   bool has_checkpoint = false;  // the flow store holds something of the consumer, from now or before
 };
 
+// Events that are on their way between source and sink at once, unless somebody asks for less.
+constexpr std::size_t most_batch_events = 1000;
+
 struct dataflow_options {
   std::string pipeline;
   std::string consumer;
@@ -58,7 +61,7 @@ struct dataflow_options {
   std::function<program_surroundings()> programs{};  // see component_context
   std::function<void()> on_open{};    // called once, on the strand: source, steps and sinks are at work
   bool held = false;                  // once all are open, wait for release() before anything is read or stored
-  std::size_t batch_events = 1000;
+  std::size_t batch_events = most_batch_events;
   std::function<timestamp()> now = wall_now;  // see component_context
   std::shared_ptr<const std::string> run_context{};  // see component_context
 };

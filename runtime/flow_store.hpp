@@ -34,6 +34,7 @@ struct state_change {
 // What stands under this name is no step's but the engine's own; under source_record + COMPONENT what its
 // source::record() gave.
 constexpr const char* engine_state = "";
+constexpr const char* input_key = "input";  // of it: what the consumer reads, as config::input_of has it
 constexpr const char* source_record = "read ";
 
 struct state_entry {

@@ -135,7 +135,7 @@ class topic_claim::reader final : public source {
       if (position_ < until) {
         batch events = claim_->from->read(position_, most, until);
         // What is claimed is kept until the run has ended, and a claim ends with what it wants.
-        if (events.empty()) throw std::runtime_error("its input events are no longer kept in topic '" + claim_->from->name() + "'");
+        if (events.empty() || events.events.front().position != position_ + 1) throw std::runtime_error("its input events are no longer kept in topic '" + claim_->from->name() + "'");
         position_ = events.events.back().position;
         if (where_) {
           std::erase_if(events.events, [this](const event& e) { return !matches(e); });

@@ -366,6 +366,12 @@ sqlite::connection topic::state::open_writer() {
   db.execute(cache_size);
   sqlite::migrate(db, {topic_schema});
   current = std::make_unique<topic_writer>(db);
+  // More was given away than the file knows of: it is another one, which was made since.
+  const std::int64_t known = last_offset;
+  if (known != unknown && known > current->last_offset) {
+    current->keep_last.bind(1, known).run();
+    current->last_offset = known;
+  }
   last_offset = current->last_offset;
   return db;
 }
@@ -620,10 +626,15 @@ topic_status topic::state::read_status() {
   const std::int64_t as_of = commits;
   if (status_commits == as_of) return status;
   const auto from = open_reader();
-  if (!from || !from->summary.step()) return {};
+  const std::int64_t known = std::max<std::int64_t>(last_offset, 0);
+  if (!from || !from->summary.step()) {
+    topic_status none;
+    none.last_offset = known;
+    return none;
+  }
   status.first_offset = from->summary.integer(0);
   status.duplicates = from->summary.integer(1);
-  status.last_offset = from->summary.integer(2);
+  status.last_offset = std::max(from->summary.integer(2), known);
   status.events = status.first_offset > 0 ? status.last_offset - status.first_offset + 1 : 0;
   status.bytes = from->summary.integer(3);
   status_commits = as_of;
@@ -719,16 +730,10 @@ void topic::require_reached(std::int64_t position) {
                            std::to_string(last) + ": it was removed and made anew");
 }
 
-bool topic::has_file() const { return std::filesystem::exists(state_->file); }
-
-asio::awaitable<void> topic::go_on_after(std::int64_t offset) {
-  const auto self = shared_from_this();
-  auto piece = [s = state_.get(), offset](sqlite::connection&) {
-    if (s->current->last_offset >= offset) return;
-    s->current->keep_last.bind(1, offset).run();
-    s->current->last_offset = offset;
-  };
-  co_await state_->queue.run(std::move(piece));
+void topic::go_on_after(std::int64_t offset) {
+  if (last_offset() >= offset) return;
+  state_->last_offset = offset;
+  ++state_->commits;  // what status() remembers is out of date
 }
 
 std::optional<timestamp> topic::received_at(std::int64_t offset) {

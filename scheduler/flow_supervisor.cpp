@@ -5,6 +5,7 @@
 #include <boost/asio/strand.hpp>
 #include <spdlog/spdlog.h>
 
+#include "config/kept_state.hpp"
 #include "config/in_quotes.hpp"
 #include "runtime/base_environment.hpp"
 #include "runtime/topics_read.hpp"
@@ -76,6 +77,12 @@ std::int64_t stored_offset(runtime::flow_store& flows, const pipeline_revision& 
                            const std::string& topic, const std::map<std::string, std::int64_t>& cursors) {
   const auto at = cursors.find(consumer_name(revision, flow));
   return at == cursors.end() ? 0 : offset_in(flows, flow, at->first, topic, at->second);
+}
+
+bool has_read_its_input(runtime::flow_store& flows, const config::catalog& components, const pipeline_revision& revision,
+                        const config::flow& flow) {
+  const auto stored = flows.find_state(consumer_name(revision, flow), runtime::engine_state, runtime::input_key);
+  return !stored || *stored == config::input_of(*source_of(flow), components);
 }
 
 std::string hook_path(const config::flow& flow) {

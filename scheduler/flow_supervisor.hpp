@@ -30,6 +30,9 @@ std::vector<std::string> topics_read_by(const config::flow& flow);
 // How far the flow has read a topic, by what is stored of it; `cursors` are the flow store's. Blocks briefly.
 std::int64_t stored_offset(runtime::flow_store& flows, const pipeline_revision& revision, const config::flow& flow,
                            const std::string& topic, const std::map<std::string, std::int64_t>& cursors);
+// Whether what is stored of the flow is about the input that it has now, and not of one before its definition was changed.
+bool has_read_its_input(runtime::flow_store& flows, const config::catalog& components, const pipeline_revision& revision,
+                        const config::flow& flow);
 
 // What becomes of open windows and the like when a flow stops: kept for its next start, or emitted, for there is none.
 enum class unfinished_work { keep, emit };

@@ -179,6 +179,7 @@ job_view job_supervisor::view() const {
   for (const auto& w : watches_) {
     v.next_firing = earlier(v.next_firing, w.watch->next_firing());
     v.expression_failures += w.watch->expression_failures();
+    if (!w.trouble.empty()) v.troubles.push_back(w.watch->key() + ": " + w.trouble);
   }
   if (const auto pipeline = around_.tallies.find(runs_->pipeline()); pipeline != around_.tallies.end()) {
     if (const auto job = pipeline->second.find(v.name); job != pipeline->second.end()) v.since_start = job->second;

@@ -194,7 +194,7 @@ asio::awaitable<void> pipeline_set::load_stored() {
   }
   std::vector<std::shared_ptr<const pipeline_revision>> revisions;
   for (const auto& [record, revision] : stored) revisions.push_back(revision);
-  co_await go_on_in_lost_topics(around_, std::move(revisions));
+  go_on_in_lost_topics(around_, revisions);
   for (auto& [record, revision] : stored) co_await bring_to_life(std::move(record), revision);
 }
 

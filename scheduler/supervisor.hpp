@@ -60,6 +60,8 @@ struct supervisor_options {
   std::chrono::hours keep_for{24 * 30};                         // and for how long
   token_rule tokens = token_rule::automatic;
   audit_limits keep_audit{};
+
+  std::filesystem::path scratch() const { return data / "tmp"; }  // for files of programs that run
 };
 
 // ---- what is asked ----
@@ -151,6 +153,7 @@ struct job_view {
   std::optional<timestamp> next_firing{};
   // Events and files for which `where` or the overlap key failed, since its triggers were defined or the daemon started.
   std::int64_t expression_failures = 0;
+  std::vector<std::string> troubles{};       // of triggers that do not work now, tried again every second: "TRIGGER: why"
   std::map<std::string, std::int64_t> runs;  // kept runs by state token
   run_tally since_start{};
 };

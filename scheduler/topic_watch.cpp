@@ -38,6 +38,8 @@ class topic_watch final : public trigger_watch {
     if (open_) watch(open_);
     topic_ = around_.offered.topics.find(trigger_.topic);
     if (topic_) {
+      topic_->require_reached(cursor_);
+      pass_over_what_is_gone();
       subscription_ = topic_->subscribe([wake = wake_](std::int64_t) { wake->notify(); });
     } else {
       spdlog::warn("job {}/{}: its trigger's topic '{}' does not exist yet", runs_->pipeline(), runs_->job(), trigger_.topic);
@@ -99,6 +101,15 @@ class topic_watch final : public trigger_watch {
     return counts_only && seen_.until - until >= trigger_.max_events ? until + trigger_.max_events : 0;
   }
 
+  // What was there before this trigger and is no longer kept, or was in a file that is lost, starts nothing.
+  void pass_over_what_is_gone() {
+    if (topic_->last_offset() <= cursor_) return;
+    const auto kept = topic_->status();
+    gone_ = kept.first_offset > 0 ? kept.first_offset - 1 : kept.last_offset;
+    passed_over_ = std::max(passed_over_, gone_);
+    seen_.until = std::max(seen_.until, gone_);
+  }
+
   bool looks_inside() const { return !trigger_.where.empty() || !runs_->definition().overlap_key.empty(); }
 
   void begin_at(std::int64_t cursor) {
@@ -106,7 +117,7 @@ class topic_watch final : public trigger_watch {
     cursor_ = cursor;
     passed_over_ = std::max(passed_over_, cursor);
     seen_ = {};
-    seen_.until = cursor;
+    seen_.until = std::max(cursor, gone_);
   }
 
   void watch(std::shared_ptr<live_run> run) {
@@ -118,6 +129,7 @@ class topic_watch final : public trigger_watch {
   // What waits behind the cursor: `seen_`.
   asio::awaitable<void> look(std::int64_t most) {
     const std::int64_t last = topic_->last_offset();
+    const std::int64_t before = std::max(cursor_, gone_);
     if (looks_inside()) {
       runtime::scan_rule rule{trigger_.where, runs_->definition().overlap_key, most};
       const auto worker = asio::any_io_executor(asio::make_strand(around_.where.batch));
@@ -131,12 +143,12 @@ class topic_watch final : public trigger_watch {
     }
     const bool timed = trigger_.max_wait.count() > 0 || trigger_.debounce.count() > 0;
     if (timed && last > seen_.until) {
-      if (!seen_.oldest) seen_.oldest = topic_->received_at(cursor_ + 1);
+      if (!seen_.oldest) seen_.oldest = topic_->received_at(before + 1);
       seen_.newest = topic_->received_at(last);
     }
     seen_.until = last;
-    seen_.matching = last - cursor_;
-    seen_.full_at = seen_.matching >= most ? cursor_ + most : 0;
+    seen_.matching = last - before;
+    seen_.full_at = seen_.matching >= most ? before + most : 0;
   }
 
   topic_view view() const {
@@ -241,6 +253,7 @@ class topic_watch final : public trigger_watch {
   std::shared_ptr<runtime::topic> topic_;  // null: does not exist yet
   std::shared_ptr<runtime::topic::subscription> subscription_;
   std::int64_t cursor_ = 0;           // as it is stored
+  std::int64_t gone_ = 0;             // events up to here are no longer kept
   std::int64_t passed_over_ = 0;      // cursor_, or beyond it: up to here nothing behind it counts
   std::int64_t expression_failures_ = 0;  // among what is not in seen_ any more
   bool looking_ = false;             // advance() is on its way

@@ -181,12 +181,13 @@ def test_a_topic_whose_file_is_lost_goes_on_where_it_was_read(start_daemon):
     daemon.start()
     log = daemon.log.read_text()
     assert ("topic 'orders' was read up to offset 3, but its file is lost with the events in it; not yet read by "
-            "job shop/count after 0, job shop/slow after 2; it goes on after 3") in log
+            "job shop/count after 0, job shop/slow after 2; it goes on after 1003") in log, "a batch more than flows say they have read"
     assert "topic 'payments' was read up to offset 2, but its file is lost" in log and "topic 'unread'" not in log
     [interrupted] = daemon.runs("shop", "slow")
     assert "no longer kept in topic 'orders'" in daemon.wait_for_run(interrupted["id"])["reason"]
-    assert daemon.publish("orders", [{"n": 10}])["first_offset"] == 4
-    assert daemon.publish("payments", [{"n": 20}])["first_offset"] == 3
+    assert daemon.get_json("/v1/topics/orders")["last_offset"] == 1003
+    assert daemon.publish("orders", [{"n": 10}])["first_offset"] == 1004
+    assert daemon.publish("payments", [{"n": 20}])["first_offset"] == 1003
     wait_until(lambda: settled(4, 4, 7), "the new events")
     assert daemon.runs("shop", "count") == [] and len(daemon.runs("shop", "slow")) == 1, "no run of what is not there"
     lags = {c["consumer"].split("/")[-1]: c["lag"] for c in daemon.get_json("/v1/topics/orders")["consumers"]}
@@ -194,3 +195,88 @@ def test_a_topic_whose_file_is_lost_goes_on_where_it_was_read(start_daemon):
     daemon.restart()
     assert daemon.log.read_text().count("its file is lost") == 2
     assert settled(4, 4, 7)
+
+
+def lose(daemon, topic):
+    for file in (daemon.data / "topics").glob(f"{topic}.db*"):
+        file.unlink()
+
+
+ONE_JOB = """
+name: shop
+topics: {orders: {RETAIN}}
+jobs: {work: {trigger: {topic: orders, max_events: 2}, run: [sh, -c, "cat >> seen; test ! -e fail"]}}
+"""
+
+
+def test_a_file_that_is_empty_is_a_lost_one(start_daemon):
+    daemon = start_daemon({"shop": ONE_JOB.replace("RETAIN", "")})
+    daemon.publish("orders", [{"n": n} for n in range(2)])
+    daemon.wait_for_runs("shop", "work", 1)
+    daemon.stop()
+    lose(daemon, "orders")
+    (daemon.data / "topics" / "orders.db").touch()  # as a crash, or a full disk, may leave one that was being made
+    daemon.start()
+    assert "topic 'orders' was read up to offset 2, but its file is lost with the events in it; it goes on after 2" in daemon.log.read_text()
+    daemon.kill9()
+    daemon.start()  # nothing was stored of that
+    assert daemon.publish("orders", [{"n": 10}, {"n": 11}])["first_offset"] == 3
+    daemon.wait_for_runs("shop", "work", 2)
+    assert (daemon.work("shop") / "seen").read_text() == '{"n": 0}\n{"n": 1}\n{"n": 10}\n{"n": 11}\n'
+
+
+def test_an_older_copy_of_a_topic_is_told_by_its_readers(start_daemon):
+    text = ONE_JOB.replace("RETAIN", "") + "flows: {copy: {from: {topic: orders}, to: {topic: seen}}}\n"
+    daemon = start_daemon({"shop": text.replace("{orders", "{seen: {}, orders")})
+    daemon.publish("orders", [{"n": n} for n in range(2)])
+    daemon.wait_for_runs("shop", "work", 1)
+    daemon.stop()
+    older = (daemon.data / "topics" / "orders.db").read_bytes()
+    daemon.start()
+    daemon.publish("orders", [{"n": n} for n in range(2, 6)])
+    daemon.wait_for_runs("shop", "work", 3)
+    wait_until(lambda: daemon.get_json("/v1/topics/seen")["last_offset"] == 6, "the flow to have read all")
+    daemon.stop()
+    lose(daemon, "orders")
+    (daemon.data / "topics" / "orders.db").write_bytes(older)
+    daemon.start()
+    said = "read up to offset 6 before, but topic 'orders' ends at 2"
+    trouble, = daemon.job("shop", "work")["troubles"]
+    assert trouble.startswith("topic:orders: " + said)
+    status = penstock("status", daemon=daemon)
+    assert status.returncode == 1 and f"look after: job shop/work, trigger {trouble}" in status.stdout, status
+    assert f"a trigger of job work does not work: {trouble}" in penstock("get", "pipeline", "shop", daemon=daemon).stdout
+    wait_until(lambda: said in (daemon.get_json("/v1/pipelines/shop/flows/copy")["reason"] or ""), "the flow to say so")
+
+
+def test_what_is_no_longer_kept_starts_nothing(start_daemon):
+    daemon = start_daemon({"shop": "name: shop\ntopics: {orders: {retain: 1ms}}\n"})
+    daemon.publish("orders", [{"n": n} for n in range(5)])
+    daemon.restart()  # which cleans up
+    wait_until(lambda: daemon.get_json("/v1/topics/orders")["events"] == 0, "all to be too old")
+    daemon.put("shop", ONE_JOB.replace("RETAIN", "retain: 7d"))
+    assert daemon.runs("shop") == []
+    assert daemon.publish("orders", [{"n": n} for n in range(5, 8)])["first_offset"] == 6
+    runs = daemon.wait_for_runs("shop", "work", 2)
+    assert [(run["state"], run["input"]["first_offset"], run["input"]["last_offset"]) for run in runs] == [("succeeded", 6, 7), ("succeeded", 8, 8)]
+    daemon.put("other", ONE_JOB.replace("RETAIN", "retain: 7d").replace("shop", "other"))
+    runs = daemon.wait_for_runs("other", "work", 2)
+    assert {run["state"] for run in runs} == {"succeeded"} and sum(run["input"]["events"] for run in runs) == 3, "it begins with what is kept"
+
+
+def test_a_failed_run_holds_back_only_what_there_is(start_daemon):
+    daemon = start_daemon({"shop": ONE_JOB.replace("RETAIN", "retain: 1ms")})
+    (daemon.work("shop") / "fail").touch()
+    daemon.publish("orders", [{"n": n} for n in range(2)])
+    failed, = daemon.wait_for_runs("shop", "work", 1)
+    assert failed["state"] == "failed"
+    (daemon.work("shop") / "fail").unlink()
+    daemon.publish("orders", [{"n": 2}])
+    daemon.wait_for_runs("shop", "work", 2)
+    daemon.stop()
+    lose(daemon, "orders")
+    daemon.start()
+    daemon.publish("orders", [{"n": 3}])
+    daemon.wait_for_runs("shop", "work", 3)
+    daemon.restart()
+    wait_until(lambda: daemon.get_json("/v1/topics/orders")["events"] == 0, "what was read to be removed")

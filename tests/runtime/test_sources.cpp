@@ -368,6 +368,18 @@ TEST_CASE("a claim on events that are gone fails instead of being empty", "[sour
                     Contains("no longer kept in topic 'empty'"));
 }
 
+TEST_CASE("a claim whose first events are gone fails instead of passing them over", "[sources][claim]") {
+  flow_bench b;
+  const auto from = b.topic("in");
+  from->go_on_after(2);
+  b.append("in", {"3", "4"});
+  const auto source_after = [&](std::int64_t after) {
+    return topic_claim(from, after, 4, false).make_source(asio::make_strand(b.pool.get_executor()));
+  };
+  CHECK_THROWS_WITH(read_all(b, *source_after(1)), Contains("no longer kept in topic 'in'"));
+  CHECK(read_all(b, *source_after(2)).size() == 2);
+}
+
 TEST_CASE("events given with a trigger are the same at each reading", "[sources]") {
   flow_bench b;
   const std::string text = "{\"n\":1}\n\n [2] \r\n\"three\"";

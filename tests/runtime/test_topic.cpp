@@ -419,6 +419,37 @@ TEST_CASE("max_bytes answers overloaded until retention has made room", "[topic]
   CHECK(b.try_append(batch_of({"more"})).has_error());
 }
 
+TEST_CASE("a topic goes on after what was given away before its file was lost", "[topic]") {
+  bench b;
+  SECTION("while it is down: somebody knows, and says so") {
+    b.t->go_on_after(40);
+    CHECK(b.t->last_offset() == 40);
+    CHECK(b.t->status().last_offset == 40);
+    CHECK(b.t->status().events == 0);
+    CHECK(b.append({"a"}).first_offset == 41);
+    b.t->go_on_after(20);  // never back
+  }
+  SECTION("an empty file is none") {
+    b.append({"a"});
+    b.reopen();
+    for (const char* ending : {"", "-wal", "-shm"}) std::filesystem::remove(b.file().string() + ending);
+    std::ofstream(b.file()).flush();
+    b.t->go_on_after(40);
+    CHECK(b.append({"b"}).first_offset == 41);
+  }
+  SECTION("while it rests: it remembers") {
+    for (int i = 0; i < 40; ++i) b.append({std::to_string(i)});
+    const auto log = b.file().string() + "-wal";
+    for (int i = 0; i < 1000 && std::filesystem::exists(log); ++i) b.retain(start);
+    REQUIRE(std::filesystem::remove(b.file()));
+    CHECK(b.append({"a"}).first_offset == 41);
+  }
+  CHECK(b.append({"z"}).first_offset == 42);
+  b.reopen();
+  CHECK(b.t->last_offset() == 42);
+  check_whole(b);
+}
+
 TEST_CASE("too much waiting to be written answers overloaded, and counts down again", "[topic]") {
   bench b;
   asio::thread_pool callers(1);
