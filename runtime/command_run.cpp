@@ -88,10 +88,13 @@ struct command_run::state : std::enable_shared_from_this<state> {
   static asio::awaitable<command_outcome> execute(std::shared_ptr<state> self);
 
   // Before there is a process.
-  asio::awaitable<void> prepare();
-  void prepare_process(const component_context& context);
+  component_context context() const { return {offered, options.pipeline, options.consumer, options.workdir, strand}; }
+  std::string make_ready();
+  void prepare_process();
+  void make_pipes();
+  asio::awaitable<void> open_ends();
   std::string start();
-  result<process> launch(int in_end, int out_end, int err_end);
+  result<process> launch();
   void start_pumps();
 
   // While there is one.
@@ -127,6 +130,7 @@ struct command_run::state : std::enable_shared_from_this<state> {
   command_facts facts() const;
   void finish_log();
   command_outcome not_run(command_end end, std::string reason);
+  command_outcome withdrawn();
 
   // Something changed that wait_for_change() may be waiting for. On the strand.
   void poke() { changed.cancel(); }
@@ -142,10 +146,11 @@ struct command_run::state : std::enable_shared_from_this<state> {
   std::atomic<bool> cancel_requested{false};
   std::atomic<int> shown_pid{0};  // 0: none
 
-  // Made by prepare(); gone when run() returns.
+  // Made by make_ready(); gone when run() returns.
   std::optional<identity> user;              // absent: ours
   std::optional<run_limits> limits;
   std::unique_ptr<output_file> result_file;  // null: it has none
+  unique_fd child_in, child_out, child_err;  // its ends of the pipes, until it has them
 
   asio::steady_timer changed;
   process leader;
@@ -192,12 +197,13 @@ void command_run::cancel() {
 }
 
 asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<state> self) {
-  std::string trouble;
+  std::string trouble = self->make_ready();
+  if (self->options.permit && !co_await self->options.permit->wait()) co_return self->withdrawn();
   try {
-    co_await self->prepare();
+    if (trouble.empty() && !self->cancel_requested) co_await self->open_ends();
     if (self->cancel_requested)
       co_return self->not_run(command_end::cancelled, "cancelled before it was started");
-    trouble = self->start();
+    if (trouble.empty()) trouble = self->start();
   } catch (const std::exception& e) {
     trouble = e.what();
   }
@@ -220,20 +226,20 @@ asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<sta
 
 // ---- before there is a process ------------------------------------------------------------------
 
-asio::awaitable<void> command_run::state::prepare() {
-  if (cancel_requested) co_return;
-  const component_context context{offered, options.pipeline, options.consumer, options.workdir, strand};
-  prepare_process(context);
-  if (options.definition.to) {
-    output =
-        std::make_unique<command_output>(components, context, *options.definition.to, options.continuous);
-    co_await output->open();
+// What nobody outside can see, and what can be undone: so it needs no permit. What went wrong, or nothing.
+std::string command_run::state::make_ready() {
+  if (cancel_requested) return {};
+  try {
+    prepare_process();
+    make_pipes();
+    return {};
+  } catch (const std::exception& e) {
+    return e.what();
   }
-  if (options.input) co_await options.input->open(0);
 }
 
 // Throws what keeps it from being started.
-void command_run::state::prepare_process(const component_context& context) {
+void command_run::state::prepare_process() {
   const config::process_settings& settings = options.definition.process;
   if (!settings.user.empty() || !settings.group.empty()) {
     auto found = find_identity(settings.user, settings.group);
@@ -243,7 +249,7 @@ void command_run::state::prepare_process(const component_context& context) {
     if (!user->login.empty()) options.environment["USER"] = options.environment["LOGNAME"] = user->login;
   }
   for (const auto& [name, text] : options.definition.environment)
-    options.environment.insert_or_assign(name, context.reveal(text));
+    options.environment.insert_or_assign(name, context().reveal(text));
   if (options.collects_output) {
     result_file = std::make_unique<output_file>(options.scratch, user ? &*user : nullptr);
     options.environment["PENSTOCK_OUTPUT"] = result_file->path();
@@ -252,23 +258,37 @@ void command_run::state::prepare_process(const component_context& context) {
   limits.emplace(settings.limits, options.cgroups, options.consumer);
 }
 
+void command_run::state::make_pipes() {
+  const auto made = [] {
+    auto pipe = make_pipe();
+    if (!pipe) throw std::runtime_error(pipe.error().detail);
+    return std::move(*pipe);
+  };
+  auto out_pipe = made(), err_pipe = made();
+  child_out = std::move(out_pipe.write);
+  child_err = std::move(err_pipe.write);
+  hand_over(out_pipe.read, out);
+  hand_over(err_pipe.read, err);
+  if (!options.input) return;
+  auto in_pipe = made();
+  child_in = std::move(in_pipe.read);
+  hand_over(in_pipe.write, in);
+}
+
+// Its sink and its input.
+asio::awaitable<void> command_run::state::open_ends() {
+  if (options.definition.to) {
+    output = std::make_unique<command_output>(components, context(), *options.definition.to, options.continuous);
+    co_await output->open();
+  }
+  if (options.input) co_await options.input->open(0);
+}
+
 // What went wrong, or nothing.
 std::string command_run::state::start() {
-  unique_fd child_in;
-  auto out_pipe = make_pipe();
-  auto err_pipe = make_pipe();
-  if (!out_pipe || !err_pipe) return (out_pipe ? err_pipe : out_pipe).error().detail;
-  if (options.input) {
-    auto in_pipe = make_pipe();
-    if (!in_pipe) return in_pipe.error().detail;
-    child_in = std::move(in_pipe->read);
-    hand_over(in_pipe->write, in);
-  }
-  hand_over(out_pipe->read, out);
-  hand_over(err_pipe->read, err);
-
   for (const auto& note : limits->notes()) log.note(note);
-  auto started = launch(options.input ? child_in.get() : null_device(), out_pipe->write.get(), err_pipe->write.get());
+  auto started = launch();
+  for (unique_fd* end : {&child_in, &child_out, &child_err}) *end = unique_fd();
   if (!started) return started.error().detail;
   leader = std::move(*started);
   if (options.timeout) deadline = later(clock::now(), *options.timeout);
@@ -283,16 +303,16 @@ std::string command_run::state::start() {
   return {};
 }
 
-result<process> command_run::state::launch(int in_end, int out_end, int err_end) {
+result<process> command_run::state::launch() {
   const config::process_settings& settings = options.definition.process;
   const std::filesystem::path folder =
       settings.workdir.empty() ? options.workdir : options.workdir / settings.workdir;
   return start_process({.arguments = options.definition.run,
                         .environment = options.environment,
                         .folder = folder,
-                        .in = in_end,
-                        .out = out_end,
-                        .err = err_end,
+                        .in = options.input ? child_in.get() : null_device(),
+                        .out = child_out.get(),
+                        .err = child_err.get(),
                         .as = user ? &*user : nullptr,
                         .umask = settings.umask,
                         .nice = settings.nice,
@@ -318,6 +338,14 @@ command_outcome command_run::state::not_run(command_end end, std::string reason)
   limits.reset();
   outcome.end = end;
   outcome.reason = std::move(reason);
+  return std::move(outcome);
+}
+
+command_outcome command_run::state::withdrawn() {
+  if (options.input) options.input->stop_input();
+  result_file.reset();
+  limits.reset();
+  outcome.end = command_end::cancelled;
   return std::move(outcome);
 }
 

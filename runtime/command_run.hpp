@@ -28,6 +28,7 @@
 #include "runtime/component.hpp"
 #include "runtime/process.hpp"  // kill_orphans, adopt_orphans
 #include "runtime/registry.hpp"
+#include "runtime/start_permit.hpp"
 
 namespace penstock::runtime {
 
@@ -71,6 +72,9 @@ struct command_options {
   std::optional<std::chrono::nanoseconds> timeout{};  // from the spawn
   std::chrono::nanoseconds grace{std::chrono::seconds{10}};
   std::function<void()> on_start{};  // called once, on the strand: the process is there
+  // Made for the strand. Until it is granted nothing begins that could be seen from outside, and what was made ready goes when
+  // it is withdrawn (`cancelled`, without a word in the log). Null: it may start at once.
+  std::shared_ptr<start_permit> permit{};
 };
 
 class command_run {

@@ -17,6 +17,7 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
@@ -60,7 +61,13 @@ class commit_queue {
   // Runs `piece` (connection& -> T or void) and resumes the awaiting coroutine on its own executor once
   // durable. Throws what `piece` threw, or the failure of COMMIT.
   template <class F, class T = std::invoke_result_t<F, sqlite::connection&>>
-  asio::awaitable<T> run(F piece);
+  asio::awaitable<T> run(F piece) {
+    return run(std::move(piece), [](const auto&...) {});
+  }
+  // The same for what must not wait until the caller goes on: `durable(T)` (or `durable()`) is called before, on the queue's
+  // thread, unless there is a failure. It must not throw.
+  template <class F, class D, class T = std::invoke_result_t<F, sqlite::connection&>>
+  asio::awaitable<T> run(F piece, D durable);
 
   // Why the last commit that was tried was not stored, when the machine is to blame and not what was to be stored (see
   // machine_failure.hpp); nothing: it was stored, or none was tried. Any thread.
@@ -83,35 +90,37 @@ class commit_queue {
 
 // ---------------------------------------------------------------------------------------------------------------
 
-template <class F, class T>
-asio::awaitable<T> commit_queue::run(F piece) {
+template <class F, class D, class T>
+asio::awaitable<T> commit_queue::run(F piece, D durable) {
   if constexpr (std::is_void_v<T>) {
     return asio::async_initiate<const asio::use_awaitable_t<>, void(std::exception_ptr)>(
-        [this](auto handler, F f) {
+        [this](auto handler, F f, D tell) {
           auto executor = asio::get_associated_executor(handler);
           auto shared = std::make_shared<decltype(handler)>(std::move(handler));
           auto guard = asio::make_work_guard(executor);  // ends where the handler does, whose executor may end with it
           submit([f = std::move(f)](sqlite::connection& db) mutable { f(db); },
-                 [shared = std::move(shared), executor, guard](std::exception_ptr e) mutable {
+                 [shared = std::move(shared), executor, guard, tell = std::move(tell)](std::exception_ptr e) mutable {
+                   if (!e) tell();
                    asio::post(executor, [shared = std::move(shared), guard = std::move(guard), e] { std::move (*shared)(e); });
                  });
         },
-        asio::use_awaitable, std::move(piece));
+        asio::use_awaitable, std::move(piece), std::move(durable));
   } else {
     return asio::async_initiate<const asio::use_awaitable_t<>, void(std::exception_ptr, T)>(
-        [this](auto handler, F f) {
+        [this](auto handler, F f, D tell) {
           auto executor = asio::get_associated_executor(handler);
           auto shared = std::make_shared<decltype(handler)>(std::move(handler));
           auto guard = asio::make_work_guard(executor);
           auto value = std::make_shared<T>();
           submit([f = std::move(f), value](sqlite::connection& db) mutable { *value = f(db); },
-                 [shared = std::move(shared), executor, guard, value](std::exception_ptr e) mutable {
+                 [shared = std::move(shared), executor, guard, value, tell = std::move(tell)](std::exception_ptr e) mutable {
+                   if (!e) tell(std::as_const(*value));
                    asio::post(executor, [shared = std::move(shared), guard = std::move(guard), e, value] {
                      std::move (*shared)(e, std::move(*value));
                    });
                  });
         },
-        asio::use_awaitable, std::move(piece));
+        asio::use_awaitable, std::move(piece), std::move(durable));
   }
 }
 

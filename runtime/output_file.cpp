@@ -25,6 +25,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t most_bytes = 64 * 1024;
+constexpr std::string_view name_begins = "output-";
 constexpr std::string_view blanks = " \t\r\n";
 
 error malformed(std::string why) { return {errc::malformed, std::move(why)}; }
@@ -74,9 +75,16 @@ result<std::string> parse_output(std::string_view text) {
   return text[first] == '{' ? parse_object(text) : parse_lines(text);
 }
 
+void remove_left_output_files(const fs::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    if (entry.path().filename().string().starts_with(name_begins)) fs::remove(entry.path(), ignored);
+  }
+}
+
 output_file::output_file(const fs::path& folder, const identity* owner) {
   if (fs::create_directories(folder)) ::chmod(folder.c_str(), 0711);
-  path_ = (folder / "output-XXXXXX").string();
+  path_ = (folder / name_begins).string() + "XXXXXX";
   const unique_fd file(::mkostemp(path_.data(), O_CLOEXEC));
   if (file.get() < 0) throw std::runtime_error("cannot make a file in " + folder.string() + ": " + error_words(errno));
   if (!owner || owner->is_ours || ::fchown(file.get(), owner->uid, owner->gid) == 0) return;

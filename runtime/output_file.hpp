@@ -30,6 +30,9 @@ class output_file {
   std::string path_;
 };
 
+// Those that a killed daemon has left in its folder, of whose programs none runs any more.
+void remove_left_output_files(const std::filesystem::path& folder);
+
 // A JSON object, or lines `name=value` (blank ones and those that begin with # are skipped; of two with the same name
 // the later one counts; values are strings), as compact JSON; empty for nothing. At most 64 KiB. errc::too_large,
 // errc::malformed: the text goes on "what it wrote to $PENSTOCK_OUTPUT ...".

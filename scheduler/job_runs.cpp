@@ -67,6 +67,7 @@ void job_runs::redefine(std::shared_ptr<const pipeline_revision> revision) {
 
 void job_runs::stop() {
   stopping_ = true;
+  std::erase_if(arriving_, [](const auto& run) { return run->withdraw(); });
   for (const auto& [id, one] : held_) {
     if (one.pause) one.pause->notify();
     if (!one.run->executing()) one.run->interrupt();  // its clock ends with it
@@ -168,34 +169,52 @@ result<prepared_run> job_runs::prepare(run_record run) {
   }
   count(run.overlap_key, enters ? 1 : 0, enters ? 0 : 1);
   prepared_run prepared{{.run = run}, {}};
-  prepared.settle = [self = shared_from_this(), run = std::move(run), where = enters ? place::room : place::queue, replaces,
-                     revision = revision_](bool stored) mutable {
-    self->settle(std::move(run), where, replaces, std::move(revision), stored);
+  const auto live = make_live(std::move(run), revision_);
+  if (enters) make_ready(live, prepared.made);
+  prepared.settle = [self = shared_from_this(), live, where = enters ? place::room : place::queue, replaces](bool stored) {
+    self->settle(live, where, replaces, stored);
   };
   return prepared;
 }
 
-void job_runs::settle(run_record run, place where, bool replaces, std::shared_ptr<const pipeline_revision> revision,
-                      bool stored) {
+std::shared_ptr<live_run> job_runs::make_live(run_record record, std::shared_ptr<const pipeline_revision> revision) {
+  const auto self = shared_from_this();
+  return std::make_shared<live_run>(
+      around_, std::move(record), std::move(revision), retries_,
+      live_run::handlers{.idle = [self](const std::shared_ptr<live_run>& run) { self->give_back_room_of(run); },
+                         .ended = [self](const std::shared_ptr<live_run>& run) { self->on_ended(run); }});
+}
+
+// It has its room. While the disk is at work its program gets ready, which then starts the moment it may.
+void job_runs::make_ready(const std::shared_ptr<live_run>& run, new_run& stored_as) {
+  auto permit = stopping_ ? nullptr : run->make_ready();
+  if (!permit) return;
+  arriving_.insert(run);
+  stored_as.durable = [permit = std::move(permit)] { permit->grant(); };
+}
+
+void job_runs::settle(const std::shared_ptr<live_run>& run, place where, bool replaces, bool stored) {
   const bool entered = where == place::room;
+  const auto& record = run->record();
+  arriving_.erase(run);
   if (!stored) {
-    count(run.overlap_key, entered ? -1 : 0, entered ? 0 : -1);
-    if (entered) around_.room.release(run.id);
+    run->withdraw();
+    count(record.overlap_key, entered ? -1 : 0, entered ? 0 : -1);
+    if (entered) around_.room.release(record.id);
     changed_->notify();
     return;
   }
   if (replaces) {
     const auto others = held_;
     for (const auto& [id, other] : others) {
-      if (other.run->record().overlap_key == run.overlap_key) other.run->cancel("replaced by run " + run.id);
+      if (other.run->record().overlap_key == record.overlap_key) other.run->cancel("replaced by run " + record.id);
     }
   }
-  const std::string room = run.id;
-  const auto live = adopt(std::move(run), std::move(revision), room, entered);
+  adopt(run, record.id, entered);
   if (entered) {
-    begin(live);
+    begin(run);
   } else {
-    wait_for_room(live);
+    wait_for_room(run);
   }
 }
 
@@ -273,24 +292,18 @@ bool job_runs::is_stored(const std::string& run) const {
   }
 }
 
-std::shared_ptr<live_run> job_runs::adopt(run_record record, std::shared_ptr<const pipeline_revision> revision,
-                                          std::string room, bool has_room) {
-  const std::string id = record.id;
-  const auto self = shared_from_this();
-  auto live = std::make_shared<live_run>(
-      around_, std::move(record), std::move(revision), retries_,
-      live_run::handlers{.idle = [self](const std::shared_ptr<live_run>& run) { self->give_back_room_of(run); },
-                         .ended = [self](const std::shared_ptr<live_run>& run) { self->on_ended(run); }});
-  around_.unfinished[id] = live;
-  held_[id] = {.run = live, .room = std::move(room), .has_room = has_room};
-  around_.tell(live->record());
-  return live;
+void job_runs::adopt(const std::shared_ptr<live_run>& run, std::string room, bool has_room) {
+  const std::string& id = run->record().id;
+  around_.unfinished[id] = run;
+  held_[id] = {.run = run, .room = std::move(room), .has_room = has_room};
+  around_.tell(run->record());
 }
 
 void job_runs::take_over(run_record record, std::shared_ptr<const pipeline_revision> revision) {
   count(record.overlap_key, 0, 1);
   const std::string room = record.id;
-  const auto live = adopt(std::move(record), std::move(revision), room, false);
+  const auto live = make_live(std::move(record), std::move(revision));
+  adopt(live, room, false);
   held_.at(room).taken_over = true;
   latest_taken_over_ = std::max(latest_taken_over_, live->record().created_at);
   live->was_begun_before();
@@ -396,7 +409,7 @@ asio::awaitable<void> job_runs::close_orphaned_input(std::shared_ptr<live_run> r
 }
 
 void job_runs::begin(const std::shared_ptr<live_run>& run) {
-  if (stopping_) {
+  if (stopping_ && run->withdraw()) {
     run->interrupt();
     on_ended(run);  // stored as running: the next start takes it over
     return;
@@ -443,7 +456,7 @@ bool job_runs::ask(queue_entry entry, std::function<void()> granted) {
 asio::awaitable<std::vector<std::shared_ptr<live_run>>> job_runs::start_claimed(std::vector<claim> claims) {
   const auto self = shared_from_this();
   const auto revision = revision_;
-  std::vector<run_record> records;
+  std::vector<std::shared_ptr<live_run>> live;
   std::vector<new_run> rows;
   for (auto& one : claims) {
     auto& run = one.made.run;
@@ -452,7 +465,8 @@ asio::awaitable<std::vector<std::shared_ptr<live_run>>> job_runs::start_claimed(
     run.started_at = run.created_at;
     run.deadline_at = deadline_of(definition(), run.created_at, due_time(run));
     count(run.overlap_key, 1, 0);
-    records.push_back(run);
+    live.push_back(make_live(run, revision));
+    make_ready(live.back(), one.made);
     rows.push_back(std::move(one.made));
   }
   std::exception_ptr failure;
@@ -461,17 +475,18 @@ asio::awaitable<std::vector<std::shared_ptr<live_run>>> job_runs::start_claimed(
   } catch (...) {
     failure = std::current_exception();
   }
-  if (failure && !is_stored(records.back().id)) {  // all or none
+  for (const auto& run : live) arriving_.erase(run);
+  if (failure && !is_stored(live.back()->record().id)) {  // all or none
     for (std::size_t i = 0; i < claims.size(); ++i) {
-      count(records[i].overlap_key, -1, 0);
+      live[i]->withdraw();
+      count(live[i]->record().overlap_key, -1, 0);
       around_.room.release(claims[i].room);
     }
     std::rethrow_exception(failure);
   }
-  std::vector<std::shared_ptr<live_run>> live;
   for (std::size_t i = 0; i < claims.size(); ++i) {
-    live.push_back(adopt(std::move(records[i]), revision, std::move(claims[i].room), true));
-    begin(live.back());
+    adopt(live[i], std::move(claims[i].room), true);
+    begin(live[i]);
   }
   co_return live;
 }

@@ -4,7 +4,8 @@
 // every run in `held_` is also in the surroundings' `unfinished`, and has its place in the dispatcher (waiting or with
 // room) under its `room` name until it has ended; where runs of the job may overlap, until nothing of it runs any more:
 // then nobody has to wait until its end is on disk. `loads_` counts them by overlap key, together with the runs that are
-// about to be stored. What is stored as running has its room before; what could not be stored gives it back.
+// about to be stored. What is stored as running has its room before; what could not be stored gives it back. The program of a
+// run that is being stored as running gets ready meanwhile, and is let go by the store thread the moment it is durable.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -12,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -76,6 +78,8 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   std::vector<std::shared_ptr<live_run>> executing() const;
   bool idle() const { return held_.empty() && running_ == 0 && waiting_ == 0; }
   bool stopping() const { return stopping_; }
+  // After stop(): programs that were let go in that moment, whose runs will be begun as soon as it is told that they are stored.
+  bool has_arriving() const { return !arriving_.empty(); }
 
  private:
   struct held {
@@ -91,9 +95,10 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   enum class place { none, room, queue };  // of a run that is about to be stored
 
   void count(const std::string& key, std::int64_t running, std::int64_t waiting);
-  void settle(run_record run, place where, bool replaces, std::shared_ptr<const pipeline_revision> revision, bool stored);
-  std::shared_ptr<live_run> adopt(run_record record, std::shared_ptr<const pipeline_revision> revision, std::string room,
-                                  bool has_room);
+  std::shared_ptr<live_run> make_live(run_record record, std::shared_ptr<const pipeline_revision> revision);
+  void make_ready(const std::shared_ptr<live_run>& run, new_run& stored_as);
+  void settle(const std::shared_ptr<live_run>& run, place where, bool replaces, bool stored);
+  void adopt(const std::shared_ptr<live_run>& run, std::string room, bool has_room);
   void wait_for_room(const std::shared_ptr<live_run>& run);
   asio::awaitable<void> wait_for_retry(std::shared_ptr<live_run> run, std::shared_ptr<runtime::wakeup> pause);
   bool starts_unstored(const held& one) const;
@@ -113,6 +118,7 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   const std::shared_ptr<runtime::wakeup> changed_;
   const std::shared_ptr<retry_budget_state> retries_;  // of all its runs together
   std::map<std::string, held> held_;                   // by run id
+  std::set<std::shared_ptr<live_run>> arriving_;       // made ready to start, and about to be stored
   std::map<std::string, key_load> loads_;                  // by overlap key
   std::int64_t running_ = 0, waiting_ = 0;             // sums of loads_
   timestamp latest_taken_over_{};                      // when the newest run was made that is of an earlier life

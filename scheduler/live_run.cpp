@@ -1,5 +1,6 @@
 #include "scheduler/live_run.hpp"
 
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -24,6 +25,14 @@ constexpr std::size_t most_tasks_at_once = 64;
 constexpr std::size_t most_instances = 10'000;
 // Beside the grace: how long a task that was told to end may take before it is left behind.
 constexpr std::chrono::seconds patience{5};
+
+task_record begun(task_record task, timestamp at) {
+  task.state = run_state::running;
+  ++task.attempt;
+  task.started_at = at;
+  task.ended_at.reset();
+  return task;
+}
 
 double jitter() {
   thread_local std::mt19937_64 source{std::random_device{}()};
@@ -72,6 +81,33 @@ void live_run::started(int attempt, timestamp at) {
     task.ended_at.reset();
   }
   around_.tell(record_);
+}
+
+std::shared_ptr<runtime::start_permit> live_run::make_ready() {
+  if (!may_be_ahead()) return nullptr;
+  caught_up_ = std::make_shared<runtime::wakeup>(around_.where.control);
+  const auto task = begun(record_.tasks.front(), *record_.started_at);
+  ahead_ = work_of(job_.tasks.front(), task, task_work::beginning::when_permitted);
+  // A moment later, so that the store is at work before: that is what all wait for.
+  asio::post(around_.where.control, [self = shared_from_this(), work = ahead_] { self->launch(0, work); });
+  return ahead_->permit();
+}
+
+bool live_run::withdraw() {
+  if (!ahead_) return true;
+  if (!ahead_->permit()->withdraw()) return false;
+  ahead_.reset();
+  return true;
+}
+
+// One program, of which nothing is left to be decided.
+bool live_run::may_be_ahead() const {
+  if (job_.tasks.size() != 1 || record_.tasks.size() != 1 || record_.state != run_state::running) return false;
+  const config::task& task = job_.tasks.front();
+  const bool decided = task.condition.empty() && task.for_each_expression.empty() && task.for_each_items.empty() &&
+                       record_.tasks.front().state == run_state::queued;
+  const bool has_input = record_.input.type != run_input::kind::inline_events || !record_.input.ndjson.empty();
+  return decided && has_input && std::holds_alternative<config::command>(task.does) && !around_.store.failing();
 }
 
 void live_run::start() {
@@ -365,21 +401,32 @@ std::string live_run::input_trouble() {
   }
 }
 
+std::shared_ptr<task_work> live_run::work_of(const config::task& definition, const task_record& task,
+                                             task_work::beginning begins) {
+  return std::make_shared<task_work>(around_, revision_, record_, job_, definition, task, begins);
+}
+
+void live_run::launch(std::size_t index, std::shared_ptr<task_work> work) {
+  in_background(around_.where.control, "task " + record_.id + "/" + record_.tasks[index].name, run_task(index, std::move(work)));
+}
+
 void live_run::start_task(std::size_t index) {
   auto& task = record_.tasks[index];
-  task.state = run_state::running;
-  ++task.attempt;
-  task.started_at = wall_now();
-  task.ended_at.reset();
-  auto work = std::make_shared<task_work>(around_, revision_, record_, job_, task_of(index), task);
+  const bool is_ahead = ahead_ != nullptr;
+  task = begun(std::move(task), is_ahead ? *record_.started_at : wall_now());
+  auto work = is_ahead ? std::exchange(ahead_, nullptr) : work_of(task_of(index), task, task_work::beginning::at_once);
   working_[index] = work;
   ++busy_;
-  in_background(around_.where.control, "task " + record_.id + "/" + task.name, run_task(index, std::move(work)));
+  if (!is_ahead) return launch(index, std::move(work));
+  work->permit()->grant();  // where whoever stored the run did not
+  caught_up_->notify();
 }
 
 asio::awaitable<void> live_run::run_task(std::size_t index, std::shared_ptr<task_work> work) {
   const auto self = shared_from_this();
   auto outcome = co_await work->run(work, input_of_tasks());
+  while (ahead_ == work) co_await caught_up_->wait();  // its program was faster than whoever says that the run is stored
+  if (work->permit() && work->permit()->withdrawn()) co_return;
   if (work->abandoned) {  // the attempt went on without it
     --around_.hanging_tasks;
     co_return;

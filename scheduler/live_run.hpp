@@ -47,6 +47,10 @@ class live_run : public std::enable_shared_from_this<live_run> {
   void was_begun_before() { leaves_positions_ = true; }  // perhaps, in an earlier life of the daemon
   void watch_clock();                 // its deadline and its alerts of lateness count from now on
   void start();                       // the store says running, attempt `record().attempt`
+  // Before start(), while the run is being stored as running: its program is made ready, and starts when the permit is granted
+  // or at start(). Null: it is not one for that, all waits for start(). What is made ready needs start() or withdraw().
+  std::shared_ptr<runtime::start_permit> make_ready();
+  bool withdraw();  // what make_ready() did; false: too late, its program was let go and start() must follow
   void started(int attempt, timestamp at);  // the store has just been told so, or will be told later
   // The start that the store does not know of yet; whoever stores it says so.
   const std::optional<attempt_start>& unstored_start() const { return unstored_start_; }
@@ -75,7 +79,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   asio::awaitable<bool> try_again(attempt_result failure);
   asio::awaitable<bool> pause_before(int attempt, std::string failure);
   void end_as(run_state state, std::string reason);
-  bool wanted_to_end() const { return interrupted_ || ending_; }
+  bool wanted_to_end() const { return !ahead_ && (interrupted_ || ending_); }  // a program that was let go is taken in first
 
   // ---- one attempt ----
   asio::awaitable<attempt_result> run_attempt();  // empty reason: all tasks succeeded
@@ -83,6 +87,9 @@ class live_run : public std::enable_shared_from_this<live_run> {
   asio::awaitable<void> decide(std::size_t index);
   asio::awaitable<void> expand(std::size_t index);
   asio::awaitable<void> give_up_on(std::size_t index, std::string reason);
+  bool may_be_ahead() const;
+  std::shared_ptr<task_work> work_of(const config::task& definition, const task_record& task, task_work::beginning begins);
+  void launch(std::size_t index, std::shared_ptr<task_work> work);
   void start_task(std::size_t index);
   asio::awaitable<void> run_task(std::size_t index, std::shared_ptr<task_work> work);
   asio::awaitable<void> task_ended(std::size_t index, std::shared_ptr<task_work> work, task_record outcome);
@@ -111,6 +118,8 @@ class live_run : public std::enable_shared_from_this<live_run> {
 
   std::shared_ptr<runtime::topic_claim> claim_;
   std::optional<task_graph> graph_;                            // of this attempt
+  std::shared_ptr<task_work> ahead_;                           // of the first record: made ready, not started by us yet
+  std::shared_ptr<runtime::wakeup> caught_up_;                 // with ahead_: that is no longer so
   std::vector<std::shared_ptr<task_work>> working_;            // by record; null: does not run now
   std::size_t busy_ = 0;                                       // how many do
   bool hangs_ = false;                                         // one was left behind

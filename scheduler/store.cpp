@@ -136,7 +136,12 @@ struct store::state {
   // One piece of a transaction: f(store_writer&) on the store thread; the awaitable ends when it is durable.
   template <class F, class T = std::invoke_result_t<F, store_writer&>>
   asio::awaitable<T> commit(F f) {
-    return queue.run([this, f = std::move(f)](sqlite::connection&) { return f(*write); });
+    return commit(std::move(f), [](const auto&...) {});
+  }
+  // The same, with what is called on the store thread as soon as it is durable: commit_queue::run.
+  template <class F, class D, class T = std::invoke_result_t<F, store_writer&>>
+  asio::awaitable<T> commit(F f, D durable) {
+    return queue.run([this, f = std::move(f)](sqlite::connection&) { return f(*write); }, std::move(durable));
   }
 
   // The same for what nobody waits for: f(security_writer&).
@@ -216,11 +221,21 @@ std::vector<pipeline_record> store::revisions(const std::string& pipeline) {
 // ---- runs ----
 
 asio::awaitable<result<store::created>> store::create_run(new_run r) {
-  return state_->commit([r = std::move(r)](auto& w) { return w.create(r); });
+  const auto made = [durable = r.durable](const result<created>& run) {
+    if (durable && run && !run->existed) durable();
+  };
+  return state_->commit([r = std::move(r)](auto& w) { return w.create(r); }, made);
 }
 
 asio::awaitable<void> store::create_runs(std::vector<new_run> runs) {
-  return state_->commit([runs = std::move(runs)](auto& w) { w.create_all(runs); });
+  std::vector<std::function<void()>> durable;
+  for (const new_run& r : runs) {
+    if (r.durable) durable.push_back(r.durable);
+  }
+  const auto made = [durable = std::move(durable)] {
+    for (const auto& tell : durable) tell();
+  };
+  return state_->commit([runs = std::move(runs)](auto& w) { w.create_all(runs); }, made);
 }
 
 std::optional<result<store::created>> store::known_request(const idempotency& once) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -61,6 +62,9 @@ struct new_run {
   std::optional<idempotency> once{};
   // Taken by this run. One that is taken already with the same stamp: std::logic_error; with another: replaced.
   std::vector<file_claim> files{};
+  // Called on the store thread once create_run or create_runs has stored it, before their caller goes on; must not throw. May
+  // be empty.
+  std::function<void()> durable{};
 };
 
 struct attempt_start {

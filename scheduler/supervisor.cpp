@@ -7,6 +7,7 @@
 
 #include "runtime/command_run.hpp"
 #include "runtime/clock_watch.hpp"
+#include "runtime/output_file.hpp"
 #include "scheduler/alert_desk.hpp"
 #include "scheduler/background.hpp"
 #include "scheduler/backup_desk.hpp"
@@ -82,6 +83,7 @@ asio::awaitable<void> supervisor::start(std::filesystem::path definitions) {
   if (const int killed = runtime::kill_orphans(s.around.options.instance); killed > 0) {
     spdlog::warn("ended {} processes that an earlier daemon left behind", killed);
   }
+  runtime::remove_left_output_files(s.around.options.scratch());
   const auto found = co_await s.around.store.recover(wall_now());
   const auto& unfinished = found.unfinished;
   if (!definitions.empty()) co_await s.pipelines.take_up_files(std::move(definitions));
@@ -109,6 +111,9 @@ asio::awaitable<stop_report> supervisor::stop() {
   s.clock.reset();
   s.around.room.stop();
   for (const auto& job : s.pipelines.all_jobs()) job->stop();
+  for (const auto& job : s.pipelines.all_jobs()) {
+    while (job->runs().has_arriving()) co_await asio::post(s.around.where.control, asio::use_awaitable);
+  }
   flow_list flows;
   for (const auto& [name, pipeline] : s.pipelines.live()) flows.merge(pipeline->all_flows());
   report.forced = co_await stop_flows(s.around, std::move(flows), s.around.options.drain_timeout, flow_state::stopped);

@@ -44,8 +44,10 @@ run_record without_tasks(const run_record& run) {
 }  // namespace
 
 task_work::task_work(surroundings& around, std::shared_ptr<const pipeline_revision> revision, const run_record& run,
-                     const config::job& job, const config::task& definition, const task_record& task)
+                     const config::job& job, const config::task& definition, const task_record& task, beginning begins)
     : around_(around),
+      strand_(asio::make_strand(around.where.batch)),
+      permit_(begins == beginning::when_permitted ? std::make_shared<runtime::start_permit>(strand_) : nullptr),
       revision_(std::move(revision)),
       run_(without_tasks(run)),
       file_(file_of(run)),
@@ -105,7 +107,6 @@ asio::awaitable<task_record> task_work::run(std::shared_ptr<task_work> self, tas
 }
 
 asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task_input input) {
-  const asio::any_io_executor strand = asio::make_strand(around_.where.batch);
   runtime::dataflow_options options;
   options.pipeline = run_.pipeline;
   options.consumer = consumer();
@@ -117,10 +118,10 @@ asio::awaitable<void> task_work::run_dataflow(const config::dataflow& what, task
   options.programs = [this] { return runtime::program_surroundings{environment(), log_file()}; };
   options.run_context = std::make_shared<const std::string>(run_context(run_));
   if (!what.from) {
-    options.input = input(strand);
+    options.input = input(strand_);
     if (!options.input) options.input = runtime::make_empty_source();
   }
-  dataflow_ = std::make_shared<runtime::dataflow_run>(strand, around_.components, around_.offered, std::move(options));
+  dataflow_ = std::make_shared<runtime::dataflow_run>(strand_, around_.components, around_.offered, std::move(options));
   if (cancelled_) dataflow_->request_drain();
   const auto outcome = co_await dataflow_->run();
   leaves_positions_ = outcome.has_checkpoint;
@@ -165,7 +166,6 @@ std::filesystem::path task_work::log_file() const {
 }
 
 asio::awaitable<void> task_work::run_command(task_input input) {
-  const asio::any_io_executor strand = asio::make_strand(around_.where.batch);
   runtime::command_options options;
   options.definition = command_line_;
   options.pipeline = run_.pipeline;
@@ -173,15 +173,16 @@ asio::awaitable<void> task_work::run_command(task_input input) {
   options.workdir = revision_->workdir;
   options.log = log_file();
   options.log_limit_bytes = around_.options.max_log_bytes;
-  options.input = input(strand);
+  options.input = input(strand_);
+  options.permit = permit_;
   options.timeout = definition_.timeout;
   options.grace = grace_;
   options.environment = environment();
   options.collects_output = true;
-  options.scratch = around_.options.data / "tmp";
+  options.scratch = around_.options.scratch();
   options.cgroups = around_.options.cgroups.get();
   leaves_positions_ = options.definition.to.has_value();
-  command_ = std::make_shared<runtime::command_run>(strand, around_.components, around_.offered, std::move(options));
+  command_ = std::make_shared<runtime::command_run>(strand_, around_.components, around_.offered, std::move(options));
   if (cancelled_) command_->cancel();
   const auto outcome = co_await command_->run();
   if (outcome.end == runtime::command_end::exited) task_.exit_code = outcome.exit_code;

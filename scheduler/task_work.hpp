@@ -23,13 +23,17 @@ using task_input = std::function<std::unique_ptr<runtime::source>(const asio::an
 
 class task_work {
  public:
-  // `task` is the record as it stands, with its item. Everything is copied.
+  enum class beginning { at_once, when_permitted };
+
+  // `task` is the record as it stands, with its item. Everything is copied. when_permitted: only of a program.
   task_work(surroundings& around, std::shared_ptr<const pipeline_revision> revision, const run_record& run,
-            const config::job& job, const config::task& definition, const task_record& task);
+            const config::job& job, const config::task& definition, const task_record& task, beginning begins);
 
   // Call once, with itself to keep it alive.
   asio::awaitable<task_record> run(std::shared_ptr<task_work> self, task_input input);
   void cancel();
+  // What lets it begin; null: it does so at once.
+  const std::shared_ptr<runtime::start_permit>& permit() const { return permit_; }
   // After the end: it has, or may have, left positions that its next attempt would go on from.
   bool leaves_positions() const { return leaves_positions_; }
 
@@ -44,6 +48,8 @@ class task_work {
   std::string consumer() const { return run_.pipeline + "/run/" + run_.id + "/" + task_.name; }
 
   surroundings& around_;
+  const asio::any_io_executor strand_;  // of the batch pool
+  const std::shared_ptr<runtime::start_permit> permit_;
   const std::shared_ptr<const pipeline_revision> revision_;
   const run_record run_;    // as it was when the task started; without its tasks and input
   const std::string file_;  // the one file that a file trigger handed to the run, or empty

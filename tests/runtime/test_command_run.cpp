@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string>
 #include <sys/resource.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -92,6 +93,52 @@ TEST_CASE("command: a secret without a value is a reason, and nothing starts", "
   CHECK(outcome.end == command_end::not_started);
   CHECK(contains(outcome.reason, "/nowhere/at/all"));
   CHECK_FALSE(std::filesystem::exists(w.dir / "work" / "started"));
+}
+
+TEST_CASE("command: what waits for its permit is ready, and leaves no trace when that is withdrawn", "[command_run]") {
+  world w;
+  const auto on = w.strand();
+  const auto permit = std::make_shared<start_permit>(on);
+  auto options = w.sh("echo started; touch started");
+  options.permit = permit;
+  options.collects_output = true;
+  options.scratch = w.dir / "scratch";
+  const auto run = w.make(std::move(options), on);
+  auto ended = w.start(*run);
+  const auto is_ready = [&w] { return std::filesystem::exists(w.dir / "scratch") && !std::filesystem::is_empty(w.dir / "scratch"); };
+  while (!is_ready()) std::this_thread::yield();
+  CHECK_FALSE(run->pid());
+  SECTION("granted") {
+    permit->grant();
+    CHECK(ended.get().ok());
+    CHECK(contains(w.log(), " o started\n"));
+    CHECK_FALSE(permit->withdraw());
+  }
+  SECTION("withdrawn") {
+    CHECK(permit->withdraw());
+    permit->grant();  // too late
+    CHECK(ended.get().end == command_end::cancelled);
+    CHECK_FALSE(std::filesystem::exists(w.dir / "work" / "started"));
+    CHECK_FALSE(std::filesystem::exists(w.dir / "logs"));
+  }
+  CHECK(std::filesystem::is_empty(w.dir / "scratch"));
+}
+
+TEST_CASE("command: what keeps it from starting is told only once it may start", "[command_run]") {
+  world w;
+  const bool granted = GENERATE(true, false);
+  const auto on = w.strand();
+  auto options = w.sh("true");
+  options.definition.environment = {{"KEY", "${file:/nowhere/at/all}"}};
+  options.permit = std::make_shared<start_permit>(on);
+  if (granted) {
+    options.permit->grant();
+  } else {
+    options.permit->withdraw();
+  }
+  const auto outcome = w.run(std::move(options), on);
+  CHECK(outcome.end == (granted ? command_end::not_started : command_end::cancelled));
+  CHECK(std::filesystem::exists(w.dir / "logs") == granted);
 }
 
 TEST_CASE("command: what cannot be started says why", "[command_run]") {

@@ -98,6 +98,31 @@ TEST_CASE("done is called after the commit, and not a moment before", "[commit_q
   CHECK(seen.get_future().get() == 1);
 }
 
+TEST_CASE("what must not wait for the caller is told on the queue's thread, once it is stored", "[commit_queue]") {
+  bench b;
+  std::vector<std::string> order;  // the caller goes on behind what it was told by
+  const auto tell = [&](std::int64_t value) {
+    CHECK(b.strand.target<asio::strand<asio::thread_pool::executor_type>>()->running_in_this_thread());
+    order.push_back("stored " + std::to_string(value) + " of " + std::to_string(b.stored()));
+  };
+  const auto ask = [&](std::int64_t value) -> asio::awaitable<std::string> {
+    auto piece = [value](sqlite::connection& db) {
+      insert(db, value);
+      return value;
+    };
+    try {
+      co_await b.queue.run(std::move(piece), tell);
+    } catch (const std::exception& e) {
+      co_return e.what();
+    }
+    order.push_back("went on");
+    co_return "";
+  };
+  CHECK(wait_for(b.pool, ask(7)).empty());
+  CHECK_FALSE(wait_for(b.pool, ask(7)).empty());  // it is unique
+  CHECK(order == std::vector<std::string>{"stored 7 of 1", "went on"});
+}
+
 TEST_CASE("what waits shares one commit, in the order submitted", "[commit_queue]") {
   bench b;
   std::vector<int> order;

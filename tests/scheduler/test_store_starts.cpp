@@ -36,6 +36,26 @@ std::string story(control& c, const std::string& id) {
 
 }  // namespace
 
+TEST_CASE("store: a new run says when it is durable, and only then", "[store]") {
+  const temp_dir dir;
+  control c(dir / "state.db");
+  std::vector<std::string> told;
+  const auto telling = [&](const std::string& name, std::optional<idempotency> once = {}) {
+    new_run made{.run = a_run(), .once = std::move(once)};
+    made.durable = [&told, name] { told.push_back(name); };
+    return made;
+  };
+  c.await(c->create_run(telling("alone")));
+  c.await(c->create_runs({telling("first of two"), telling("second of two")}));
+  const idempotency once{"key", "p/j", "same"};
+  c.await(c->create_run(telling("once", once)));
+  c.await(c->create_run(telling("again", once)));                           // exists already
+  c.await(c->create_run(telling("other", idempotency{"key", "p/j", "x"})));  // refused
+  auto twice = telling("twice");
+  CHECK_THROWS(c.await(c->create_runs({twice, twice})));
+  CHECK(told == std::vector<std::string>{"alone", "first of two", "second of two", "once"});
+}
+
 TEST_CASE("store: a start that comes with the end, before it or after it gives the same rows", "[store]") {
   const temp_dir dir;
   control c(dir / "state.db");
