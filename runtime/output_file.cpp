@@ -77,8 +77,9 @@ result<std::string> parse_output(std::string_view text) {
 
 void remove_left_output_files(const fs::path& folder) {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (entry.path().filename().string().starts_with(name_begins)) fs::remove(entry.path(), ignored);
+  for (fs::directory_iterator at(folder, ignored), end; at != end && !ignored; at.increment(ignored)) {
+    std::error_code stays;
+    if (at->path().filename().string().starts_with(name_begins)) fs::remove(at->path(), stays);
   }
 }
 

@@ -625,8 +625,8 @@ topic_status topic::state::read_status() {
   const std::lock_guard lock(status_mutex);
   const std::int64_t as_of = commits;
   if (status_commits == as_of) return status;
-  const auto from = open_reader();
   const std::int64_t known = std::max<std::int64_t>(last_offset, 0);
+  const auto from = open_reader();
   if (!from || !from->summary.step()) {
     topic_status none;
     none.last_offset = known;
@@ -728,6 +728,12 @@ void topic::require_reached(std::int64_t position) {
   if (position <= last) return;
   throw std::runtime_error("read up to offset " + std::to_string(position) + " before, but topic '" + name_ + "' ends at " +
                            std::to_string(last) + ": it was removed and made anew");
+}
+
+bool topic::has_file() const {
+  std::error_code none;
+  const auto size = std::filesystem::file_size(state_->file, none);
+  return !none && size > 0;
 }
 
 void topic::go_on_after(std::int64_t offset) {

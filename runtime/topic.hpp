@@ -88,6 +88,7 @@ class topic : public std::enable_shared_from_this<topic> {
   // Throws std::runtime_error when the topic ends before `position`, which a reader has reached: its file was removed and made
   // anew. Waiting would look healthy while everything up to there is skipped.
   void require_reached(std::int64_t position);
+  bool has_file() const;  // false: nothing was ever appended, or its file was lost
   // From now on events get offsets above `offset`; nothing changes when they do already. Stored with the first of them. Before
   // anybody reads or writes.
   void go_on_after(std::int64_t offset);

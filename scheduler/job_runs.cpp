@@ -415,7 +415,7 @@ void job_runs::begin(const std::shared_ptr<live_run>& run) {
     return;
   }
   run->watch_clock();
-  run->start();
+  if (!run->executing()) run->start();  // its deadline may have passed already: then it is on its way out
 }
 
 // Its end is on its way to the store, but whoever waits for the room need not wait for the disk. Where one run follows the

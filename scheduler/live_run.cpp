@@ -97,6 +97,7 @@ bool live_run::withdraw() {
   if (!ahead_) return true;
   if (!ahead_->permit()->withdraw()) return false;
   ahead_.reset();
+  caught_up_->notify();  // what could not even be made ready waits for this
   return true;
 }
 
@@ -107,7 +108,8 @@ bool live_run::may_be_ahead() const {
   const bool decided = task.condition.empty() && task.for_each_expression.empty() && task.for_each_items.empty() &&
                        record_.tasks.front().state == run_state::queued;
   const bool has_input = record_.input.type != run_input::kind::inline_events || !record_.input.ndjson.empty();
-  return decided && has_input && std::holds_alternative<config::command>(task.does) && !around_.store.failing();
+  const bool in_time = !record_.deadline_at || wall_now() < *record_.deadline_at;
+  return decided && has_input && in_time && std::holds_alternative<config::command>(task.does) && !around_.store.failing();
 }
 
 void live_run::start() {
@@ -120,12 +122,9 @@ void live_run::cancel(std::string reason) { end_as(run_state::cancelled, std::mo
 void live_run::end_as(run_state state, std::string reason) {
   if (over_ || ending_) return;
   ending_ = ending{state, std::move(reason)};
-  if (executing_) {
-    end_tasks();
-    changed_->notify();
-  } else {
-    start();  // a waiting run ends without executing anything
-  }
+  if (!executing_) start();  // a waiting run ends without executing anything
+  end_tasks();
+  changed_->notify();
 }
 
 void live_run::let_end() {

@@ -19,7 +19,7 @@ struct reader {
   std::string name;  // "flow PIPELINE/FLOW", "job PIPELINE/JOB"
   std::int64_t offset = 0;  // how far it has read
 };
-using readers = std::map<std::string, std::vector<reader>>;  // by topic
+using readers = std::map<std::string, std::vector<reader>>;  // by topic, of those without a file; most of these never had an event
 
 // Triggers, also those that are no longer defined. Their names: PIPELINE/job/JOB/topic:TOPIC.
 void add_jobs(store& state, readers& all) {
@@ -29,7 +29,9 @@ void add_jobs(store& state, readers& all) {
     const auto topic = trigger.rfind(watches);
     if (job == trigger.npos || topic == trigger.npos) continue;
     const auto name = job + kind.size();
-    all[trigger.substr(topic + watches.size())].push_back({"job " + trigger.substr(0, job) + "/" + trigger.substr(name, topic - name), offset});
+    const auto lost = all.find(trigger.substr(topic + watches.size()));
+    if (lost == all.end()) continue;
+    lost->second.push_back({"job " + trigger.substr(0, job) + "/" + trigger.substr(name, topic - name), offset});
   }
 }
 
@@ -38,10 +40,12 @@ void add_flows(surroundings& around, const pipeline_revision& revision, const st
   auto& flows = around.offered.flows;
   for (const auto& [name, flow] : revision.definition->flows) {
     for (const auto& topic : topics_read_by(flow)) {
+      const auto lost = all.find(topic);
+      if (lost == all.end()) continue;
       try {
         const auto offset = stored_offset(flows, revision, flow, topic, cursors);
         const bool counts = offset == 0 || has_read_its_input(flows, around.components.catalog(), revision, flow);
-        all[topic].push_back({"flow " + revision.name + "/" + name, counts ? offset : 0});
+        lost->second.push_back({"flow " + revision.name + "/" + name, counts ? offset : 0});
       } catch (const std::exception& e) {
         spdlog::error("flow {}/{}: how far it has read topic '{}' is not known: {}", revision.name, name, topic, e.what());
       }
@@ -61,7 +65,7 @@ std::string who_was_behind(const std::vector<reader>& all, std::int64_t furthest
 void look_after(runtime::topic& topic, const std::vector<reader>& all) {
   std::int64_t furthest = 0;
   for (const reader& r : all) furthest = std::max(furthest, r.offset);
-  if (furthest == 0 || topic.last_offset() >= furthest || topic.status().events > 0) return;
+  if (furthest == 0) return;
   const bool by_flows = std::any_of(all.begin(), all.end(), [](const reader& r) { return r.name.starts_with("flow "); });
   const auto next = furthest + (by_flows ? static_cast<std::int64_t>(runtime::most_batch_events) : 0);
   spdlog::warn("topic '{}' was read up to offset {}, but its file is lost with the events in it{}; it goes on after {}", topic.name(),
@@ -73,6 +77,10 @@ void look_after(runtime::topic& topic, const std::vector<reader>& all) {
 
 void go_on_in_lost_topics(surroundings& around, const std::vector<std::shared_ptr<const pipeline_revision>>& revisions) {
   readers all;
+  for (const auto& topic : around.offered.topics.all()) {
+    if (!topic->has_file()) all.try_emplace(topic->name());
+  }
+  if (all.empty()) return;
   add_jobs(around.store, all);
   const auto cursors = around.offered.flows.cursors();
   const std::map<std::string, std::int64_t> by_consumer(cursors.begin(), cursors.end());

@@ -63,6 +63,7 @@ class topic_watch final : public trigger_watch {
 
   bool watch_open(const std::shared_ptr<live_run>& run) override {
     if (!topic_ || run->record().input.topic != trigger_.topic || trigger_.grace_period.count() <= 0) return false;
+    if (gone_ > run->record().input.after) return false;  // it will fail for what is gone
     // Only the run whose claim ends at the cursor can grow, and not while that is being moved.
     if (looking_ || run->record().input.until != cursor_ || (open_ && open_ != run && !open_->over())) return false;
     watch(run);

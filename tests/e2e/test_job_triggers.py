@@ -351,3 +351,15 @@ def test_debounce_waits_no_longer_than_max_wait(start_daemon):
     assert datetime.timedelta(seconds=0.99) <= waited < datetime.timedelta(seconds=4), waited
     daemon.wait_until_quiet("shop")
     assert seen(daemon) == list(range(10))
+
+
+def test_a_run_that_is_made_too_late_starts_nothing(start_daemon):
+    """An `at` that was missed, of a job whose deadline has passed since."""
+    text = "name: shop\njobs: {work: {trigger: {at: 2026-01-01T00:00:00Z}, deadline: 1m, run: [touch, ran]}}\n"
+    daemon = start_daemon({"shop": text})
+    run, = daemon.wait_for_runs("shop", "work", 1)
+    assert run["state"] == "timed_out" and "its deadline of 1m has passed" in run["reason"]
+    daemon.stop()
+    assert not (daemon.work("shop") / "ran").exists()
+    daemon.start()
+    assert len(daemon.runs("shop", "work")) == 1

@@ -279,8 +279,10 @@ static int sync_to_platter(int fd, int failure) {
 
 /* ---- calls: opening and closing ---- */
 
-static int open_with(void* real, int folder, const char* path, int flags, mode_t mode) {
-  const char* below = below_root(path);
+/* One at a time: of two who make the same file, one finds it made. */
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+
+static int open_now(void* real, int folder, const char* path, const char* below, int flags, mode_t mode) {
   struct stat before;
   const int creates = below && (flags & O_CREAT) && lstat(path, &before) != 0;
   if (creates) {
@@ -296,6 +298,15 @@ static int open_with(void* real, int folder, const char* path, int flags, mode_t
   if (fd >= 0) remember(fd, below, creates);
   if (fd >= 0 && below && (flags & O_TRUNC)) cut(fd, 0);
   errno = saved;
+  return fd;
+}
+
+static int open_with(void* real, int folder, const char* path, int flags, mode_t mode) {
+  const char* below = below_root(path);
+  const int may_make = below && (flags & O_CREAT);
+  if (may_make) pthread_mutex_lock(&making);
+  const int fd = open_now(real, folder, path, below, flags, mode);
+  if (may_make) pthread_mutex_unlock(&making);
   return fd;
 }
 

@@ -95,6 +95,15 @@ def test_the_disk_refuses(daemon, job):
     assert times_run(daemon) == len(runs) == 1
 
 
+def test_one_that_cannot_start_holds_nobody_up_when_it_is_refused(daemon):
+    daemon.put("q", 'name: q\njobs: {broken: {environment: {A: "${file:/nowhere/at/all} ${run.id}"}, run: ["true"]}}\n')
+    daemon.disk.fail("state.db*", Disk.SYNC, errno.EIO, times=1)
+    assert daemon.post("/v1/pipelines/q/jobs/broken/runs", b"").status == 503
+    daemon.disk.mend()
+    assert "/nowhere/at/all" in daemon.run_to_end("q", "broken")["reason"]
+    assert daemon.stop() == 0
+
+
 def test_killed_while_it_is_stored(daemon, job):
     make_ready(daemon, job)[0]
     daemon.kill9()
