@@ -105,13 +105,17 @@ std::int64_t maintenance::needed_after(const std::string& topic) const {
     if (run->record().input.topic == topic) floor = std::min(floor, run->record().input.after);
   }
   // The input of a run that is a dead letter is kept until it is replayed or discarded, as far as there is any of it.
-  const auto read = around_.offered.topics.find(topic);
-  const std::int64_t first = read ? read->status().first_offset : 0;
+  std::optional<std::int64_t> first;
+  const auto first_kept = [&] {
+    const auto read = around_.offered.topics.find(topic);
+    if (!first) first = read ? read->status().first_offset : 0;
+    return *first;
+  };
   std::string after_id;
   for (;;) {
     const auto dead = around_.store.dead_runs("", after_id, runs_at_once);
     for (const auto& run : dead) {
-      if (run.input.topic == topic && run.input.until >= first) floor = std::min(floor, run.input.after);
+      if (run.input.topic == topic && run.input.until >= first_kept()) floor = std::min(floor, run.input.after);
     }
     if (dead.size() < runs_at_once) return floor;
     after_id = dead.back().id;

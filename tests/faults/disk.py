@@ -97,7 +97,7 @@ class Disk:
         before = self.root.with_name("lost")
         shutil.rmtree(before, ignore_errors=True)
         self.root.rename(before)
-        folders = (self.platter / "names").glob(f"{before.stat().st_ino}-*")
+        folders = (self.platter / "names").glob(f"{before.stat().st_ino}-*[0-9]")  # not the draft of one who was killed
         folder = max((found.name for found in folders), key=lambda name: int(name.split("-")[1]), default="none")
         self.root.mkdir()
         self._lay_out(folder, self.root, before, random.Random(seed) if arrived == "some" else None)
