@@ -159,7 +159,7 @@ def test_a_topic_whose_file_is_lost_goes_on_where_it_was_read(start_daemon):
             "flows:\n  copy: {from: {topic: orders}, to: {topic: seen}}\n"
             "  merge: {from: {topics: [orders, payments]}, to: {topic: both}}\n"
             "jobs:\n  load: {trigger: {topic: orders, max_events: 1}, run: [cat]}\n"
-            "  slow: {trigger: {topic: orders, max_events: 2, max_wait: 1h}, run: [sh, -c, 'test -e ../../go || sleep 60; cat']}\n"
+            "  slow: {trigger: {topic: orders, max_events: 2, max_wait: 1h}, run: [sh, -c, 'test -e ../../go || tail -f /dev/null; cat']}\n"
             "  count: {trigger: {topic: orders, max_events: 100, max_wait: 1h}, run: [cat]}\n")
     daemon = start_daemon({"shop": text})
     daemon.publish("orders", [{"n": n} for n in range(3)])
