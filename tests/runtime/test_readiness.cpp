@@ -3,6 +3,7 @@
 #include <chrono>
 #include <fstream>
 #include <future>
+#include <memory>
 #include <optional>
 #include <string>
 #include <sys/stat.h>
@@ -33,40 +34,50 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-// Gives each connection the next of its answers, as raw text, the last one again and again; nothing: silence.
+// Gives each connection the next of its answers, as raw text, the last one again and again; nothing: silence. What it is
+// serving is shared with its coroutine: a connection may still be open when the server goes.
 class server {
  public:
   server(asio::io_context& io, std::vector<std::optional<std::string>> answers)
-      : answers_(std::move(answers)), acceptor_(io, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {
-    asio::co_spawn(io, serve(), asio::detached);
+      : desk_(std::make_shared<desk>(io, std::move(answers))) {
+    asio::co_spawn(io, serve(desk_), asio::detached);
   }
-  std::string place() const { return "127.0.0.1:" + std::to_string(acceptor_.local_endpoint().port()); }
-  int asked = 0;
-  std::string request;  // the last one's beginning
+  ~server() { desk_->acceptor.close(); }
+  std::string place() const { return "127.0.0.1:" + std::to_string(desk_->acceptor.local_endpoint().port()); }
+  int asked() const { return desk_->asked; }
+  const std::string& request() const { return desk_->request; }  // the last one's beginning
 
  private:
-  asio::awaitable<void> serve() {
+  struct desk {
+    desk(asio::io_context& io, std::vector<std::optional<std::string>> its_answers)
+        : answers(std::move(its_answers)), acceptor(io, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {}
+    const std::vector<std::optional<std::string>> answers;
+    tcp::acceptor acceptor;
+    std::vector<tcp::socket> silent;
+    int asked = 0;
+    std::string request;
+  };
+
+  static asio::awaitable<void> serve(std::shared_ptr<desk> own) {
     const auto token = asio::as_tuple(asio::use_awaitable);
     for (;;) {
-      auto [failed, socket] = co_await acceptor_.async_accept(token);
+      auto [failed, socket] = co_await own->acceptor.async_accept(token);
       if (failed) co_return;
-      const auto answer = answers_[std::min(static_cast<std::size_t>(asked++), answers_.size() - 1)];
+      const auto answer = own->answers[std::min(static_cast<std::size_t>(own->asked++), own->answers.size() - 1)];
       char bytes[1000];
       const auto buffer = asio::buffer(bytes);
       const auto [unread, size] = co_await socket.async_read_some(buffer, token);
-      request.assign(bytes, size);
+      own->request.assign(bytes, size);
       if (answer) {
         const auto text = asio::buffer(*answer);
         co_await asio::async_write(socket, text, token);
       } else {
-        silent_.push_back(std::move(socket));
+        own->silent.push_back(std::move(socket));
       }
     }
   }
 
-  std::vector<std::optional<std::string>> answers_;
-  tcp::acceptor acceptor_;
-  std::vector<tcp::socket> silent_;
+  const std::shared_ptr<desk> desk_;
 };
 
 std::string status(int code) { return "HTTP/1.1 " + std::to_string(code) + " X\r\nContent-Length: 0\r\n\r\n"; }
@@ -165,8 +176,8 @@ TEST_CASE("readiness: HTTP statuses", "[readiness]") {
     server s(b.io, {status(code)});
     b.make_http("http://" + s.place() + "/healthz?x=1");
     CHECK(b.once() == "");
-    CHECK(s.asked == 1);  // no redirect is followed
-    CHECK_THAT(s.request, Catch::Matchers::StartsWith("GET /healthz?x=1 HTTP/1.1\r\n"));
+    CHECK(s.asked() == 1);  // no redirect is followed
+    CHECK_THAT(s.request(), Catch::Matchers::StartsWith("GET /healthz?x=1 HTTP/1.1\r\n"));
   }
   for (const int code : {400, 404, 500, 503}) {
     server s(b.io, {status(code)});
@@ -221,7 +232,7 @@ TEST_CASE("readiness: a busy blocking pool is no answer, and nothing is left beh
   b.make_http("http://" + s.place() + "/", 50ms, 300ms);
   CHECK_FALSE(b.until_ready());
   CHECK(b.check->failure() == "no answer within 50ms");
-  CHECK(s.asked == 0);
+  CHECK(s.asked() == 0);
   go.set_value();
   CHECK(b.make_http("http://" + s.place() + "/").failure().empty());
   CHECK(b.once() == "");
@@ -252,7 +263,7 @@ TEST_CASE("readiness: it is tried until it is ready", "[readiness]") {
     b.make_http("http://" + s.place() + "/", 100ms);
     const auto before = std::chrono::steady_clock::now();
     CHECK(b.until_ready());
-    CHECK(s.asked == 4);
+    CHECK(s.asked() == 4);
     CHECK(std::chrono::steady_clock::now() - before >= 300ms);  // not faster than `interval`
     CHECK(b.check->failure().empty());
   }
@@ -269,7 +280,7 @@ TEST_CASE("readiness: not within its timeout", "[readiness]") {
   b.make_http("http://" + s.place() + "/", 20ms, 100ms);
   CHECK_FALSE(b.until_ready());
   CHECK(b.check->failure() == "HTTP 503");
-  CHECK(s.asked >= 2);
+  CHECK(s.asked() >= 2);
   b.make_run("exit 7", 20ms, 60ms);
   CHECK_FALSE(b.until_ready());
   CHECK(b.check->failure() == "exit code 7");
@@ -293,7 +304,7 @@ TEST_CASE("readiness: a stop ends whatever it waits for", "[readiness]") {
   SECTION("a request") {
     server s(b.io, {std::nullopt});
     b.make_http("http://" + s.place() + "/", 1h, 2h);
-    stop_when([&] { return s.asked == 1; });
+    stop_when([&] { return s.asked() == 1; });
   }
   SECTION("the time between two tries") {
     server s(b.io, {status(503)});
@@ -320,7 +331,7 @@ TEST_CASE("readiness: a stop ends whatever it waits for", "[readiness]") {
     server s(b.io, {std::nullopt});
     b.make_http("http://" + s.place() + "/", 1h, 2h);
     auto ended = b.start(b.check->until_ready());
-    while (s.asked == 0) b.io.run_one_for(10s);
+    while (s.asked() == 0) b.io.run_one_for(10s);
     b.check.reset();
     CHECK_FALSE(b.wait(std::move(ended)));
   }
@@ -336,7 +347,7 @@ TEST_CASE("readiness: the executor may end while a try hangs", "[readiness]") {
                           {.http = "http://" + s.place(), .tcp = {}, .run = {}, .interval = 1h, .timeout = 1h},
                           std::move(around));
     asio::co_spawn(io, check.until_ready(), asio::detached);
-    while (s.asked == 0) io.run_one_for(10s);
+    while (s.asked() == 0) io.run_one_for(10s);
   }
 }
 
