@@ -28,6 +28,7 @@ using std::chrono::microseconds;
 constexpr std::size_t pending_limit = 64 << 20;  // bytes waiting for the writer, per topic
 constexpr int pending_retry_s = 1;
 constexpr int full_retry_s = 10;        // retention has to make room first
+constexpr int older_copy_retry_s = 60;  // somebody has to put the right file back
 constexpr int readers_limit = 2;        // connections
 constexpr std::int64_t slice = 10'000;  // rows that retention removes in one transaction
 constexpr auto producer_memory = std::chrono::days(30);
@@ -71,6 +72,12 @@ constexpr std::string_view topic_schema = R"sql(
   INSERT INTO counters VALUES (1, 0, 0, NULL);
 )sql";
 constexpr std::int64_t topic_format = 1;
+
+std::string older_copy(const std::string& name, std::int64_t reached, std::int64_t last) {
+  return "read up to offset " + std::to_string(reached) + " before, but topic '" + name + "' ends at " + std::to_string(last) +
+         ": its file is an older copy. Stop the daemon and put the right one back, or move this one away: then the topic goes on after "
+         "what was read";
+}
 
 constexpr std::string_view select_last =
     "SELECT max(last_offset, coalesce((SELECT max(offset) FROM events), 0)) FROM counters";
@@ -339,6 +346,7 @@ struct topic::state {
   std::atomic<std::int64_t> last_offset{unknown};  // committed
   std::atomic<std::size_t> pending{0};             // bytes in the queue
   std::atomic<bool> used{false};                   // since the last retention
+  std::atomic<std::int64_t> reached{0};            // by a reader, though the file ends before: it is an older copy
   std::shared_ptr<listeners> told = std::make_shared<listeners>();
 
   std::mutex readers_mutex;
@@ -675,6 +683,9 @@ asio::awaitable<result<append_result>> topic::append(std::shared_ptr<const batch
 
   const std::size_t bytes = cost_of(*events);
   s->used = true;
+  if (s->reached > s->last_offset) {
+    co_return error{errc::unavailable, older_copy(name_, s->reached, s->last_offset), {}, older_copy_retry_s};
+  }
   const reservation place(s->pending, bytes);
   if (s->pending > pending_limit && s->pending != bytes) {
     co_return error{
@@ -726,8 +737,9 @@ std::int64_t topic::last_offset() { return state_->known_last_offset(); }
 void topic::require_reached(std::int64_t position) {
   const std::int64_t last = position > 0 ? last_offset() : 0;
   if (position <= last) return;
-  throw std::runtime_error("read up to offset " + std::to_string(position) + " before, but topic '" + name_ + "' ends at " +
-                           std::to_string(last) + ": it was removed and made anew");
+  std::int64_t furthest = state_->reached;
+  while (furthest < position && !state_->reached.compare_exchange_weak(furthest, position)) {}
+  throw std::runtime_error(older_copy(name_, position, last));
 }
 
 bool topic::has_file() const {

@@ -85,8 +85,9 @@ class topic : public std::enable_shared_from_this<topic> {
 
   // The last committed offset. No I/O after the first call.
   std::int64_t last_offset();
-  // Throws std::runtime_error when the topic ends before `position`, which a reader has reached: its file was removed and made
-  // anew. Waiting would look healthy while everything up to there is skipped.
+  // Throws std::runtime_error when the topic ends before `position`, which a reader has reached: its file is an older copy.
+  // Waiting would look healthy while everything up to there is skipped. From then on append() refuses events: this reader
+  // would never see those that get offsets up to `position`.
   void require_reached(std::int64_t position);
   bool has_file() const;  // false: nothing was ever appended, or its file was lost
   // From now on events get offsets above `offset`; nothing changes when they do already. Stored with the first of them. Before

@@ -351,12 +351,8 @@ void job_runs::wait_for_room(const std::shared_ptr<live_run>& run) {
 // Its start may be stored while it runs: see late_starts. Not where a crash must not forget it (a run that was taken over may
 // have brought the daemon down), where tasks are stored one by one, or where ends are not stored in time either.
 bool job_runs::starts_unstored(const held& one) const {
-  const run_record& run = one.run->record();
-  const auto& tasks = one.run->job().tasks;
-  const bool single = tasks.size() == 1 && run.tasks.size() == 1 && tasks.front().for_each_expression.empty() &&
-                      tasks.front().for_each_items.empty();
-  return single && !stopping_ && !one.taken_over && !run.input.open && around_.ends_unstored < most_ends_unstored &&
-         !around_.store.failing();
+  return one.run->has_single_task() && !stopping_ && !one.taken_over && !one.run->record().input.open &&
+         around_.ends_unstored < most_ends_unstored && !around_.store.failing();
 }
 
 // It has its room. A store that fails (disk full) is asked again until it works: the run is not forgotten for it. One that

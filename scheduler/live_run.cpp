@@ -101,12 +101,16 @@ bool live_run::withdraw() {
   return true;
 }
 
+bool live_run::has_single_task() const {
+  return job_.tasks.size() == 1 && record_.tasks.size() == 1 && job_.tasks.front().for_each_expression.empty() &&
+         job_.tasks.front().for_each_items.empty();
+}
+
 // One program, of which nothing is left to be decided.
 bool live_run::may_be_ahead() const {
-  if (job_.tasks.size() != 1 || record_.tasks.size() != 1 || record_.state != run_state::running) return false;
+  if (!has_single_task() || record_.state != run_state::running) return false;
   const config::task& task = job_.tasks.front();
-  const bool decided = task.condition.empty() && task.for_each_expression.empty() && task.for_each_items.empty() &&
-                       record_.tasks.front().state == run_state::queued;
+  const bool decided = task.condition.empty() && record_.tasks.front().state == run_state::queued;
   const bool has_input = record_.input.type != run_input::kind::inline_events || !record_.input.ndjson.empty();
   const bool in_time = !record_.deadline_at || wall_now() < *record_.deadline_at;
   return decided && has_input && in_time && std::holds_alternative<config::command>(task.does) && !around_.store.failing();
@@ -170,6 +174,7 @@ asio::awaitable<void> live_run::execute() {
   } catch (const std::exception& e) {
     spdlog::critical("run {}: {}", record_.id, e.what());  // a bug; the run is taken up again at the next start
   }
+  if (ahead_) leave_ahead_behind();
   if (busy_ > 0) co_await let_tasks_end();
   over_ = true;
   for (const auto& waiting : waiting_for_end_) waiting->notify();
@@ -470,6 +475,16 @@ void live_run::end_tasks() {
 }
 
 // A sink that hangs: its thread cannot be killed, only left behind.
+// Of a program that was let go before it could be taken in.
+void live_run::leave_ahead_behind() {
+  if (withdraw()) return;
+  ahead_->abandoned = true;
+  ++around_.hanging_tasks;
+  ahead_->cancel();
+  ahead_.reset();
+  caught_up_->notify();
+}
+
 void live_run::leave_behind() {
   leaves_positions_ = true;
   for (std::size_t i = 0; i < working_.size(); ++i) {

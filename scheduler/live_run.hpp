@@ -43,6 +43,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   const config::job& job() const { return job_; }
   bool executing() const { return executing_; }
   bool over() const { return over_; }
+  bool has_single_task() const;  // and it stays one: nothing fans out
 
   void was_begun_before() { leaves_positions_ = true; }  // perhaps, in an earlier life of the daemon
   void watch_clock();                 // its deadline and its alerts of lateness count from now on
@@ -96,6 +97,7 @@ class live_run : public std::enable_shared_from_this<live_run> {
   asio::awaitable<void> end_task(std::size_t index, run_state state, std::string reason);
   void end_tasks();
   void leave_behind();
+  void leave_ahead_behind();
   attempt_result judge(bool timed_out) const;
   const config::task& task_of(std::size_t index) const { return job_.tasks.at(graph_->task_of(index)); }
   task_input input_of_tasks();

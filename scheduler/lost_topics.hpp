@@ -4,7 +4,7 @@
 // would begin with offset 1, and all who had read it would pass over as many new events as they had read; so it goes on after
 // the furthest of its readers. A reader that was behind that one goes on there too: nothing is left for it. A topic that nobody
 // had read begins anew, for without its file nothing tells that it ever had an event. A file that
-// ends before its readers is an older copy: that is for its owner to mend, and they say so.
+// ends before its readers is an older copy: that is for its owner to mend, and they say so (topic::require_reached).
 #pragma once
 
 #include <memory>

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <exception>
 
 #include "runtime/flow_store.hpp"
 #include "scheduler/alert_text.hpp"
@@ -153,8 +154,14 @@ asio::awaitable<void> pipeline_set::follow(run_record ended) {
   auto dependents = dependents_of(ended);
   std::vector<new_run> rows;
   for (const auto& d : dependents) rows.push_back(d.made);
-  if (!rows.empty()) co_await around_.store.create_runs(std::move(rows));
-  for (auto& d : dependents) d.settle(true);
+  std::exception_ptr failure;
+  try {
+    if (!rows.empty()) co_await around_.store.create_runs(std::move(rows));
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  for (auto& d : dependents) d.settle(!failure);
+  if (failure) std::rethrow_exception(failure);
 
   const auto revision = revision_of(ended);
   if (!revision) co_return;

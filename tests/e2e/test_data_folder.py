@@ -247,6 +247,14 @@ def test_an_older_copy_of_a_topic_is_told_by_its_readers(start_daemon):
     assert status.returncode == 1 and f"look after: job shop/work, trigger {trouble}" in status.stdout, status
     assert f"a trigger of job work does not work: {trouble}" in penstock("get", "pipeline", "shop", daemon=daemon).stdout
     wait_until(lambda: said in (daemon.get_json("/v1/pipelines/shop/flows/copy")["reason"] or ""), "the flow to say so")
+    # What it took now would never be read.
+    refused = daemon.post("/v1/topics/orders/events", {"n": 6})
+    assert refused.status == 503 and said in refused.json["detail"], refused
+    daemon.stop()
+    lose(daemon, "orders")
+    daemon.start()
+    assert daemon.publish("orders", [{"n": 6}])["first_offset"] > 6
+    wait_until(lambda: daemon.get_json("/v1/topics/seen")["last_offset"] == 7, "the flow to go on")
 
 
 def test_what_is_no_longer_kept_starts_nothing(start_daemon):

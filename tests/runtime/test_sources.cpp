@@ -297,7 +297,7 @@ TEST_CASE("a topic is read from its beginning, its end, or the cursor", "[source
   wait_for(b.pool, resumed->open(2));
   CHECK(wait_for(b.pool, resumed->read(10))->events.front().data == "3");
 
-  CHECK_THROWS_WITH(first("{topic: in}", 99), Contains("ends at 4") && Contains("made anew"));
+  CHECK_THROWS_WITH(first("{topic: in}", 99), Contains("ends at 4") && Contains("older copy"));
   CHECK_THROWS_WITH(first("{topic: inn}", 0), Contains("no topic 'inn'; nearest is 'in'"));
 }
 

@@ -450,6 +450,22 @@ TEST_CASE("a topic goes on after what was given away before its file was lost", 
   check_whole(b);
 }
 
+TEST_CASE("an older copy, of which somebody has read more, takes no events", "[topic]") {
+  bench b;
+  b.append({"a", "b"});
+  CHECK_NOTHROW(b.t->require_reached(2));
+  b.append({"c"});
+  CHECK_THROWS_WITH(b.t->require_reached(9), Contains("read up to offset 9") && Contains("ends at 3"));
+  CHECK_THROWS(b.t->require_reached(7));  // who is less far changes nothing
+  const auto refused = b.try_append(batch_of({"d"}));
+  REQUIRE(!refused);
+  CHECK(refused.error().code == errc::unavailable);
+  CHECK_THAT(refused.error().detail, Contains("read up to offset 9"));
+  CHECK(b.t->last_offset() == 3);
+  b.reopen();
+  CHECK(b.append({"d"}).first_offset == 4);  // until somebody asks again
+}
+
 TEST_CASE("too much waiting to be written answers overloaded, and counts down again", "[topic]") {
   bench b;
   asio::thread_pool callers(1);

@@ -146,7 +146,7 @@ TEST_CASE("with another list of topics those that stay go on", "[sources]") {
   CHECK(b.content("out").back() == R"({"id":"b3"})");
 }
 
-TEST_CASE("topics that are not there, are twice, or were made anew", "[sources]") {
+TEST_CASE("topics that are not there, are twice, or are older copies", "[sources]") {
   flow_bench b;
   b.topic("orders");
   b.topic("out");
@@ -159,7 +159,7 @@ TEST_CASE("topics that are not there, are twice, or were made anew", "[sources]"
   CHECK(run_until_count(b, "test/flow/f", "from: {topics: [orders]}\nto: {topic: out}", "out", 1).end == dataflow_end::drained);
   b.topics.remove("orders");
   b.topic("orders");
-  CHECK_THAT(failure("[orders]"), Contains("made anew"));
+  CHECK_THAT(failure("[orders]"), Contains("older copy"));
 }
 
 TEST_CASE("events that were removed while they were being read again", "[sources]") {
