@@ -11,7 +11,8 @@ namespace penstock::api {
 namespace {
 
 std::unique_ptr<context> make_context(asio::any_io_executor control, scheduler::supervisor& supervisor,
-                                      runtime::services& services, const runtime::registry& components) {
+                                      runtime::services& services, const runtime::registry& components,
+                                      const server_options& options) {
   return std::unique_ptr<context>(new context{.control = control,
                                               .supervisor = supervisor,
                                               .topics = services.topics,
@@ -19,14 +20,15 @@ std::unique_ptr<context> make_context(asio::any_io_executor control, scheduler::
                                               .subscribers = services.subscribers,
                                               .blocking = services.blocking,
                                               .components = components,
-                                              .logs = log_watch(control)});
+                                              .logs = log_watch(control),
+                                              .ingests = ingest_limit(options.ingest_requests)});
 }
 
 }  // namespace
 
 api::api(asio::any_io_executor control, scheduler::supervisor& supervisor, runtime::services& services,
          const runtime::registry& components, server_options options)
-    : context_(make_context(control, supervisor, services, components)),
+    : context_(make_context(control, supervisor, services, components, options)),
       server_(control, make_routes(*context_), options) {
   context_->http = &server_;
   server_.admit_by([c = context_.get()](request& r, const endpoint_rules& rules) { return admit(r, rules, *c); });

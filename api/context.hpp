@@ -6,6 +6,7 @@
 #include <boost/asio/any_io_executor.hpp>
 
 #include "api/conditional.hpp"
+#include "api/ingest_limit.hpp"
 #include "api/log_watch.hpp"
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
@@ -27,6 +28,7 @@ struct context {
   runtime::blocking_pool& blocking;
   const runtime::registry& components;
   log_watch logs;
+  ingest_limit ingests;
   phase now = phase::starting;
   const timestamp started_at = wall_now();
   server* http = nullptr;  // for its counters, and to cut off whom a revoked token had let in; set once it is made

@@ -34,6 +34,7 @@ struct server_options {
   std::size_t target_bytes = 8 << 10;  // of the request line; beyond: 414
   std::size_t body_bytes = 1 << 20;
   std::size_t event_body_bytes = 16 << 20;   // of routes that take events
+  std::size_t ingest_requests = 256;         // that bring events and are being stored at once; see ingest_limit.hpp
   std::size_t bodies_in_memory = 256 << 20;  // of all connections together, half of it for hooks without a token; beyond: 503
   std::chrono::milliseconds header_timeout{
       10'000};  // from a request's first byte, and for a new connection's first
@@ -41,6 +42,7 @@ struct server_options {
       60'000};  // for a whole body, and for a piece of a response to be taken
   std::chrono::milliseconds idle_timeout{75'000};   // between requests
   std::chrono::milliseconds linger_timeout{5'000};  // for a client to read a refusal while it still sends
+  std::chrono::milliseconds refusal_delay{1'000};   // of a 429 when there are many, and half more or less
 };
 
 // What a caller must be allowed to do. `open` is for everybody, `any_token` for everybody who has a token, `signed_body` for whom

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <new>
+#include <random>
 #include <utility>
 
 #include <boost/asio/co_spawn.hpp>
@@ -160,6 +161,7 @@ asio::awaitable<bool> session::serve_one() {
     reply = refusal(head);
   }
   no_deadline();
+  if (reply.status == 429 && core_->prompt_refusals.take(clock::now())) co_await hold_back();
   if (!reply.stream && !reply.messages) co_await choose_coding(reply);
   std::shared_ptr<websocket_line> line;
   if (reply.messages) line = co_await become_websocket(reply);
@@ -176,6 +178,18 @@ asio::awaitable<bool> session::serve_one() {
   if (watching_) co_await end_watch();
   co_return sent&& now.keep && !gone_ &&
       !core_->stopping;  // a stream may have outlived the moment of the stop
+}
+
+// A refusal costs nearly what serving costs: when there are many, whoever comes again at once would leave no time for the others.
+// So they are told about as late as they were to come again, and not all at once.
+asio::awaitable<void> session::hold_back() {
+  release_body();
+  request_.body = {};
+  const auto over = std::make_shared<runtime::wakeup>(core_->executor);
+  request_.interrupted.listen([over] { over->notify(); });
+  static std::minstd_rand chance;
+  const double part = std::uniform_real_distribution<double>(0.5, 1.5)(chance);
+  co_await over->wait_until(clock::now() + std::chrono::duration_cast<clock::duration>(core_->options.refusal_delay * part));
 }
 
 session::clock::time_point session::begin_request() {

@@ -64,6 +64,7 @@ class session : public std::enable_shared_from_this<session> {
   asio::awaitable<bool> shake_hands();  // false: it failed
   asio::awaitable<bool> serve_one();  // false: no further request on this connection
   asio::awaitable<response> answer();
+  asio::awaitable<void> hold_back();  // a refusal
 
   asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
   std::optional<asio::mutable_buffer> take_and_make_room(bool (request_parser::*reached)() const, read_end& end);

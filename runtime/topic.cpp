@@ -683,7 +683,7 @@ asio::awaitable<result<append_result>> topic::append(std::shared_ptr<const batch
 
   const std::size_t bytes = cost_of(*events);
   s->used = true;
-  if (s->reached > s->last_offset) {
+  if (s->reached > std::max<std::int64_t>(s->last_offset, 0)) {
     co_return error{errc::unavailable, older_copy(name_, s->reached, s->last_offset), {}, older_copy_retry_s};
   }
   const reservation place(s->pending, bytes);

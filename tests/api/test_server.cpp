@@ -46,6 +46,8 @@ asio::awaitable<response> fail(request&) {
   co_return response{};
 }
 
+asio::awaitable<response> refuse(request&) { co_return response{.status = 429}; }
+
 constexpr std::size_t much = 32 << 20;  // more than the kernel takes off a sender's hands
 
 asio::awaitable<response> send_much(request&) {
@@ -156,6 +158,7 @@ class running_server {
     all.back().rules.takes_events = true;
     all.push_back({rule(http_method::get, "/trusted"), say_trusted});
     all.push_back({rule(http_method::get, "/fail"), fail});
+    all.push_back({rule(http_method::get, "/too-much"), refuse});
     all.push_back({rule(http_method::get, "/much"), send_much});
     all.push_back({rule(http_method::get, "/split"), split_headers});
     all.back().rules.any_query = true;
@@ -654,6 +657,37 @@ TEST_CASE("a client that leaves its stream or wait is noticed at once", "[server
     f.watched.left.get_future().get();
     while (f.connections() > 0) std::this_thread::yield();
     CHECK(f.watched.open == 0);
+  }
+}
+
+TEST_CASE("of many refusals, most come late", "[server]") {
+  const std::string too_much = "GET /too-much HTTP/1.1\r\nHost: x\r\n\r\n";
+  server_options options;
+  SECTION("so that who comes again at once takes no time from others") {
+    options.refusal_delay = 20ms;
+    running_server f(options);
+    client c(f.port());
+    const auto began = std::chrono::steady_clock::now();
+    int refused = 0;
+    for (int i = 0; i < 200; ++i) refused += c.call(too_much).status == 429;
+    CHECK(refused == 200);
+    // In T seconds 100 + 100 T of them were prompt, and each of the others took 10 ms or more.
+    CHECK(std::chrono::steady_clock::now() - began >= 490ms);
+  }
+  SECTION("but nobody has to wait for them") {
+    options.refusal_delay = 1h;
+    running_server f(options);
+    client leaving(f.port()), staying(f.port());
+    for (client* c : {&leaving, &staying}) {
+      for (int i = 0; i < 300; ++i) c->send(too_much);
+    }
+    for (int i = 0; i < 50; ++i) CHECK(leaving.read_reply().status == 429);
+    leaving.leave();
+    while (f.connections() > 1) std::this_thread::yield();
+    client other(f.port());
+    CHECK(other.call(hello).status == 200);
+    CHECK(f.stop(10s) == 0);
+    CHECK(staying.read_all().ends_with("\r\n\r\n"));
   }
 }
 
