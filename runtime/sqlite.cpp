@@ -45,6 +45,18 @@ void sync_folder_of(sqlite3* db) {
   throw failure(SQLITE_IOERR_DIR_FSYNC, folder + ": cannot sync the folder: " + std::generic_category().message(errno));
 }
 
+std::string unchanging_uri(const std::filesystem::path& file) {
+  std::string uri = "file:";
+  for (const char c : file.string()) {
+    if (c == '?' || c == '#' || c == '%') {
+      uri += c == '?' ? "%3f" : c == '#' ? "%23" : "%25";
+    } else {
+      uri += c;
+    }
+  }
+  return uri + "?immutable=1";
+}
+
 // A null pointer would bind NULL; empty text is not NULL.
 const char* bytes_of(std::string_view text) { return text.data() ? text.data() : ""; }
 
@@ -62,8 +74,11 @@ connection::connection(const std::filesystem::path& file, open_mode mode, int pa
   configure();
   // Also a reader may have to undo what a killed writer has left half done (sqlite.org/lockingv3.html, "hot journals"),
   // which takes a file that is open for writing; query_only keeps it from writing anything else.
-  const int access = SQLITE_OPEN_READWRITE | (mode == open_mode::read_only ? 0 : SQLITE_OPEN_CREATE);
-  const int code = sqlite3_open_v2(file.c_str(), &handle_, access | SQLITE_OPEN_NOMUTEX, nullptr);
+  const int code = mode == open_mode::unchanging
+                       ? sqlite3_open_v2(unchanging_uri(file).c_str(), &handle_, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX, nullptr)
+                       : sqlite3_open_v2(file.c_str(), &handle_,
+                                         SQLITE_OPEN_READWRITE | (mode == open_mode::read_only ? 0 : SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX,
+                                         nullptr);
   try {
     if (code != SQLITE_OK) {
       throw failure(

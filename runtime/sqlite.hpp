@@ -26,7 +26,9 @@ class failure : public std::runtime_error {
   int code_;
 };
 
-enum class open_mode { read_write_create, read_only };
+// `unchanging`: only read, and neither locked nor looked at for a log. Good where the file has no log (FILE-wal, FILE-journal), and what
+// was read only if nobody has written meanwhile (sqlite.org/uri.html, "immutable").
+enum class open_mode { read_write_create, read_only, unchanging };
 
 class connection {
  public:

@@ -324,7 +324,9 @@ struct topic::state {
   // --- reading: any thread
 
   class lease;
-  std::unique_ptr<topic_reader> open_reader() const;
+  std::unique_ptr<topic_reader> open_reader(sqlite::open_mode mode) const;
+  template <class Ask, class T = std::invoke_result_t<Ask, topic_reader&>>
+  T ask_once(Ask ask);
   topic_status read_status();
   void close_readers();
   void rest();
@@ -361,6 +363,7 @@ struct topic::state {
   std::int64_t status_commits = unknown;  // ... so many commits; likewise guarded
   std::atomic<std::int64_t> commits{0};   // since this object was made
 
+  std::atomic<std::int64_t> writers_opened{0};
   std::unique_ptr<topic_writer> current;  // since the file was opened for writing
   commit_queue queue;               // last: its destruction waits for work that uses the rest
 };
@@ -369,6 +372,7 @@ struct topic::state {
 // Writing
 
 sqlite::connection topic::state::open_writer() {
+  ++writers_opened;
   make_durable_folder(file.parent_path());
   sqlite::connection db(file, sqlite::open_mode::read_write_create, page_bytes);
   db.execute(cache_size);
@@ -528,9 +532,9 @@ std::int64_t topic::state::remove_old_keys(sqlite::connection& db, timestamp sto
 // Reading
 
 // Nothing: there is no file yet, or nothing was made in it yet.
-std::unique_ptr<topic_reader> topic::state::open_reader() const {
+std::unique_ptr<topic_reader> topic::state::open_reader(sqlite::open_mode mode) const {
   if (!std::filesystem::exists(file)) return nullptr;
-  sqlite::connection db(file, sqlite::open_mode::read_only);
+  sqlite::connection db(file, mode);
   if (sqlite::schema_version(db) == 0) return nullptr;
   sqlite::require_known_schema(db, topic_format);
   db.execute(cache_size);
@@ -558,7 +562,7 @@ class topic::state::lease {
     ++owner_.open_readers;
     lock.unlock();
     try {
-      taken_ = owner_.open_reader();
+      taken_ = owner_.open_reader(sqlite::open_mode::read_only);
     } catch (...) {
       give_up();
       throw;
@@ -584,6 +588,7 @@ class topic::state::lease {
   lease& operator=(const lease&) = delete;
 
   explicit operator bool() const { return taken_ != nullptr; }
+  topic_reader& operator*() const { return *taken_; }
   topic_reader* operator->() const { return taken_.get(); }
 
  private:
@@ -597,6 +602,24 @@ class topic::state::lease {
   std::unique_ptr<topic_reader> taken_;
   bool close_after_ = false;
 };
+
+// For what is asked once: T() when there is no file. The log that a connection makes, and removes when it goes, takes much longer
+// than the answer; so a file at rest is read as one that does not change, and again if it may have changed meanwhile.
+template <class Ask, class T>
+T topic::state::ask_once(Ask ask) {
+  const std::int64_t known_writers = writers_opened;
+  if (!std::filesystem::exists(log) && !std::filesystem::exists(file.string() + "-journal")) {
+    try {
+      const auto from = open_reader(sqlite::open_mode::unchanging);
+      T found = from ? ask(*from) : T();
+      if (writers_opened == known_writers) return found;
+    } catch (const sqlite::failure&) {
+      if (writers_opened == known_writers) throw;
+    }
+  }
+  const lease from(*this, after_use::close_if_new);
+  return from ? ask(*from) : T();
+}
 
 void topic::state::close_readers() {
   std::unique_lock lock(readers_mutex);
@@ -621,30 +644,38 @@ void topic::state::rest() {
 std::int64_t topic::state::known_last_offset() {
   std::int64_t known = last_offset;
   if (known != unknown) return known;
-  const lease from(*this, after_use::close_if_new);
-  const std::int64_t found = from ? one_integer(from->last) : 0;
+  const std::int64_t found = ask_once([](topic_reader& from) { return one_integer(from.last); });
   // A writer that was opened meanwhile knows better.
   return last_offset.compare_exchange_strong(known, found) ? found : known;
 }
 
-// What does not change between commits is read once. Looking at a topic is no use of it: a connection made
-// for that alone is dropped again, so that listing thousands of topics leaves no file open.
+// What does not change between commits is read once.
 topic_status topic::state::read_status() {
   const std::lock_guard lock(status_mutex);
   const std::int64_t as_of = commits;
   if (status_commits == as_of) return status;
   const std::int64_t known = std::max<std::int64_t>(last_offset, 0);
-  const auto from = open_reader();
-  if (!from || !from->summary.step()) {
+  const auto found = ask_once([](topic_reader& from) {
+    std::optional<topic_status> now;
+    sqlite::statement& row = from.summary;
+    if (row.step()) {
+      now.emplace();
+      now->first_offset = row.integer(0);
+      now->duplicates = row.integer(1);
+      now->last_offset = row.integer(2);
+      now->bytes = row.integer(3);
+    }
+    row.reset();
+    return now;
+  });
+  if (!found) {
     topic_status none;
     none.last_offset = known;
     return none;
   }
-  status.first_offset = from->summary.integer(0);
-  status.duplicates = from->summary.integer(1);
-  status.last_offset = std::max(from->summary.integer(2), known);
+  status = *found;
+  status.last_offset = std::max(status.last_offset, known);
   status.events = status.first_offset > 0 ? status.last_offset - status.first_offset + 1 : 0;
-  status.bytes = from->summary.integer(3);
   status_commits = as_of;
   return status;
 }
@@ -755,16 +786,13 @@ void topic::go_on_after(std::int64_t offset) {
 }
 
 std::optional<timestamp> topic::received_at(std::int64_t offset) {
-  const state::lease from(*state_, after_use::close_if_new);
-  if (!from) return std::nullopt;
-  const std::int64_t received = one_integer(from->received.bind(1, offset));
+  const std::int64_t received = state_->ask_once([&](topic_reader& from) { return one_integer(from.received.bind(1, offset)); });
   if (received == 0) return std::nullopt;
   return from_micros(received);
 }
 
 std::int64_t topic::producer_position(const std::string& producer) {
-  const state::lease from(*state_, after_use::close_if_new);
-  return from ? one_integer(from->producer.bind(1, producer)) : 0;
+  return state_->ask_once([&](topic_reader& from) { return one_integer(from.producer.bind(1, producer)); });
 }
 
 topic_status topic::status() {

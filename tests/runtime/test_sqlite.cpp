@@ -123,6 +123,20 @@ TEST_CASE("reading a missing file throws and does not make it", "[sqlite]") {
   CHECK_FALSE(std::filesystem::exists(dir / "none.db"));
 }
 
+TEST_CASE("a file is read as one that does not change, whatever its name", "[sqlite]") {
+  const temp_dir dir;
+  const auto file = dir / "a 100%41?b#c.db";
+  {
+    connection db(file, open_mode::read_write_create);
+    db.execute("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+  }
+  connection reading(file, open_mode::unchanging);
+  CHECK(count(reading) == 1);
+  CHECK_FALSE(std::filesystem::exists(file.string() + "-wal"));
+  CHECK_THROWS_AS(reading.execute("INSERT INTO t VALUES (2)"), sqlite::failure);
+  CHECK_THROWS_WITH(connection(dir / "none.db", open_mode::unchanging), Contains("none.db"));
+}
+
 TEST_CASE("a read-only connection sees commits and cannot write", "[sqlite]") {
   const temp_dir dir;
   connection db(dir / "a.db", open_mode::read_write_create);

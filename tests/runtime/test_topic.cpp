@@ -466,6 +466,54 @@ TEST_CASE("an older copy, of which somebody has read more, takes no events", "[t
   CHECK(b.append({"d"}).first_offset == 4);  // until somebody asks again
 }
 
+TEST_CASE("a topic at rest is asked without its log being made", "[topic]") {
+  bench b;
+  b.produce("p", 1, 8);
+  b.reopen();
+  const auto log = b.file().string() + "-wal";
+  REQUIRE_FALSE(std::filesystem::exists(log));
+  const auto before = std::filesystem::last_write_time(b.file().parent_path());
+  CHECK(b.t->last_offset() == 7);
+  CHECK(b.t->producer_position("p") == 7);
+  CHECK(b.t->producer_position("q") == 0);
+  CHECK(b.t->received_at(3) == start);
+  CHECK(b.t->received_at(8) == std::nullopt);
+  CHECK(b.t->status().events == 7);
+  CHECK(std::filesystem::last_write_time(b.file().parent_path()) == before);
+  b.produce("p", 8, 9);
+  REQUIRE(std::filesystem::exists(log));
+  CHECK(b.t->producer_position("p") == 8);
+  CHECK(b.t->status().last_offset == 8);
+}
+
+// Method: one thread appends and lets the file rest, so that it changes under whoever takes it for unchanging; another asks.
+TEST_CASE("what a topic is asked at rest is true whenever it wakes", "[topic]") {
+  bench b;
+  std::atomic<std::int64_t> begun{0}, stored{0};
+  std::atomic<bool> over{false};
+  std::thread writer([&] {
+    for (int i = 1; i <= 300; ++i) {
+      begun = i;
+      b.produce("p", i, i + 1);
+      stored = i;
+      for (int look = 0; look < 2; ++look) b.retain(start);
+    }
+    over = true;
+  });
+  int wrong = 0;
+  std::int64_t asked = 0;
+  for (; !over; ++asked) {
+    const std::int64_t least = stored;
+    const std::int64_t seen = b.t->producer_position("p");
+    wrong += seen < least || seen > begun;
+    const topic_status status = b.t->status();
+    wrong += status.last_offset < least || status.last_offset > begun || status.events != status.last_offset;
+  }
+  writer.join();
+  CHECK(wrong == 0);
+  CHECK(asked > 0);
+}
+
 TEST_CASE("too much waiting to be written answers overloaded, and counts down again", "[topic]") {
   bench b;
   asio::thread_pool callers(1);
