@@ -21,7 +21,7 @@ std::unique_ptr<context> make_context(asio::any_io_executor control, scheduler::
                                               .blocking = services.blocking,
                                               .components = components,
                                               .logs = log_watch(control),
-                                              .ingests = ingest_limit(options.ingest_requests)});
+                                              .most_waiting = options.waiting_requests});
 }
 
 }  // namespace

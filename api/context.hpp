@@ -6,7 +6,6 @@
 #include <boost/asio/any_io_executor.hpp>
 
 #include "api/conditional.hpp"
-#include "api/ingest_limit.hpp"
 #include "api/log_watch.hpp"
 #include "runtime/component.hpp"
 #include "runtime/registry.hpp"
@@ -28,7 +27,7 @@ struct context {
   runtime::blocking_pool& blocking;
   const runtime::registry& components;
   log_watch logs;
-  ingest_limit ingests;
+  const std::size_t most_waiting;  // requests with events, for one topic to store them
   phase now = phase::starting;
   const timestamp started_at = wall_now();
   server* http = nullptr;  // for its counters, and to cut off whom a revoked token had let in; set once it is made

@@ -171,8 +171,10 @@ asio::awaitable<response> get_topic(request& r, context& c) {
 asio::awaitable<response> post_events(request& r, context& c) {
   const auto topic = c.topics.find(r.parameter("topic"));
   if (!topic) co_return problem_response(no_topic(r, c, r.parameter("topic")));
-  const auto place = c.ingests.enter(ingest_limit::clock::now());
-  if (!place) co_return problem_response(error{errc::overloaded, "more requests bring events than can be stored in time", {}, 1});
+  if (topic->waiting() >= c.most_waiting) {
+    co_return problem_response(error{errc::overloaded, "topic " + config::in_quotes(topic->name()) + " has " + std::to_string(c.most_waiting) +
+                                                           " requests waiting to be stored (max_waiting_requests)", {}, 1});
+  }
   const timestamp now = wall_now();
   const event_format format = format_of(r);
   const runtime::event_defaults defaults{.source = "/topics/" + topic->name(), .now = now};

@@ -34,7 +34,7 @@ struct server_options {
   std::size_t target_bytes = 8 << 10;  // of the request line; beyond: 414
   std::size_t body_bytes = 1 << 20;
   std::size_t event_body_bytes = 16 << 20;   // of routes that take events
-  std::size_t ingest_requests = 256;         // that bring events and are being stored at once; see ingest_limit.hpp
+  std::size_t waiting_requests = 1000;       // with events, for one topic to store them; beyond: 429
   std::size_t bodies_in_memory = 256 << 20;  // of all connections together, half of it for hooks without a token; beyond: 503
   std::chrono::milliseconds header_timeout{
       10'000};  // from a request's first byte, and for a new connection's first

@@ -58,7 +58,7 @@ struct server_core : std::enable_shared_from_this<server_core> {
   std::size_t body_bytes = 0;      // held by all requests now
   std::size_t stranger_bytes = 0;  // of that: by those of whom nothing is known
   bool stopping = false;
-  scheduler::token_bucket prompt_refusals{{.per_second = 100, .burst = 100}};  // see session::hold_back
+  scheduler::token_bucket prompt_refusals{{.per_second = 100, .burst = 100}};  // see session::holds_back
   std::int64_t refused = 0;                                       // connections beyond the limit
   std::shared_ptr<runtime::wakeup> session_left;                  // notified while stopping
   std::vector<std::map<int, std::int64_t>> counts;                // by route, then status

@@ -107,12 +107,14 @@ void session::stop() {
     socket_.cancel(ignored);
   }
   request_.interrupted.raise();
+  if (held_back_) held_back_->notify();
 }
 
 void session::cut_off() {
   boost::system::error_code ignored;
   socket_.close(ignored);
   request_.interrupted.raise();
+  if (held_back_) held_back_->notify();
 }
 
 session::clock::time_point session::check_deadline(clock::time_point now) {
@@ -161,7 +163,7 @@ asio::awaitable<bool> session::serve_one() {
     reply = refusal(head);
   }
   no_deadline();
-  if (reply.status == 429 && core_->prompt_refusals.take(clock::now())) co_await hold_back();
+  if (holds_back(reply)) co_await hold_back();
   if (!reply.stream && !reply.messages) co_await choose_coding(reply);
   std::shared_ptr<websocket_line> line;
   if (reply.messages) line = co_await become_websocket(reply);
@@ -181,15 +183,20 @@ asio::awaitable<bool> session::serve_one() {
 }
 
 // A refusal costs nearly what serving costs: when there are many, whoever comes again at once would leave no time for the others.
-// So they are told about as late as they were to come again, and not all at once.
+// So they are told about as late as they were to come again, and not all at once. Unless that would keep others from connecting.
+bool session::holds_back(const response& reply) {
+  return reply.status == 429 && core_->prompt_refusals.take(clock::now()) && !core_->stopping &&
+         core_->sessions.size() + core_->options.connections / 16 < core_->options.connections;
+}
+
 asio::awaitable<void> session::hold_back() {
   release_body();
   request_.body = {};
-  const auto over = std::make_shared<runtime::wakeup>(core_->executor);
-  request_.interrupted.listen([over] { over->notify(); });
   static std::minstd_rand chance;
   const double part = std::uniform_real_distribution<double>(0.5, 1.5)(chance);
-  co_await over->wait_until(clock::now() + std::chrono::duration_cast<clock::duration>(core_->options.refusal_delay * part));
+  held_back_ = std::make_shared<runtime::wakeup>(core_->executor);
+  co_await held_back_->wait_until(clock::now() + std::chrono::duration_cast<clock::duration>(core_->options.refusal_delay * part));
+  held_back_.reset();
 }
 
 session::clock::time_point session::begin_request() {

@@ -64,7 +64,8 @@ class session : public std::enable_shared_from_this<session> {
   asio::awaitable<bool> shake_hands();  // false: it failed
   asio::awaitable<bool> serve_one();  // false: no further request on this connection
   asio::awaitable<response> answer();
-  asio::awaitable<void> hold_back();  // a refusal
+  bool holds_back(const response& reply);  // is it a refusal of which there are too many?
+  asio::awaitable<void> hold_back();
 
   asio::awaitable<read_end> read(bool (request_parser::*reached)() const);
   std::optional<asio::mutable_buffer> take_and_make_room(bool (request_parser::*reached)() const, read_end& end);
@@ -129,6 +130,8 @@ class session : public std::enable_shared_from_this<session> {
   bool refused_ = false;       // the request was not understood: where the next one begins is not known
   std::size_t held_body_ = 0;  // counted in core_->body_bytes
   bool stranger_ = false;      // and in core_->stranger_bytes
+
+  std::shared_ptr<runtime::wakeup> held_back_;  // while it is
 
   bool watching_ = false;  // a read is under way only to notice that the client leaves
   bool watch_ends_ = false;

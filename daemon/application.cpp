@@ -176,7 +176,7 @@ asio::awaitable<void> application::start() {
 
   api::server_options limits;
   limits.connections = connection_limit(settings_.max_connections);
-  limits.ingest_requests = static_cast<std::size_t>(settings_.max_ingest_requests);
+  limits.waiting_requests = static_cast<std::size_t>(settings_.max_waiting_requests);
   limits.event_body_bytes = static_cast<std::size_t>(settings_.max_body_bytes);
   api_ = std::make_unique<api::api>(control_.get_executor(), *supervisor_, *services_, components_, limits);
   const auto listening = listen();  // health is answered from here on, the rest when all is live

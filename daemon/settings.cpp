@@ -76,9 +76,10 @@ field make_settings_fields() {
        .fallback = "false"},
       {.name = "max_connections", .type = field_type::integer, .doc = "Open HTTP connections; more are answered 503.",
        .fallback = "1024", .minimum = 1, .maximum = 100000},
-      {.name = "max_ingest_requests", .type = field_type::integer,
-       .doc = "Requests that bring events and are being stored at once. A burst beyond is taken in too, a lasting flood is answered 429.",
-       .fallback = "256", .minimum = 1, .maximum = 100000},
+      {.name = "max_waiting_requests", .type = field_type::integer,
+       .doc = "Requests with events that may wait at once for a topic to store them; more are answered 429. Fewer: what is accepted is "
+              "early. More: less is refused, above all where the disk is slow.",
+       .fallback = "1000", .minimum = 1, .maximum = 100000},
       {.name = "max_body_bytes", .type = field_type::size, .doc = "Largest body of an intake request.",
        .fallback = "16MiB", .minimum = 1024},
   };
@@ -129,7 +130,7 @@ result<settings> parse_settings(std::string_view text) {
   s.batch_threads = number("batch_threads");
   s.realtime = checked.at("realtime").get<bool>();
   s.max_connections = number("max_connections");
-  s.max_ingest_requests = number("max_ingest_requests");
+  s.max_waiting_requests = number("max_waiting_requests");
   s.max_body_bytes = number("max_body_bytes");
   return s;
 }

@@ -40,7 +40,7 @@ struct settings {
   std::int64_t batch_threads = 0;
   bool realtime = false;
   std::int64_t max_connections = 0;
-  std::int64_t max_ingest_requests = 0;
+  std::int64_t max_waiting_requests = 0;
   std::int64_t max_body_bytes = 0;          // of events and hooks
 };
 

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <array>
-#include <condition_variable>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -19,6 +18,7 @@
 #include "runtime/durable_folder.hpp"
 #include "runtime/lua.hpp"
 #include "runtime/sqlite.hpp"
+#include "runtime/topic_readers.hpp"
 
 namespace penstock::runtime {
 namespace {
@@ -28,8 +28,6 @@ using std::chrono::microseconds;
 constexpr std::size_t pending_limit = 64 << 20;  // bytes waiting for the writer, per topic
 constexpr int pending_retry_s = 1;
 constexpr int full_retry_s = 10;        // retention has to make room first
-constexpr int older_copy_retry_s = 60;  // somebody has to put the right file back
-constexpr int readers_limit = 2;        // connections
 constexpr std::int64_t slice = 10'000;  // rows that retention removes in one transaction
 constexpr auto producer_memory = std::chrono::days(30);
 constexpr std::uintmax_t wal_limit = 64 << 20;  // bytes of the write-ahead log
@@ -38,7 +36,6 @@ constexpr int page_bytes =
 constexpr std::int64_t unknown = -1;
 constexpr std::size_t reserve_limit = 1000;  // events that a read makes room for at once
 constexpr std::string_view default_type = "event";
-constexpr std::string_view cache_size = "PRAGMA cache_size = -1024";  // KiB per connection
 
 constexpr std::string_view topic_schema = R"sql(
   CREATE TABLE events (
@@ -71,24 +68,6 @@ constexpr std::string_view topic_schema = R"sql(
   );
   INSERT INTO counters VALUES (1, 0, 0, NULL);
 )sql";
-constexpr std::int64_t topic_format = 1;
-
-std::string older_copy(const std::string& name, std::int64_t reached, std::int64_t last) {
-  return "read up to offset " + std::to_string(reached) + " before, but topic '" + name + "' ends at " + std::to_string(last) +
-         ": its file is an older copy. Stop the daemon and put the right one back, or move this one away: then the topic goes on after "
-         "what was read";
-}
-
-constexpr std::string_view select_last =
-    "SELECT max(last_offset, coalesce((SELECT max(offset) FROM events), 0)) FROM counters";
-
-// The integer in a statement's one row; 0 when it is NULL or there is no row.
-std::int64_t one_integer(sqlite::statement& query) {
-  const std::int64_t value = query.step() ? query.integer(0) : 0;
-  query.reset();
-  return value;
-}
-
 // What the writing connection has prepared, and the last offset inside its open transaction. Used on the
 // queue's executor only.
 struct topic_writer {
@@ -98,7 +77,7 @@ struct topic_writer {
         remember_key(db,
                      "INSERT INTO dedupe VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET received = ?2 "
                      "WHERE received <= ?3"),
-        last(db, select_last),
+        last(db, select_last_offset),
         dedupe_key(db, "SELECT dedupe_key FROM counters"),
         set_dedupe_key(db, "UPDATE counters SET dedupe_key = ?1"),
         forget_keys(db, "DELETE FROM dedupe"),
@@ -138,28 +117,6 @@ struct topic_writer {
   std::int64_t empty_pages = 0;  // ... this
 };
 
-// A pooled read-only connection.
-struct topic_reader {
-  explicit topic_reader(sqlite::connection opened)
-      : db(std::move(opened)),
-        events(db,
-               "SELECT offset, received, time, id, type, source, subject, datacontenttype, key, data FROM "
-               "events "
-               "WHERE offset > ?1 AND offset <= ?2 ORDER BY offset LIMIT ?3"),
-        received(db, "SELECT received FROM events WHERE offset >= ?1 ORDER BY offset LIMIT 1"),
-        last(db, select_last),
-        producer(db, "SELECT position FROM producers WHERE name = ?1"),
-        summary(db,
-                "SELECT (SELECT min(offset) FROM events), duplicates, "
-                "max(last_offset, coalesce((SELECT max(offset) FROM events), 0)), "
-                "((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count)) * "
-                "(SELECT page_size FROM pragma_page_size) "
-                "FROM counters") {}
-
-  sqlite::connection db;
-  sqlite::statement events, received, last, producer, summary;
-};
-
 // Those who want to know of commits. Shared with the tokens, which may outlive the topic.
 struct listeners {
   // The mutex is recursive because a listener may let go of its own token.
@@ -197,16 +154,22 @@ struct listeners {
 // The place in the queue that an append takes until it is durable or has failed.
 class reservation {
  public:
-  reservation(std::atomic<std::size_t>& pending, std::size_t bytes) : pending_(pending), bytes_(bytes) {
+  reservation(std::atomic<std::size_t>& pending, std::size_t bytes, std::atomic<std::size_t>& waiting)
+      : pending_(pending), bytes_(bytes), waiting_(waiting) {
     pending_ += bytes_;
+    ++waiting_;
   }
-  ~reservation() { pending_ -= bytes_; }
+  ~reservation() {
+    pending_ -= bytes_;
+    --waiting_;
+  }
   reservation(const reservation&) = delete;
   reservation& operator=(const reservation&) = delete;
 
  private:
   std::atomic<std::size_t>& pending_;
   std::size_t bytes_;
+  std::atomic<std::size_t>& waiting_;
 };
 
 std::size_t cost_of(const batch& events) { return events.payload_bytes() + events.size() * sizeof(event); }
@@ -299,6 +262,7 @@ struct topic::state {
         log(file.string() + "-wal"),
         source("/topics/" + definition->name),
         pause(std::move(p)),
+        readers(file),
         queue(
             asio::make_strand(writers), [this] { return open_writer(); }, [this] { publish(); },
             [this] {
@@ -323,15 +287,9 @@ struct topic::state {
 
   // --- reading: any thread
 
-  class lease;
-  std::unique_ptr<topic_reader> open_reader(sqlite::open_mode mode) const;
-  template <class Ask, class T = std::invoke_result_t<Ask, topic_reader&>>
-  T ask_once(Ask ask);
   topic_status read_status();
-  void close_readers();
   void rest();
   std::int64_t known_last_offset();
-  bool no_reader_lent() const { return idle_readers.size() == static_cast<std::size_t>(open_readers); }
 
   std::shared_ptr<const config::topic> rules() {
     const std::lock_guard lock(definition_mutex);
@@ -347,23 +305,17 @@ struct topic::state {
 
   std::atomic<std::int64_t> last_offset{unknown};  // committed
   std::atomic<std::size_t> pending{0};             // bytes in the queue
+  std::atomic<std::size_t> waiting{0};             // appends in the queue
   std::atomic<bool> used{false};                   // since the last retention
-  std::atomic<std::int64_t> reached{0};            // by a reader, though the file ends before: it is an older copy
   std::shared_ptr<listeners> told = std::make_shared<listeners>();
 
-  std::mutex readers_mutex;
-  std::condition_variable reader_returned;
-  std::vector<std::unique_ptr<topic_reader>> idle_readers;  // guarded by readers_mutex
-  int open_readers = 0;                               // guarded by readers_mutex: idle and lent
-  bool readers_closed = false;                        // guarded by readers_mutex
-  bool readers_held = false;                          // guarded by readers_mutex: the log is being folded
+  topic_readers readers;
 
   std::mutex status_mutex;
   topic_status status;                    // guarded by status_mutex; as after ...
   std::int64_t status_commits = unknown;  // ... so many commits; likewise guarded
   std::atomic<std::int64_t> commits{0};   // since this object was made
 
-  std::atomic<std::int64_t> writers_opened{0};
   std::unique_ptr<topic_writer> current;  // since the file was opened for writing
   commit_queue queue;               // last: its destruction waits for work that uses the rest
 };
@@ -372,10 +324,10 @@ struct topic::state {
 // Writing
 
 sqlite::connection topic::state::open_writer() {
-  ++writers_opened;
+  readers.writer_opens();
   make_durable_folder(file.parent_path());
   sqlite::connection db(file, sqlite::open_mode::read_write_create, page_bytes);
-  db.execute(cache_size);
+  db.execute(topic_cache_size);
   sqlite::migrate(db, {topic_schema});
   current = std::make_unique<topic_writer>(db);
   // More was given away than the file knows of: it is another one, which was made since.
@@ -385,6 +337,7 @@ sqlite::connection topic::state::open_writer() {
     current->last_offset = known;
   }
   last_offset = current->last_offset;
+  readers.writer_opens();
   return db;
 }
 
@@ -403,16 +356,13 @@ void topic::state::bound_log() {
   std::error_code missing;
   const std::uintmax_t size = std::filesystem::file_size(log, missing);
   if (missing || size <= wal_limit) return;
-  std::unique_lock lock(readers_mutex);
-  readers_held = true;
-  reader_returned.wait(lock, [this] { return no_reader_lent(); });
-  try {
-    current->fold_log.run();
-  } catch (const sqlite::failure&) {
-    // A full disk, most likely: the log keeps everything, and the next commit tries again.
-  }
-  readers_held = false;
-  reader_returned.notify_all();
+  readers.without_readers([this] {
+    try {
+      current->fold_log.run();
+    } catch (const sqlite::failure&) {
+      // A full disk, most likely: the log keeps everything, and the next commit tries again.
+    }
+  });
 }
 
 std::optional<append_result> topic::state::store(sqlite::connection& db, const pending_append& a) {
@@ -531,120 +481,16 @@ std::int64_t topic::state::remove_old_keys(sqlite::connection& db, timestamp sto
 // ---------------------------------------------------------------------------------------------------------------
 // Reading
 
-// Nothing: there is no file yet, or nothing was made in it yet.
-std::unique_ptr<topic_reader> topic::state::open_reader(sqlite::open_mode mode) const {
-  if (!std::filesystem::exists(file)) return nullptr;
-  sqlite::connection db(file, mode);
-  if (sqlite::schema_version(db) == 0) return nullptr;
-  sqlite::require_known_schema(db, topic_format);
-  db.execute(cache_size);
-  return std::make_unique<topic_reader>(std::move(db));
-}
-
-enum class after_use { keep_open, close_if_new };
-
-// A reader, taken from the pool for one call; none when there is no file or the topic is closed. Only reading
-// events keeps a new connection open: looking at thousands of topics must not leave their files open.
-class topic::state::lease {
- public:
-  lease(state& owner, after_use after) : owner_(owner) {
-    std::unique_lock lock(owner_.readers_mutex);
-    owner_.reader_returned.wait(lock, [this] {
-      if (owner_.readers_closed) return true;
-      return !owner_.readers_held && (!owner_.idle_readers.empty() || owner_.open_readers < readers_limit);
-    });
-    if (owner_.readers_closed) return;
-    if (!owner_.idle_readers.empty()) {
-      taken_ = std::move(owner_.idle_readers.back());
-      owner_.idle_readers.pop_back();
-      return;
-    }
-    ++owner_.open_readers;
-    lock.unlock();
-    try {
-      taken_ = owner_.open_reader(sqlite::open_mode::read_only);
-    } catch (...) {
-      give_up();
-      throw;
-    }
-    if (!taken_) give_up();
-    close_after_ = after == after_use::close_if_new;
-  }
-
-  ~lease() {
-    if (!taken_) return;
-    if (close_after_) {
-      taken_.reset();
-      give_up();
-      return;
-    }
-    taken_->events.reset();  // a read that stopped early must not hold on to its snapshot
-    const std::lock_guard lock(owner_.readers_mutex);
-    owner_.idle_readers.push_back(std::move(taken_));
-    owner_.reader_returned.notify_all();
-  }
-
-  lease(const lease&) = delete;
-  lease& operator=(const lease&) = delete;
-
-  explicit operator bool() const { return taken_ != nullptr; }
-  topic_reader& operator*() const { return *taken_; }
-  topic_reader* operator->() const { return taken_.get(); }
-
- private:
-  void give_up() {
-    const std::lock_guard lock(owner_.readers_mutex);
-    --owner_.open_readers;
-    owner_.reader_returned.notify_all();
-  }
-
-  state& owner_;
-  std::unique_ptr<topic_reader> taken_;
-  bool close_after_ = false;
-};
-
-// For what is asked once: T() when there is no file. The log that a connection makes, and removes when it goes, takes much longer
-// than the answer; so a file at rest is read as one that does not change, and again if it may have changed meanwhile.
-template <class Ask, class T>
-T topic::state::ask_once(Ask ask) {
-  const std::int64_t known_writers = writers_opened;
-  if (!std::filesystem::exists(log) && !std::filesystem::exists(file.string() + "-journal")) {
-    try {
-      const auto from = open_reader(sqlite::open_mode::unchanging);
-      T found = from ? ask(*from) : T();
-      if (writers_opened == known_writers) return found;
-    } catch (const sqlite::failure&) {
-      if (writers_opened == known_writers) throw;
-    }
-  }
-  const lease from(*this, after_use::close_if_new);
-  return from ? ask(*from) : T();
-}
-
-void topic::state::close_readers() {
-  std::unique_lock lock(readers_mutex);
-  readers_closed = true;
-  reader_returned.notify_all();
-  reader_returned.wait(lock,
-                       [this] { return idle_readers.size() == static_cast<std::size_t>(open_readers); });
-  idle_readers.clear();
-  open_readers = 0;
-}
-
 // Closes what is open until it is needed again, so that files are open for busy topics only.
 void topic::state::rest() {
-  {
-    const std::lock_guard lock(readers_mutex);
-    open_readers -= static_cast<int>(idle_readers.size());
-    idle_readers.clear();
-  }
+  readers.rest();
   queue.rest([this] { current.reset(); });
 }
 
 std::int64_t topic::state::known_last_offset() {
   std::int64_t known = last_offset;
   if (known != unknown) return known;
-  const std::int64_t found = ask_once([](topic_reader& from) { return one_integer(from.last); });
+  const std::int64_t found = readers.ask_once([](topic_reader& from) { return one_integer(from.last); });
   // A writer that was opened meanwhile knows better.
   return last_offset.compare_exchange_strong(known, found) ? found : known;
 }
@@ -655,7 +501,7 @@ topic_status topic::state::read_status() {
   const std::int64_t as_of = commits;
   if (status_commits == as_of) return status;
   const std::int64_t known = std::max<std::int64_t>(last_offset, 0);
-  const auto found = ask_once([](topic_reader& from) {
+  const auto ask = [](topic_reader& from) {
     std::optional<topic_status> now;
     sqlite::statement& row = from.summary;
     if (row.step()) {
@@ -667,7 +513,13 @@ topic_status topic::state::read_status() {
     }
     row.reset();
     return now;
-  });
+  };
+  std::optional<topic_status> found;
+  if (const auto seen = readers.ask_at_rest(ask)) {
+    found = *seen;
+  } else if (const auto from = readers.open(sqlite::open_mode::read_only)) {  // its own: those who read events may keep theirs long
+    found = ask(*from);
+  }
   if (!found) {
     topic_status none;
     none.last_offset = known;
@@ -714,10 +566,7 @@ asio::awaitable<result<append_result>> topic::append(std::shared_ptr<const batch
 
   const std::size_t bytes = cost_of(*events);
   s->used = true;
-  if (s->reached > std::max<std::int64_t>(s->last_offset, 0)) {
-    co_return error{errc::unavailable, older_copy(name_, s->reached, s->last_offset), {}, older_copy_retry_s};
-  }
-  const reservation place(s->pending, bytes);
+  const reservation place(s->pending, bytes, s->waiting);
   if (s->pending > pending_limit && s->pending != bytes) {
     co_return error{
         errc::overloaded, "topic '" + name_ + "' has too much waiting to be written", {}, pending_retry_s};
@@ -747,7 +596,7 @@ batch topic::read(std::int64_t after, std::size_t limit, std::int64_t until, std
   const std::int64_t last = std::min(until, state_->known_last_offset());
   if (limit == 0 || after >= last) return out;
   state_->used = true;
-  const state::lease from(*state_, after_use::keep_open);
+  const topic_readers::lease from(state_->readers, topic_readers::after_use::keep_open);
   if (!from) return out;
   const auto most = static_cast<std::size_t>(last - std::max<std::int64_t>(after, 0));
   out.events.reserve(std::min({limit, most, reserve_limit}));
@@ -768,16 +617,11 @@ std::int64_t topic::last_offset() { return state_->known_last_offset(); }
 void topic::require_reached(std::int64_t position) {
   const std::int64_t last = position > 0 ? last_offset() : 0;
   if (position <= last) return;
-  std::int64_t furthest = state_->reached;
-  while (furthest < position && !state_->reached.compare_exchange_weak(furthest, position)) {}
-  throw std::runtime_error(older_copy(name_, position, last));
+  throw std::runtime_error("read up to offset " + std::to_string(position) + " before, but topic '" + name_ + "' ends at " +
+                           std::to_string(last) + ": it is an older copy, or was made anew");
 }
 
-bool topic::has_file() const {
-  std::error_code none;
-  const auto size = std::filesystem::file_size(state_->file, none);
-  return !none && size > 0;
-}
+std::size_t topic::waiting() const { return state_->waiting; }
 
 void topic::go_on_after(std::int64_t offset) {
   if (last_offset() >= offset) return;
@@ -786,13 +630,13 @@ void topic::go_on_after(std::int64_t offset) {
 }
 
 std::optional<timestamp> topic::received_at(std::int64_t offset) {
-  const std::int64_t received = state_->ask_once([&](topic_reader& from) { return one_integer(from.received.bind(1, offset)); });
+  const std::int64_t received = state_->readers.ask_once([&](topic_reader& from) { return one_integer(from.received.bind(1, offset)); });
   if (received == 0) return std::nullopt;
   return from_micros(received);
 }
 
 std::int64_t topic::producer_position(const std::string& producer) {
-  return state_->ask_once([&](topic_reader& from) { return one_integer(from.producer.bind(1, producer)); });
+  return state_->readers.ask_once([&](topic_reader& from) { return one_integer(from.producer.bind(1, producer)); });
 }
 
 topic_status topic::status() {
@@ -843,7 +687,7 @@ asio::awaitable<std::int64_t> topic::retain(timestamp now, std::int64_t keep_aft
 
 void topic::close() {
   // Readers first: the writer, closing last, folds the write-ahead log into the file.
-  state_->close_readers();
+  state_->readers.close();
   state_->queue.close();
   state_->current.reset();
 }

@@ -1,7 +1,8 @@
 // A topic: a durable, ordered log of events in one SQLite file (DATA/topics/NAME.db).
 //
 // Writes go through the topic's commit_queue (group commit); offsets are dense and start at 1. Reads use a
-// small pool of read-only connections and may happen on any thread (they block for microseconds: WAL).
+// small pool of read-only connections and may happen on any thread (they block for microseconds: WAL); what is only asked of a
+// file at rest opens none that stays.
 // `last_offset` is the last committed one. Dedupe and producer positions are decided in the transaction that
 // appends. Owned by the topics object (shared_ptr, because readers may outlive a removal); the file is opened
 // at first use.
@@ -85,11 +86,11 @@ class topic : public std::enable_shared_from_this<topic> {
 
   // The last committed offset. No I/O after the first call.
   std::int64_t last_offset();
-  // Throws std::runtime_error when the topic ends before `position`, which a reader has reached: its file is an older copy.
-  // Waiting would look healthy while everything up to there is skipped. From then on append() refuses events: this reader
-  // would never see those that get offsets up to `position`.
+  // Throws std::runtime_error when the topic ends before `position`, which a reader has reached: its file is an older copy, or
+  // was made anew. Waiting would look healthy while everything up to there is skipped.
   void require_reached(std::int64_t position);
-  bool has_file() const;  // false: nothing was ever appended, or its file was lost
+  // So many append() are on their way. Any thread.
+  std::size_t waiting() const;
   // From now on events get offsets above `offset`; nothing changes when they do already. Stored with the first of them. Before
   // anybody reads or writes.
   void go_on_after(std::int64_t offset);

@@ -475,16 +475,6 @@ void live_run::end_tasks() {
 }
 
 // A sink that hangs: its thread cannot be killed, only left behind.
-// Of a program that was let go before it could be taken in.
-void live_run::leave_ahead_behind() {
-  if (withdraw()) return;
-  ahead_->abandoned = true;
-  ++around_.hanging_tasks;
-  ahead_->cancel();
-  ahead_.reset();
-  caught_up_->notify();
-}
-
 void live_run::leave_behind() {
   leaves_positions_ = true;
   for (std::size_t i = 0; i < working_.size(); ++i) {
@@ -498,6 +488,16 @@ void live_run::leave_behind() {
     working_[i].reset();
   }
   busy_ = 0;
+}
+
+// Of a program that was let go before it could be taken in.
+void live_run::leave_ahead_behind() {
+  if (withdraw()) return;
+  ahead_->abandoned = true;
+  ++around_.hanging_tasks;
+  ahead_->cancel();
+  ahead_.reset();
+  caught_up_->notify();
 }
 
 attempt_result live_run::judge(bool timed_out) const {

@@ -19,7 +19,7 @@ struct reader {
   std::string name;  // "flow PIPELINE/FLOW", "job PIPELINE/JOB"
   std::int64_t offset = 0;  // how far it has read
 };
-using readers = std::map<std::string, std::vector<reader>>;  // by topic, of those without a file; most of these never had an event
+using readers = std::map<std::string, std::vector<reader>>;  // by topic, of those that have nothing; most never had an event
 
 // Triggers, also those that are no longer defined. Their names: PIPELINE/job/JOB/topic:TOPIC.
 void add_jobs(store& state, readers& all) {
@@ -61,13 +61,28 @@ std::string who_was_behind(const std::vector<reader>& all, std::int64_t furthest
   return words;
 }
 
+// It never had an event, or its file is lost, or one that is to replace that was not finished.
+bool has_nothing(runtime::topic& topic) {
+  try {
+    return topic.last_offset() == 0;
+  } catch (const std::exception& e) {
+    spdlog::error("topic '{}' cannot be looked at: {}", topic.name(), e.what());  // its readers say so, too
+    return false;
+  }
+}
+
 // What a flow has handed to a sink that takes each position once is perhaps not yet counted as read: at most a batch.
+std::int64_t perhaps_read(const reader& r) {
+  return r.offset + (r.name.starts_with("flow ") ? static_cast<std::int64_t>(runtime::most_batch_events) : 0);
+}
+
 void look_after(runtime::topic& topic, const std::vector<reader>& all) {
-  std::int64_t furthest = 0;
-  for (const reader& r : all) furthest = std::max(furthest, r.offset);
+  std::int64_t furthest = 0, next = 0;
+  for (const reader& r : all) {
+    furthest = std::max(furthest, r.offset);
+    next = std::max(next, perhaps_read(r));
+  }
   if (furthest == 0) return;
-  const bool by_flows = std::any_of(all.begin(), all.end(), [](const reader& r) { return r.name.starts_with("flow "); });
-  const auto next = furthest + (by_flows ? static_cast<std::int64_t>(runtime::most_batch_events) : 0);
   spdlog::warn("topic '{}' was read up to offset {}, but its file is lost with the events in it{}; it goes on after {}", topic.name(),
                furthest, who_was_behind(all, furthest), next);
   topic.go_on_after(next);
@@ -78,7 +93,7 @@ void look_after(runtime::topic& topic, const std::vector<reader>& all) {
 void go_on_in_lost_topics(surroundings& around, const std::vector<std::shared_ptr<const pipeline_revision>>& revisions) {
   readers all;
   for (const auto& topic : around.offered.topics.all()) {
-    if (!topic->has_file()) all.try_emplace(topic->name());
+    if (has_nothing(*topic)) all.try_emplace(topic->name());
   }
   if (all.empty()) return;
   add_jobs(around.store, all);

@@ -5,7 +5,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <exception>
 
 #include "runtime/flow_store.hpp"
 #include "scheduler/alert_text.hpp"
@@ -154,14 +153,13 @@ asio::awaitable<void> pipeline_set::follow(run_record ended) {
   auto dependents = dependents_of(ended);
   std::vector<new_run> rows;
   for (const auto& d : dependents) rows.push_back(d.made);
-  std::exception_ptr failure;
   try {
     if (!rows.empty()) co_await around_.store.create_runs(std::move(rows));
   } catch (...) {
-    failure = std::current_exception();
+    for (auto& d : dependents) d.settle(false);
+    throw;
   }
-  for (auto& d : dependents) d.settle(!failure);
-  if (failure) std::rethrow_exception(failure);
+  for (auto& d : dependents) d.settle(true);
 
   const auto revision = revision_of(ended);
   if (!revision) co_return;

@@ -157,7 +157,7 @@ plan make_plan(const plan_question& asked) {
   if (asked.same_text) {
     made.effect = "nothing: the text is that of the current revision";
   } else if (asked.before && asked.changes.empty()) {
-    made.effect = "a new revision is stored, and nothing else: only the text differs (comments, layout, defaults written out)";
+    made.effect = "a new revision is stored, and nothing else: only the text (comments, layout, defaults written out) or its origin differs";
   }
   made.schedules = schedules_of(asked);
   return made;

@@ -81,8 +81,8 @@ asio::awaitable<result<trigger_answer>> run_maker::retry(std::string id, bool fr
   if (run.input.type == run_input::kind::topic) {
     const auto topic = around_.offered.topics.find(run.input.topic);
     if (!topic) co_return error{errc::conflict, "its input topic '" + run.input.topic + "' no longer exists"};
-    const auto first = topic->status().first_offset;
-    if (first == 0 || first > run.input.after + 1) {
+    const auto kept = topic->status();
+    if (kept.first_offset == 0 || kept.first_offset > run.input.after + 1 || kept.last_offset < run.input.until) {
       co_return error{errc::conflict, "its input events are no longer kept in topic '" + run.input.topic + "'"};
     }
   }
