@@ -185,8 +185,8 @@ asio::awaitable<bool> session::serve_one() {
 // A refusal costs nearly what serving costs: when there are many, whoever comes again at once would leave no time for the others.
 // So they are told about as late as they were to come again, and not all at once. Unless that would keep others from connecting.
 bool session::holds_back(const response& reply) {
-  return reply.status == 429 && core_->prompt_refusals.take(clock::now()) && !core_->stopping &&
-         core_->sessions.size() + core_->options.connections / 16 < core_->options.connections;
+  const bool has_room = core_->sessions.size() + core_->options.connections / 16 < core_->options.connections;
+  return reply.status == 429 && !core_->stopping && has_room && core_->prompt_refusals.take(clock::now());
 }
 
 asio::awaitable<void> session::hold_back() {
@@ -666,7 +666,7 @@ asio::awaitable<bool> session::write(pieces data) {
 // Closing while bytes are unread would make the kernel send a reset, which can overtake the response; so they
 // are read and dropped for a while (RFC 9112 section 9.6).
 asio::awaitable<void> session::linger() {
-  if (socket_.is_tls() || unread_) deadline_in(core_->options.linger_timeout);
+  if (socket_.is_tls() || unread_) deadline_in(core_->stopping ? last_chance : core_->options.linger_timeout);
   timed_out_ = false;
   co_await socket_.end_sending();
   if (unread_ && !gone_ && !timed_out_) co_await socket_.drop_input(timed_out_);

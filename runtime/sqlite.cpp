@@ -115,6 +115,8 @@ connection& connection::operator=(connection&& other) noexcept {
 // go.
 connection::~connection() { sqlite3_close_v2(handle_); }
 
+void connection::leave_log() { sqlite3_db_config(handle_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr); }
+
 void connection::execute(std::string_view sql) {
   const int code = sqlite3_exec(handle_, std::string(sql).c_str(), nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) fail(handle_, code, sql);

@@ -40,6 +40,9 @@ class connection {
   connection& operator=(connection&& other) noexcept;
   ~connection();
 
+  // It leaves the log as it is when it is the last to go, instead of folding it into the file.
+  void leave_log();
+
   explicit operator bool() const { return handle_ != nullptr; }
   sqlite3* handle() const { return handle_; }
   void execute(std::string_view sql);  // one or many statements without parameters

@@ -154,22 +154,16 @@ struct listeners {
 // The place in the queue that an append takes until it is durable or has failed.
 class reservation {
  public:
-  reservation(std::atomic<std::size_t>& pending, std::size_t bytes, std::atomic<std::size_t>& waiting)
-      : pending_(pending), bytes_(bytes), waiting_(waiting) {
+  reservation(std::atomic<std::size_t>& pending, std::size_t bytes) : pending_(pending), bytes_(bytes) {
     pending_ += bytes_;
-    ++waiting_;
   }
-  ~reservation() {
-    pending_ -= bytes_;
-    --waiting_;
-  }
+  ~reservation() { pending_ -= bytes_; }
   reservation(const reservation&) = delete;
   reservation& operator=(const reservation&) = delete;
 
  private:
   std::atomic<std::size_t>& pending_;
   std::size_t bytes_;
-  std::atomic<std::size_t>& waiting_;
 };
 
 std::size_t cost_of(const batch& events) { return events.payload_bytes() + events.size() * sizeof(event); }
@@ -305,7 +299,7 @@ struct topic::state {
 
   std::atomic<std::int64_t> last_offset{unknown};  // committed
   std::atomic<std::size_t> pending{0};             // bytes in the queue
-  std::atomic<std::size_t> waiting{0};             // appends in the queue
+  std::atomic<std::size_t> places{0};              // taken by requests
   std::atomic<bool> used{false};                   // since the last retention
   std::shared_ptr<listeners> told = std::make_shared<listeners>();
 
@@ -325,6 +319,7 @@ struct topic::state {
 
 sqlite::connection topic::state::open_writer() {
   readers.writer_opens();
+  const std::shared_ptr<void> opened(nullptr, [this](void*) { readers.writer_opens(); });
   make_durable_folder(file.parent_path());
   sqlite::connection db(file, sqlite::open_mode::read_write_create, page_bytes);
   db.execute(topic_cache_size);
@@ -337,7 +332,6 @@ sqlite::connection topic::state::open_writer() {
     current->last_offset = known;
   }
   last_offset = current->last_offset;
-  readers.writer_opens();
   return db;
 }
 
@@ -566,7 +560,7 @@ asio::awaitable<result<append_result>> topic::append(std::shared_ptr<const batch
 
   const std::size_t bytes = cost_of(*events);
   s->used = true;
-  const reservation place(s->pending, bytes, s->waiting);
+  const reservation reserved(s->pending, bytes);
   if (s->pending > pending_limit && s->pending != bytes) {
     co_return error{
         errc::overloaded, "topic '" + name_ + "' has too much waiting to be written", {}, pending_retry_s};
@@ -621,7 +615,9 @@ void topic::require_reached(std::int64_t position) {
                            std::to_string(last) + ": it is an older copy, or was made anew");
 }
 
-std::size_t topic::waiting() const { return state_->waiting; }
+topic::place::place(topic& of, std::size_t most) : of_(of), taken_(++of.state_->places <= most) {}
+
+topic::place::~place() { --of_.state_->places; }
 
 void topic::go_on_after(std::int64_t offset) {
   if (last_offset() >= offset) return;

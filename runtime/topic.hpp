@@ -89,8 +89,19 @@ class topic : public std::enable_shared_from_this<topic> {
   // Throws std::runtime_error when the topic ends before `position`, which a reader has reached: its file is an older copy, or
   // was made anew. Waiting would look healthy while everything up to there is skipped.
   void require_reached(std::int64_t position);
-  // So many append() are on their way. Any thread.
-  std::size_t waiting() const;
+  // A request's place among those that wait for their events to be stored; false: `most` have one. The topic must outlive it.
+  class place {
+   public:
+    place(topic& of, std::size_t most);
+    ~place();
+    place(const place&) = delete;
+    place& operator=(const place&) = delete;
+    explicit operator bool() const { return taken_; }
+
+   private:
+    topic& of_;
+    bool taken_;
+  };
   // From now on events get offsets above `offset`; nothing changes when they do already. Stored with the first of them. Before
   // anybody reads or writes.
   void go_on_after(std::int64_t offset);

@@ -28,15 +28,18 @@ topic_readers::topic_readers(std::filesystem::path file) : file_(std::move(file)
 std::unique_ptr<topic_reader> topic_readers::open(sqlite::open_mode mode) const {
   if (!std::filesystem::exists(file_)) return nullptr;
   sqlite::connection db(file_, mode);
+  db.leave_log();  // the next writer folds it: after a crash, a look at each of thousands of topics would be a fold of each
   if (sqlite::schema_version(db) == 0) return nullptr;
   sqlite::require_known_schema(db, topic_format);
   db.execute(topic_cache_size);
   return std::make_unique<topic_reader>(std::move(db));
 }
 
-bool topic_readers::closed() {
-  const std::lock_guard lock(mutex_);
-  return closed_;
+void topic_readers::hold(bool held) {
+  std::unique_lock lock(mutex_);
+  held_ = held;
+  if (!held) return returned_.notify_all();
+  returned_.wait(lock, [this] { return none_lent(); });
 }
 
 bool topic_readers::has_log() const {

@@ -2,7 +2,7 @@
 //
 // Owned by the topic's state; any thread. At most two readers are lent at once, each for one call. A file at rest (no writer has it
 // open, it has no log) is asked as one that does not change: the log that a connection makes, and removes when it goes, takes much
-// longer than the answer. close() waits for those that are lent; afterwards everything reads as empty.
+// longer than the answer. close() waits for those that are lent; what is asked afterwards is answered as if there were no file.
 #pragma once
 
 #include <atomic>
@@ -75,7 +75,7 @@ class topic_readers {
   // not all the time.
   template <class Ask, class T = std::invoke_result_t<Ask, topic_reader&>>
   std::optional<T> ask_at_rest(Ask ask) {
-    if (closed()) return T();
+    if (closed_) return T();
     const std::int64_t known_writers = writers_;
     if (has_log()) return std::nullopt;
     try {
@@ -102,19 +102,16 @@ class topic_readers {
   // Calls `work` while no reader is lent; further ones wait until it returns.
   template <class F>
   void without_readers(F work) {
-    std::unique_lock lock(mutex_);
-    held_ = true;
-    returned_.wait(lock, [this] { return none_lent(); });
+    hold(true);
+    const std::shared_ptr<void> over(nullptr, [this](void*) { hold(false); });
     work();
-    held_ = false;
-    returned_.notify_all();
   }
 
   void rest();  // closes those that are idle
   void close();
 
  private:
-  bool closed();
+  void hold(bool held);
   bool has_log() const;
   bool none_lent() const { return idle_.size() == static_cast<std::size_t>(open_); }
 
@@ -124,7 +121,7 @@ class topic_readers {
   std::condition_variable returned_;
   std::vector<std::unique_ptr<topic_reader>> idle_;  // guarded by mutex_, as is the rest
   int open_ = 0;                                     // idle and lent
-  bool closed_ = false;
+  std::atomic<bool> closed_{false};
   bool held_ = false;
 };
 

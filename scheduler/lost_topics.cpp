@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <set>
 #include <spdlog/spdlog.h>
 #include <string>
 #include <string_view>
@@ -19,24 +21,55 @@ struct reader {
   std::string name;  // "flow PIPELINE/FLOW", "job PIPELINE/JOB"
   std::int64_t offset = 0;  // how far it has read
 };
-using readers = std::map<std::string, std::vector<reader>>;  // by topic, of those that have nothing; most never had an event
+using readers = std::map<std::string, std::vector<reader>>;  // by topic, of those that have nothing
 
-// Triggers, also those that are no longer defined. Their names: PIPELINE/job/JOB/topic:TOPIC.
-void add_jobs(store& state, readers& all) {
+struct topic_trigger_name {
+  std::string job, topic;  // "PIPELINE/JOB"
+};
+
+// PIPELINE/job/JOB/topic:TOPIC; nothing: it is another kind of trigger.
+std::optional<topic_trigger_name> parse_trigger(const std::string& trigger) {
   constexpr std::string_view kind = "/job/", watches = "/topic:";
-  for (const auto& [trigger, offset] : state.cursors()) {
-    const auto job = trigger.find(kind);
-    const auto topic = trigger.rfind(watches);
-    if (job == trigger.npos || topic == trigger.npos) continue;
-    const auto name = job + kind.size();
-    const auto lost = all.find(trigger.substr(topic + watches.size()));
-    if (lost == all.end()) continue;
-    lost->second.push_back({"job " + trigger.substr(0, job) + "/" + trigger.substr(name, topic - name), offset});
+  const auto job = trigger.find(kind);
+  const auto topic = trigger.rfind(watches);
+  if (job == trigger.npos || topic == trigger.npos) return std::nullopt;
+  const auto name = job + kind.size();
+  return topic_trigger_name{trigger.substr(0, job) + "/" + trigger.substr(name, topic - name), trigger.substr(topic + watches.size())};
+}
+
+using positions = std::map<std::string, std::int64_t>;  // of triggers, by name; of flows, by consumer
+
+// Only these can be lost, and only these are opened: a start does not touch thousands of topics that nobody reads.
+std::set<std::string> topics_that_were_read(surroundings& around, const std::vector<std::shared_ptr<const pipeline_revision>>& revisions,
+                                            const positions& triggers, const positions& flows) {
+  std::set<std::string> read;
+  for (const auto& [trigger, offset] : triggers) {
+    if (const auto name = parse_trigger(trigger); name && offset > 0) read.insert(name->topic);
+  }
+  for (const auto& revision : revisions) {
+    for (const auto& [name, flow] : revision->definition->flows) {
+      for (const auto& topic : topics_read_by(flow)) {
+        try {
+          if (stored_offset(around.offered.flows, *revision, flow, topic, flows) > 0) read.insert(topic);
+        } catch (const std::exception&) {
+          read.insert(topic);  // add_flows() says why it is not known
+        }
+      }
+    }
+  }
+  return read;
+}
+
+// Triggers, also those that are no longer defined.
+void add_jobs(const positions& triggers, readers& all) {
+  for (const auto& [trigger, offset] : triggers) {
+    const auto name = parse_trigger(trigger);
+    if (!name) continue;
+    if (const auto lost = all.find(name->topic); lost != all.end()) lost->second.push_back({"job " + name->job, offset});
   }
 }
 
-void add_flows(surroundings& around, const pipeline_revision& revision, const std::map<std::string, std::int64_t>& cursors,
-               readers& all) {
+void add_flows(surroundings& around, const pipeline_revision& revision, const positions& cursors, readers& all) {
   auto& flows = around.offered.flows;
   for (const auto& [name, flow] : revision.definition->flows) {
     for (const auto& topic : topics_read_by(flow)) {
@@ -92,14 +125,15 @@ void look_after(runtime::topic& topic, const std::vector<reader>& all) {
 
 void go_on_in_lost_topics(surroundings& around, const std::vector<std::shared_ptr<const pipeline_revision>>& revisions) {
   readers all;
-  for (const auto& topic : around.offered.topics.all()) {
-    if (has_nothing(*topic)) all.try_emplace(topic->name());
+  const auto triggers = around.store.cursors(), cursors = around.offered.flows.cursors();
+  const positions of_triggers(triggers.begin(), triggers.end()), of_flows(cursors.begin(), cursors.end());
+  for (const auto& name : topics_that_were_read(around, revisions, of_triggers, of_flows)) {
+    const auto topic = around.offered.topics.find(name);
+    if (topic && has_nothing(*topic)) all.try_emplace(name);
   }
   if (all.empty()) return;
-  add_jobs(around.store, all);
-  const auto cursors = around.offered.flows.cursors();
-  const std::map<std::string, std::int64_t> by_consumer(cursors.begin(), cursors.end());
-  for (const auto& revision : revisions) add_flows(around, *revision, by_consumer, all);
+  add_jobs(of_triggers, all);
+  for (const auto& revision : revisions) add_flows(around, *revision, of_flows, all);
   for (const auto& [name, of_topic] : all) {
     const auto topic = around.offered.topics.find(name);
     try {

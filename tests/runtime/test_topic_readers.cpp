@@ -97,6 +97,21 @@ TEST_CASE("what a topic is asked at rest is true whenever it wakes", "[topic]") 
   CHECK(asked > 0);
 }
 
+TEST_CASE("a look at a topic after a crash leaves its log to the next writer", "[topic]") {
+  bench b;
+  b.produce(1, 8);
+  testing::temp_dir crashed;
+  std::filesystem::create_directories(crashed / "topics");
+  for (const char* ending : {"", "-wal"}) {
+    std::filesystem::copy_file(b.file().string() + ending, (crashed / "topics/t.db").string() + ending);
+  }
+  topic left(config::topic{.name = "t", .retain = {}, .max_bytes = {}, .dedupe = {}}, crashed / "topics/t.db", b.pool.get_executor());
+  CHECK(left.last_offset() == 7);
+  CHECK(left.producer_position("p") == 7);
+  CHECK(left.status().events == 7);
+  CHECK(std::filesystem::file_size(crashed / "topics/t.db-wal") > 0);
+}
+
 TEST_CASE("a closed topic reads as empty", "[topic]") {
   bench b;
   b.produce(1, 8);
