@@ -602,8 +602,9 @@ asio::awaitable<bool> live_run::store_end(const run_record& ended) {
     }
   }
   if (alerts) around_.alerts_wait->notify();
-  spdlog::info("run {} of {}/{}: {}{}{}", ended.id, ended.pipeline, ended.job, token(ended.state),
-               ended.reason.empty() ? "" : ": ", ended.reason);
+  const bool went_wrong = ended.state == run_state::failed || ended.state == run_state::timed_out;
+  spdlog::log(went_wrong ? spdlog::level::warn : spdlog::level::info, "run {} of {}/{}: {}{}{}", ended.id, ended.pipeline, ended.job,
+              token(ended.state), ended.reason.empty() ? "" : ": ", ended.reason);
   if (leaves_positions_) {
     in_background(around_.where.control, "positions of run " + ended.id,
                   around_.offered.flows.forget(ended.pipeline + "/run/" + ended.id));

@@ -83,6 +83,8 @@ run: [sh, -c, "echo '{{\\"n\\": 1}}'; exec >&- 2>&-; mkfifo gate; read word < ga
         gate.unlink()
         assert run["state"] == state, run
     assert run["reason"] == "task main: exit code 1"
+    told = [line for line in daemon.log.read_text().splitlines() if " of shop/work: " in line]
+    assert [line.split()[2] for line in told] == ["info", "warning"] and told[1].endswith("failed: task main: exit code 1"), told
     if to:
         assert [event["data"]["n"] for event in daemon.events("out")] == [1, 1]
 
