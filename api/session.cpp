@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <exception>
 #include <new>
-#include <random>
 #include <utility>
 
 #include <boost/asio/co_spawn.hpp>
@@ -19,6 +18,7 @@
 #include "config/in_quotes.hpp"
 #include "runtime/event.hpp"
 #include "runtime/machine_failure.hpp"
+#include "runtime/random.hpp"
 #include "runtime/ulid.hpp"
 
 namespace penstock::api {
@@ -192,10 +192,9 @@ bool session::holds_back(const response& reply) {
 asio::awaitable<void> session::hold_back() {
   release_body();
   request_.body = {};
-  static std::minstd_rand chance;
-  const double part = std::uniform_real_distribution<double>(0.5, 1.5)(chance);
+  const auto delay = core_->options.refusal_delay * runtime::random_between(0.5, 1.5);
   held_back_ = std::make_shared<runtime::wakeup>(core_->executor);
-  co_await held_back_->wait_until(clock::now() + std::chrono::duration_cast<clock::duration>(core_->options.refusal_delay * part));
+  co_await held_back_->wait_until(clock::now() + std::chrono::duration_cast<clock::duration>(delay));
   held_back_.reset();
 }
 

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <exception>
-#include <random>
 #include <utility>
 
 #include <boost/asio/co_spawn.hpp>
 #include <spdlog/spdlog.h>
 
+#include "runtime/random.hpp"
 #include "runtime/ulid.hpp"
 
 namespace penstock::runtime {
@@ -19,12 +19,6 @@ using clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds connect_timeout{30};
 constexpr std::chrono::seconds healthy_after{30};  // a connection that lived so long was no failure
 constexpr std::chrono::milliseconds most_pause = std::chrono::hours{1};  // that a server can ask for
-
-// So that many clients do not all come back at once.
-double jitter() {
-  thread_local std::minstd_rand random{std::random_device{}()};
-  return std::uniform_real_distribution<double>(0.75, 1.25)(random);
-}
 
 }  // namespace
 
@@ -154,7 +148,7 @@ asio::awaitable<std::string> live_feed::attend_one() {
 asio::awaitable<void> live_feed::pause() {
   const std::chrono::nanoseconds longest = std::max(first_pause_, settings_.longest_pause);
   const double doubled = static_cast<double>(first_pause_.count()) * static_cast<double>(1 << std::clamp(failures_ - 1, 0, 20));
-  const double chosen = std::min(doubled, static_cast<double>(longest.count())) * jitter();
+  const double chosen = std::min(doubled, static_cast<double>(longest.count())) * random_between(0.75, 1.25);  // not all clients at once
   const auto until = clock::now() + std::chrono::nanoseconds(static_cast<std::int64_t>(chosen));
   while (!stopped_ && clock::now() < until) co_await go_on_->wait_until(until);
   co_return;

@@ -74,11 +74,11 @@ connection::connection(const std::filesystem::path& file, open_mode mode, int pa
   configure();
   // Also a reader may have to undo what a killed writer has left half done (sqlite.org/lockingv3.html, "hot journals"),
   // which takes a file that is open for writing; query_only keeps it from writing anything else.
-  const int code = mode == open_mode::unchanging
-                       ? sqlite3_open_v2(unchanging_uri(file).c_str(), &handle_, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX, nullptr)
-                       : sqlite3_open_v2(file.c_str(), &handle_,
-                                         SQLITE_OPEN_READWRITE | (mode == open_mode::read_only ? 0 : SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX,
-                                         nullptr);
+  int access = SQLITE_OPEN_READWRITE;
+  if (mode == open_mode::read_write_create) access |= SQLITE_OPEN_CREATE;
+  if (mode == open_mode::unchanging) access = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI;
+  const std::string name = mode == open_mode::unchanging ? unchanging_uri(file) : file.string();
+  const int code = sqlite3_open_v2(name.c_str(), &handle_, access | SQLITE_OPEN_NOMUTEX, nullptr);
   try {
     if (code != SQLITE_OK) {
       throw failure(

@@ -68,6 +68,7 @@ constexpr std::string_view topic_schema = R"sql(
   );
   INSERT INTO counters VALUES (1, 0, 0, NULL);
 )sql";
+
 // What the writing connection has prepared, and the last offset inside its open transaction. Used on the
 // queue's executor only.
 struct topic_writer {

@@ -3,9 +3,9 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <spdlog/spdlog.h>
 
+#include "runtime/random.hpp"
 #include "runtime/run_expression.hpp"
 #include "runtime/topic.hpp"
 #include "scheduler/alert_text.hpp"
@@ -32,11 +32,6 @@ task_record begun(task_record task, timestamp at) {
   task.started_at = at;
   task.ended_at.reset();
   return task;
-}
-
-double jitter() {
-  thread_local std::mt19937_64 source{std::random_device{}()};
-  return std::uniform_real_distribution<double>(0.0, 1.0)(source);
 }
 
 }  // namespace
@@ -218,7 +213,7 @@ asio::awaitable<bool> live_run::try_again(attempt_result failure) {
 }
 
 asio::awaitable<bool> live_run::pause_before(int attempt, std::string failure) {
-  const auto pause = backoff(job_.retry, attempt, jitter());
+  const auto pause = backoff(job_.retry, attempt, runtime::random_between(0, 1));
   record_.state = run_state::retrying;
   record_.retry_at = wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(pause);
   record_.waiting_reason = fmt::format("attempt {} of {} at {} after: {}", attempt, job_.retry.attempts,
