@@ -255,7 +255,7 @@ void command_run::state::prepare_process() {
     options.environment["PENSTOCK_OUTPUT"] = result_file->path();
   }
   own_marks = marks_in(options.environment);
-  limits.emplace(settings.limits, options.cgroups, options.consumer);
+  limits.emplace(settings.limits, settings.nice, options.cgroups, options.consumer);
 }
 
 void command_run::state::make_pipes() {

@@ -11,6 +11,7 @@ namespace penstock::runtime {
 
 namespace {
 
+constexpr int lowest_niceness = 19;
 constexpr int shell_offset = 128;  // POSIX shells exit with 128 + the signal that ended their command
 
 std::int64_t own_peak_memory() {
@@ -36,18 +37,21 @@ std::string number(double value) {
 
 }  // namespace
 
-run_limits::run_limits(const config::resource_limits& wanted, cgroup_tree* tree, const std::string& label)
+run_limits::run_limits(const config::resource_limits& wanted, int nice, cgroup_tree* tree, const std::string& label)
     : wanted_(wanted) {
-  if (wanted_.memory || wanted_.cpus || wanted_.processes) make_group(tree, label);
+  if (wanted_.memory || wanted_.cpus || wanted_.processes) make_group(nice, tree, label);
   limit_each_process();
 }
 
-void run_limits::make_group(cgroup_tree* tree, const std::string& label) {
+void run_limits::make_group(int nice, cgroup_tree* tree, const std::string& label) {
   std::string why = "this daemon may not make control groups";
   cgroup_limits limits;
   if (tree) {
     if (tree->limits_memory()) limits.memory = wanted_.memory;
-    if (tree->limits_cpus()) limits.cpus = wanted_.cpus;
+    if (tree->limits_cpus()) {
+      limits.cpus = wanted_.cpus;
+      limits.niceness = std::min(::getpriority(PRIO_PROCESS, 0) + nice, lowest_niceness);  // 0: the thread, on Linux
+    }
     if (tree->limits_processes()) limits.processes = wanted_.processes;
     auto made = tree->make_group(label, limits);
     if (made) {

@@ -20,8 +20,9 @@ namespace penstock::runtime {
 
 class run_limits {
  public:
-  // `tree` null: no control groups. `label`: see cgroup_tree::make_group.
-  run_limits(const config::resource_limits& wanted, cgroup_tree* tree, const std::string& label);
+  // `nice`: the program's own, added to the calling thread's. `tree` null: no control groups. `label`: see
+  // cgroup_tree::make_group.
+  run_limits(const config::resource_limits& wanted, int nice, cgroup_tree* tree, const std::string& label);
 
   const std::vector<process_limit>& of_each_process() const { return each_; }
   cgroup* group() const { return group_.get(); }               // null: none
@@ -35,7 +36,7 @@ class run_limits {
   std::string remark_on(const process_end& end) const;
 
  private:
-  void make_group(cgroup_tree* tree, const std::string& label);
+  void make_group(int nice, cgroup_tree* tree, const std::string& label);
   void limit_each_process();
   void limit(int resource, std::int64_t most, const std::string& what);
 

@@ -4,12 +4,14 @@
 #include <future>
 #include <signal.h>
 #include <string>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 
 #include "runtime/cgroup.hpp"
+#include "runtime/run_limits.hpp"
 #include "tests/runtime/command_world.hpp"
 
 namespace test_cgroup {
@@ -118,6 +120,28 @@ TEST_CASE("cgroup: a tiny share of a processor is the least that there is", "[cg
   REQUIRE(group.has_value());
   CHECK(read_file((*group)->folder() / "cpu.max") == "1000 100000");
   CHECK_FALSE(fs::exists((*group)->folder() / "memory.max"));
+}
+
+// The kernel shares processors between groups first: one of the usual weight would stand beside the daemon as its equal.
+TEST_CASE("cgroup: a group weighs what the niceness of its program says", "[cgroup]") {
+  temp_dir dir;
+  pretend(dir / "base", "cpu memory");
+  auto tree = cgroup_tree::make(dir / "base");
+  REQUIRE(tree.has_value());
+  const auto weight = [&](int of_thread, int own) {
+    return std::async(std::launch::async, [&, of_thread, own] {
+             ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), of_thread);
+             config::resource_limits wanted;
+             wanted.memory = 64 << 20;
+             const run_limits made(wanted, own, tree->get(), "x");
+             return read_file(made.group()->folder() / "cpu.weight.nice");
+           }).get();
+  };
+  const int ours = ::getpriority(PRIO_PROCESS, 0);
+  CHECK(weight(std::max(ours, 10), 0) == std::to_string(std::max(ours, 10)));
+  CHECK(weight(std::max(ours, 10), 5) == std::to_string(std::min(std::max(ours, 10) + 5, 19)));
+  CHECK(weight(19, 19) == "19");
+  if (ours == 0) CHECK(weight(0, 0).empty());  // a live flow's: as it is made
 }
 
 TEST_CASE("cgroup: the reason of a run that the kernel killed for its memory", "[cgroup]") {
