@@ -6,8 +6,7 @@
 #include <stdexcept>
 #include <strings.h>
 
-#include <curl/curl.h>
-
+#include "runtime/libcurl.hpp"
 #include "runtime/text.hpp"
 
 namespace penstock::runtime {
@@ -20,11 +19,11 @@ constexpr std::int64_t longest_pause_s = 24 * 3600;  // that a Retry-After may a
 class header_list {
  public:
   header_list() = default;
-  ~header_list() { curl_slist_free_all(first_); }
+  ~header_list() { curl().slist_free_all(first_); }
   header_list(const header_list&) = delete;
   header_list& operator=(const header_list&) = delete;
   void add(const std::string& line) {
-    curl_slist* const longer = curl_slist_append(first_, line.c_str());
+    curl_slist* const longer = curl().slist_append(first_, line.c_str());
     if (!longer) throw std::bad_alloc();
     first_ = longer;
   }
@@ -36,8 +35,8 @@ class header_list {
 
 template <class T>
 void set(CURL* handle, const http_request& request, CURLoption option, T value) {
-  const CURLcode code = curl_easy_setopt(handle, option, value);
-  if (code != CURLE_OK) throw http_failure(request.shown, curl_easy_strerror(code));
+  const CURLcode code = curl().easy_setopt(handle, option, value);
+  if (code != CURLE_OK) throw http_failure(request.shown, curl().easy_strerror(code));
 }
 
 }  // namespace
@@ -82,12 +81,11 @@ std::string http_answer::in_words() const {
   return said;
 }
 
-void http_client::closer::operator()(void* handle) const { curl_easy_cleanup(handle); }
+void http_client::closer::operator()(void* handle) const { curl().easy_cleanup(handle); }
 
 http_client::http_client() {
-  static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
-  if (ready == CURLE_OK) handle_.reset(curl_easy_init());
-  if (!handle_) throw std::runtime_error("libcurl cannot be used");
+  handle_.reset(curl().easy_init());
+  if (!handle_) throw std::bad_alloc();
 }
 
 http_client::~http_client() = default;
@@ -99,7 +97,7 @@ http_answer http_client::send(const http_request& request) {
   for (const std::string& header : request.headers) list.add(header);
   list.add("Expect:");  // no pause before the body
   const auto option = [&](CURLoption which, auto value) { set(handle, request, which, value); };
-  curl_easy_reset(handle);  // keeps the connection
+  curl().easy_reset(handle);  // keeps the connection
   option(CURLOPT_URL, request.url.c_str());
   option(CURLOPT_PROTOCOLS_STR, "http,https");
   option(CURLOPT_PROXY, "");
@@ -119,18 +117,18 @@ http_answer http_client::send(const http_request& request) {
     option(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
     option(CURLOPT_POSTFIELDS, request.body.empty() ? "" : request.body.data());  // null: read from stdin
   }
-  const CURLcode code = curl_easy_perform(handle);
-  if (code != CURLE_OK) throw http_failure(request.shown, curl_easy_strerror(code));
-  curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &r.answer.status);
+  const CURLcode code = curl().easy_perform(handle);
+  if (code != CURLE_OK) throw http_failure(request.shown, curl().easy_strerror(code));
+  curl().easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &r.answer.status);
   return std::move(r.answer);
 }
 
 void require_http_url(const std::string& url, const std::string& shown) {
   if (!url.starts_with("http://") && !url.starts_with("https://"))
     throw std::runtime_error("url '" + shown + "' must begin with http:// or https://");
-  const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parsed(curl_url(), curl_url_cleanup);
-  const CURLUcode code = curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0);
-  if (code != CURLUE_OK) throw std::runtime_error("url '" + shown + "': " + curl_url_strerror(code));
+  const std::unique_ptr<CURLU, void (*)(CURLU*)> parsed(curl().url(), curl().url_cleanup);
+  const CURLUcode code = curl().url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0);
+  if (code != CURLUE_OK) throw std::runtime_error("url '" + shown + "': " + curl().url_strerror(code));
 }
 
 void require_http_url(const std::string& written) {
@@ -156,7 +154,7 @@ std::optional<std::chrono::nanoseconds> retry_after(std::string_view header, tim
   const char* const end = header.data() + header.size();
   const auto [read_to, wrong] = std::from_chars(header.data(), end, seconds);
   if (wrong != std::errc() || read_to != end) {
-    const time_t at = curl_getdate(std::string(header).c_str(), nullptr);
+    const time_t at = curl().getdate(std::string(header).c_str(), nullptr);
     if (at < 0) return std::nullopt;
     seconds = at - to_micros(now) / 1'000'000;
   }

@@ -9,10 +9,9 @@
 #include <system_error>
 #include <utility>
 
-#include <curl/curl.h>
-
 #include "config/time.hpp"
 #include "runtime/blocking_pool.hpp"
+#include "runtime/libcurl.hpp"
 #include "runtime/wakeup.hpp"
 
 namespace penstock::runtime {
@@ -33,10 +32,10 @@ std::string in_sentence(std::string text) {
 }
 
 struct multi_cleanup {
-  void operator()(CURLM* handle) const { curl_multi_cleanup(handle); }
+  void operator()(CURLM* handle) const { curl().multi_cleanup(handle); }
 };
 struct easy_cleanup {
-  void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
+  void operator()(CURL* handle) const { curl().easy_cleanup(handle); }
 };
 
 // One request or connection: run() on a thread that may block, everything else on the check's executor. Held by both,
@@ -45,8 +44,7 @@ class network_try {
  public:
   network_try(std::string url, bool only_connect, std::shared_ptr<wakeup> ended)
       : url_(std::move(url)), only_connect_(only_connect), ended_(std::move(ended)) {
-    static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
-    if (ready == CURLE_OK) multi_.reset(curl_multi_init());
+    multi_.reset(curl().multi_init());
     if (!multi_) throw std::bad_alloc();
   }
 
@@ -64,7 +62,7 @@ class network_try {
   // From here on nobody is told, and run() returns as soon as it can.
   void give_up() {
     given_up_ = true;
-    curl_multi_wakeup(multi_.get());
+    curl().multi_wakeup(multi_.get());
     const std::lock_guard lock(mutex_);
     ended_.reset();
   }
@@ -77,34 +75,34 @@ class network_try {
 
  private:
   std::string perform() {
-    const std::unique_ptr<CURL, easy_cleanup> easy(curl_easy_init());
+    const std::unique_ptr<CURL, easy_cleanup> easy(curl().easy_init());
     if (!easy) throw std::bad_alloc();
     CURL* const h = easy.get();
-    curl_easy_setopt(h, CURLOPT_URL, url_.c_str());
-    curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(h, CURLOPT_PROXY, "");
-    curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(h, CURLOPT_USERAGENT, "penstock/" PENSTOCK_VERSION);
-    curl_easy_setopt(h, CURLOPT_CONNECT_ONLY, only_connect_ ? 1L : 0L);
-    curl_easy_setopt(h, CURLOPT_HEADERFUNCTION, &network_try::take_header);
-    curl_easy_setopt(h, CURLOPT_HEADERDATA, this);
-    curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, &network_try::take_body);
+    curl().easy_setopt(h, CURLOPT_URL, url_.c_str());
+    curl().easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl().easy_setopt(h, CURLOPT_PROXY, "");
+    curl().easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+    curl().easy_setopt(h, CURLOPT_USERAGENT, "penstock/" PENSTOCK_VERSION);
+    curl().easy_setopt(h, CURLOPT_CONNECT_ONLY, only_connect_ ? 1L : 0L);
+    curl().easy_setopt(h, CURLOPT_HEADERFUNCTION, &network_try::take_header);
+    curl().easy_setopt(h, CURLOPT_HEADERDATA, this);
+    curl().easy_setopt(h, CURLOPT_WRITEFUNCTION, &network_try::take_body);
     easy_ = h;
-    if (curl_multi_add_handle(multi_.get(), h) != CURLM_OK) return "libcurl cannot be used";
+    if (curl().multi_add_handle(multi_.get(), h) != CURLM_OK) return "libcurl cannot be used";
     const CURLcode code = transfer();
-    curl_multi_remove_handle(multi_.get(), h);
+    curl().multi_remove_handle(multi_.get(), h);
     return judge(code);
   }
 
   CURLcode transfer() {
     int running = 1;
     while (!given_up_) {
-      if (curl_multi_perform(multi_.get(), &running) != CURLM_OK) return CURLE_FAILED_INIT;
+      if (curl().multi_perform(multi_.get(), &running) != CURLM_OK) return CURLE_FAILED_INIT;
       if (running == 0) break;
-      curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(longest_look.count()), nullptr);
+      curl().multi_poll(multi_.get(), nullptr, 0, static_cast<int>(longest_look.count()), nullptr);
     }
     int left = 0;
-    const CURLMsg* const message = curl_multi_info_read(multi_.get(), &left);
+    const CURLMsg* const message = curl().multi_info_read(multi_.get(), &left);
     return message ? message->data.result : CURLE_ABORTED_BY_CALLBACK;
   }
 
@@ -113,18 +111,18 @@ class network_try {
     if (status_ != 0) return "HTTP " + std::to_string(status_);
     if (code == CURLE_OK && only_connect_) return {};
     long number = 0;
-    curl_easy_getinfo(easy_, CURLINFO_OS_ERRNO, &number);
+    curl().easy_getinfo(easy_, CURLINFO_OS_ERRNO, &number);
     if (code == CURLE_COULDNT_CONNECT && number != 0) {
       return in_sentence(std::generic_category().message(static_cast<int>(number)));
     }
-    return in_sentence(curl_easy_strerror(code));
+    return in_sentence(curl().easy_strerror(code));
   }
 
   // The answer's head is all that counts; its body may never end.
   static std::size_t take_header(char* line, std::size_t, std::size_t size, void* self) {
     auto& t = *static_cast<network_try*>(self);
     long status = 0;
-    curl_easy_getinfo(t.easy_, CURLINFO_RESPONSE_CODE, &status);
+    curl().easy_getinfo(t.easy_, CURLINFO_RESPONSE_CODE, &status);
     const bool blank = size > 0 && (line[0] == '\r' || line[0] == '\n');
     if (!blank || status < 200) return size;
     t.status_ = status;
