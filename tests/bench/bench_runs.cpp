@@ -10,6 +10,7 @@
 //   --connections  that ask at once (default 8)
 //   --bin          where penstockd is (default: beside this program)
 //   --folder       on whose disk to work (default: the system's scratch folder)
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -115,14 +116,17 @@ class bench_daemon {
  private:
   speed measured(const std::string& job, const std::function<void()>& ask) {
     client connection = daemon_.connect();
-    const auto wanted = succeeded(job, connection) + chosen_.runs;
+    const auto before = succeeded(job, connection), wanted = before + chosen_.runs;
     const double cpu = daemon_.cpu_seconds();
     const auto from = monotonic_ns();
     ask();
     for (auto have = succeeded(job, connection); have != wanted; have = succeeded(job, connection)) {
-      if (have > wanted || monotonic_ns() - from > give_up_after)
+      const auto past = monotonic_ns() - from;
+      if (have > wanted || past > give_up_after)
         throw std::runtime_error("wanted " + std::to_string(wanted) + " runs of " + job + ", there are " + std::to_string(have));
-      measured_daemon::pause();
+      // To look takes the daemon's time, so again only when half of the rest should be done.
+      const auto rest = past / std::max<std::int64_t>(have - before, 1) * (wanted - have);
+      measured_daemon::pause(std::clamp<std::int64_t>(rest / 2 / 1'000'000, 2, 100));
     }
     const auto took = static_cast<double>(monotonic_ns() - from);
     return {chosen_.runs * 1e9 / took, (daemon_.cpu_seconds() - cpu) * 1e6 / chosen_.runs};

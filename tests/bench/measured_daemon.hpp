@@ -116,7 +116,7 @@ class measured_daemon {
   }
 
   // Between two looks at something that the daemon does.
-  static void pause() { ::poll(nullptr, 0, 2); }
+  static void pause(std::int64_t ms = 2) { ::poll(nullptr, 0, static_cast<int>(ms)); }
 
  private:
   void await_port() {
