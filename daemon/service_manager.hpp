@@ -1,4 +1,6 @@
-// What systemd is told (sd_notify(3)) and hands over (sd_listen_fds(3)); without systemd every call does nothing. Control thread.
+// What systemd is told (sd_notify(3), sd_watchdog_enabled(3)) and hands over (sd_listen_fds(3)); without systemd every call does
+// nothing. Control thread. The protocol is kept stable for those who speak it themselves (systemd's portability promise): a
+// datagram and five variables of the environment, where libsystemd would take a MiB in every daemon that runs as a service.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -22,7 +24,8 @@ std::vector<inherited_socket> take_inherited_sockets();
 
 class service_manager {
  public:
-  // Feeds the watchdog from the control thread itself, at half its period, so that a stuck control thread is noticed.
+  // Feeds the watchdog from the control thread itself, at half its period, so that a stuck control thread is noticed. Throws
+  // std::runtime_error when the variables that ask for it make no sense.
   explicit service_manager(const boost::asio::any_io_executor& control);
 
   void ready(const std::string& status);
@@ -31,7 +34,11 @@ class service_manager {
   void stop_watchdog();
 
  private:
+  void tell(const std::string& lines);
   void feed();
+
+  const std::string notify_socket_;  // empty: nobody listens
+  bool in_trouble_ = false;          // the last message did not arrive, and that was logged
   boost::asio::steady_timer timer_;
   std::chrono::microseconds period_{0};
 };

@@ -132,7 +132,10 @@ std::string set_limits(const fs::path& folder, const cgroup_limits& limits) {
     failure = write_file(folder / "cpu.max", std::to_string(quota) + ' ' + std::to_string(period_us));
     if (failure != 0) return "cpu.max: " + error_words(failure);
   }
-  if (limits.niceness != 0) write_file(folder / "cpu.weight.nice", std::to_string(limits.niceness));
+  if (limits.niceness != 0) {
+    failure = write_file(folder / "cpu.weight.nice", std::to_string(std::clamp(limits.niceness, -20, 19)));
+    if (failure != 0) spdlog::debug("{}: cpu.weight.nice: {}", folder.string(), error_words(failure));
+  }
   return {};
 }
 

@@ -31,7 +31,7 @@ struct cgroup_limits {
   std::optional<std::int64_t> memory{};  // bytes
   std::optional<double> cpus{};
   std::optional<std::int64_t> processes{};
-  int niceness = 0;  // -20 to 19: the kernel shares processors between groups first, as if each were one program
+  int niceness = 0;  // against BASE/daemon: the kernel shares processors between groups first, as if each were one program
 };
 
 class cgroup {

@@ -1,4 +1,5 @@
-// libcurl, loaded by the first who speaks HTTP to others (shared_library.hpp). Functions have their names without
+// libcurl, loaded by the first who speaks HTTP to others or checks a definition that will (shared_library.hpp): on whatever
+// thread that is, which waits some 5 ms for it once. Functions have their names without
 // `curl_`; what they do and return says https://curl.se/libcurl/c/.
 #pragma once
 

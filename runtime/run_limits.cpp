@@ -11,8 +11,10 @@ namespace penstock::runtime {
 
 namespace {
 
-constexpr int lowest_niceness = 19;
 constexpr int shell_offset = 128;  // POSIX shells exit with 128 + the signal that ended their command
+
+// Of this thread's programs (0 is the thread, on Linux), against the group of the daemon, which has the usual weight.
+int niceness_beside_the_daemon() { return ::getpriority(PRIO_PROCESS, 0) - ::getpriority(PRIO_PROCESS, static_cast<id_t>(::getpid())); }
 
 std::int64_t own_peak_memory() {
   rusage usage{};
@@ -50,7 +52,7 @@ void run_limits::make_group(int nice, cgroup_tree* tree, const std::string& labe
     if (tree->limits_memory()) limits.memory = wanted_.memory;
     if (tree->limits_cpus()) {
       limits.cpus = wanted_.cpus;
-      limits.niceness = std::min(::getpriority(PRIO_PROCESS, 0) + nice, lowest_niceness);  // 0: the thread, on Linux
+      limits.niceness = niceness_beside_the_daemon() + nice;
     }
     if (tree->limits_processes()) limits.processes = wanted_.processes;
     auto made = tree->make_group(label, limits);

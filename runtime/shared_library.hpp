@@ -1,5 +1,6 @@
 // A library that is loaded when it is needed first: what nobody uses costs an idle daemon neither memory nor time to
-// start (libcurl alone brings 25 others). Once loaded it stays. Safe from any thread.
+// start (libcurl alone brings 25 others). Once loaded it stays. Safe from any thread; to load reads files, so it takes
+// milliseconds, and descriptors.
 #pragma once
 
 #include <string>

@@ -124,9 +124,9 @@ class bench_daemon {
       const auto past = monotonic_ns() - from;
       if (have > wanted || past > give_up_after)
         throw std::runtime_error("wanted " + std::to_string(wanted) + " runs of " + job + ", there are " + std::to_string(have));
-      // To look takes the daemon's time, so again only when half of the rest should be done.
+      // To look takes the daemon's time: as rarely as an error of a twentieth allows.
       const auto rest = past / std::max<std::int64_t>(have - before, 1) * (wanted - have);
-      measured_daemon::pause(std::clamp<std::int64_t>(rest / 2 / 1'000'000, 2, 100));
+      measured_daemon::pause(std::max<std::int64_t>(std::min(rest / 2, past / 20) / 1'000'000, 2));
     }
     const auto took = static_cast<double>(monotonic_ns() - from);
     return {chosen_.runs * 1e9 / took, (daemon_.cpu_seconds() - cpu) * 1e6 / chosen_.runs};

@@ -83,7 +83,7 @@ def find_knee(context, kind, most, say):
 def in_turns(context, kind, rates):
     """Each rate several times; of each the step with the median p99."""
     rounds = [[Step(context, kind, rate) for rate in rates] for _ in range(context.much(ROUNDS, 1))]
-    return [sorted(tries, key=lambda step: step.p99)[len(tries) // 2] for tries in zip(*rounds)]
+    return [sorted(tries, key=lambda step: (step.accepted == 0, step.p99))[len(tries) // 2] for tries in zip(*rounds)]
 
 
 def measure(context, say):

@@ -84,13 +84,3 @@ def test_flows_without_input_stay_running_and_nothing_wakes_up(start_daemon):
 
 def test_an_empty_daemon_sleeps(daemon):
     assert_no_wakeups(daemon)
-
-
-def test_libraries_are_loaded_by_who_needs_them(daemon):
-    """Those that only some pipelines, or only systemd, have a use for."""
-    def has(library):
-        return library in pathlib.Path(f"/proc/{daemon.pid}/maps").read_text()
-
-    assert not has("/libcurl.so") and not has("/libsystemd.so")
-    daemon.put("calls", "name: calls\ntopics: {quiet: {}}\nflows:\n  f: {from: {topic: quiet}, to: {http: {url: \"http://127.0.0.1:9/\"}}}\n")
-    assert has("/libcurl.so") and not has("/libsystemd.so")

@@ -57,10 +57,11 @@ def test_the_unit_is_hardened(installed):
     assert float(level[1]) <= 2.5
 
 
-def test_notifications(start_daemon, tmp_path):
-    address = str(tmp_path / "notify")
+@pytest.mark.parametrize("kind", ["path", "abstract name"])
+def test_notifications(start_daemon, tmp_path, kind):
+    address = str(tmp_path / "notify") if kind == "path" else f"@penstock-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(address)
+        systemd.bind(address.replace("@", "\0"))
         systemd.settimeout(20)
         seen = []
 
@@ -78,6 +79,29 @@ def test_notifications(start_daemon, tmp_path):
         assert daemon.stop() == 0
         wait_for("STOPPING=1")
         daemon.start()
+
+
+@pytest.mark.parametrize("address", ["/nowhere/notify", "vsock:2:1", "/" + "x" * 200])
+def test_who_cannot_be_told_is_no_reason_to_stop(start_daemon, address):
+    daemon = start_daemon(env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "100000"})
+    daemon.put("shop", "name: shop\ntopics: {orders: {}}\n")
+    assert daemon.stop() == 0
+    assert daemon.log.read_text().count("systemd cannot be told how this is: ") == 1
+    daemon.start()
+
+
+@pytest.mark.parametrize("variables, why", [({"LISTEN_FDS": "two"}, "LISTEN_FDS: 'two' is no number"),
+                                            ({"LISTEN_FDS": "1"}, "LISTEN_FDS: descriptor 3: Bad file descriptor"),
+                                            ({"WATCHDOG_USEC": "-1"}, "WATCHDOG_USEC: '-1' is no number")])
+def test_what_makes_no_sense_is_refused(tmp_path, variables, why):
+    finished = subprocess.run([BIN / "penstockd", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"],
+                              env={**os.environ, **variables}, capture_output=True, text=True, timeout=60)
+    assert finished.returncode != 0 and why in finished.stdout + finished.stderr
+
+
+def test_what_is_meant_for_another_process_is_left_alone(start_daemon):
+    daemon = start_daemon(env={"LISTEN_FDS": "1", "LISTEN_PID": "1", "WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"})
+    assert daemon.get("/readyz").status == 200
 
 
 def test_ready_means_serving(tmp_path):
