@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstddef>
@@ -82,7 +83,7 @@ service_manager::service_manager(const boost::asio::any_io_executor& control)
     : notify_socket_(text_of("NOTIFY_SOCKET")), timer_(control) {
   const auto microseconds = number_of("WATCHDOG_USEC");
   if (microseconds.value_or(0) == 0 || !is_for_us("WATCHDOG_PID")) return;
-  period_ = std::chrono::microseconds(*microseconds / 2);
+  period_ = std::min<std::chrono::microseconds>(std::chrono::microseconds(*microseconds / 2), std::chrono::hours(1));
   feed();
 }
 
