@@ -89,12 +89,12 @@ struct command_run::state : std::enable_shared_from_this<state> {
 
   // Before there is a process.
   component_context context() const { return {offered, options.pipeline, options.consumer, options.workdir, strand}; }
-  std::string make_ready();
+  asio::awaitable<std::string> make_ready();
   void prepare_process();
   void make_pipes();
+  process_start how_to_start() const;
   asio::awaitable<void> open_ends();
   std::string start();
-  result<process> launch();
   void start_pumps();
 
   // While there is one.
@@ -151,6 +151,8 @@ struct command_run::state : std::enable_shared_from_this<state> {
   std::optional<run_limits> limits;
   std::unique_ptr<output_file> result_file;  // null: it has none
   unique_fd child_in, child_out, child_err;  // its ends of the pipes, until it has them
+  std::filesystem::path folder;              // where the program starts
+  std::unique_ptr<process_launch> waiting;   // its process, which the permit lets go; null: it is made when it may start
 
   asio::steady_timer changed;
   process leader;
@@ -197,12 +199,14 @@ void command_run::cancel() {
 }
 
 asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<state> self) {
-  std::string trouble = self->make_ready();
+  std::string trouble = co_await self->make_ready();
   if (self->options.permit && !co_await self->options.permit->wait()) co_return self->withdrawn();
   try {
-    if (trouble.empty() && !self->cancel_requested) co_await self->open_ends();
-    if (self->cancel_requested)
-      co_return self->not_run(command_end::cancelled, "cancelled before it was started");
+    if (!self->waiting) {  // else it has been let go
+      if (trouble.empty() && !self->cancel_requested) co_await self->open_ends();
+      if (self->cancel_requested)
+        co_return self->not_run(command_end::cancelled, "cancelled before it was started");
+    }
     if (trouble.empty()) trouble = self->start();
   } catch (const std::exception& e) {
     trouble = e.what();
@@ -226,15 +230,21 @@ asio::awaitable<command_outcome> command_run::state::execute(std::shared_ptr<sta
 
 // ---- before there is a process ------------------------------------------------------------------
 
-// What nobody outside can see, and what can be undone: so it needs no permit. What went wrong, or nothing.
-std::string command_run::state::make_ready() {
-  if (cancel_requested) return {};
+// What can be undone without a trace: so it needs no permit. What went wrong, or nothing. A sink may be seen from outside, so a
+// program that has one is not made to wait.
+asio::awaitable<std::string> command_run::state::make_ready() {
+  if (cancel_requested) co_return std::string();
   try {
     prepare_process();
     make_pipes();
-    return {};
+    const process_start how = how_to_start();
+    if (options.permit && !options.definition.to && process_launch::may_wait(how)) {
+      if (options.input) co_await options.input->open(0);
+      waiting = std::make_unique<process_launch>(how, options.permit.get());
+    }
+    co_return std::string();
   } catch (const std::exception& e) {
-    return e.what();
+    co_return e.what();
   }
 }
 
@@ -256,6 +266,7 @@ void command_run::state::prepare_process() {
   }
   own_marks = marks_in(options.environment);
   limits.emplace(settings.limits, settings.nice, options.cgroups, options.consumer);
+  folder = settings.workdir.empty() ? options.workdir : options.workdir / settings.workdir;
 }
 
 void command_run::state::make_pipes() {
@@ -275,6 +286,22 @@ void command_run::state::make_pipes() {
   hand_over(in_pipe.write, in);
 }
 
+process_start command_run::state::how_to_start() const {
+  const config::process_settings& settings = options.definition.process;
+  return {.arguments = options.definition.run,
+          .environment = options.environment,
+          .folder = folder,
+          .in = options.input ? child_in.get() : null_device(),
+          .out = child_out.get(),
+          .err = child_err.get(),
+          .as = user ? &*user : nullptr,
+          .umask = settings.umask,
+          .nice = settings.nice,
+          .io = settings.io,
+          .limits = limits->of_each_process(),
+          .cgroup = limits->group() ? limits->group()->procs() : -1};
+}
+
 // Its sink and its input.
 asio::awaitable<void> command_run::state::open_ends() {
   if (options.definition.to) {
@@ -287,7 +314,9 @@ asio::awaitable<void> command_run::state::open_ends() {
 // What went wrong, or nothing.
 std::string command_run::state::start() {
   for (const auto& note : limits->notes()) log.note(note);
-  auto started = launch();
+  if (!waiting) waiting = std::make_unique<process_launch>(how_to_start());
+  auto started = waiting->finish();
+  waiting.reset();
   for (unique_fd* end : {&child_in, &child_out, &child_err}) *end = unique_fd();
   if (!started) return started.error().detail;
   leader = std::move(*started);
@@ -303,24 +332,6 @@ std::string command_run::state::start() {
   return {};
 }
 
-result<process> command_run::state::launch() {
-  const config::process_settings& settings = options.definition.process;
-  const std::filesystem::path folder =
-      settings.workdir.empty() ? options.workdir : options.workdir / settings.workdir;
-  return start_process({.arguments = options.definition.run,
-                        .environment = options.environment,
-                        .folder = folder,
-                        .in = options.input ? child_in.get() : null_device(),
-                        .out = child_out.get(),
-                        .err = child_err.get(),
-                        .as = user ? &*user : nullptr,
-                        .umask = settings.umask,
-                        .nice = settings.nice,
-                        .io = settings.io,
-                        .limits = limits->of_each_process(),
-                        .cgroup = limits->group() ? limits->group()->procs() : -1});
-}
-
 void command_run::state::start_pumps() {
   watch(leader_exit, leader_ended);
   if (options.input) {
@@ -333,6 +344,7 @@ void command_run::state::start_pumps() {
 
 command_outcome command_run::state::not_run(command_end end, std::string reason) {
   if (options.input) options.input->stop_input();
+  waiting.reset();
   log.note(reason);
   result_file.reset();
   limits.reset();
@@ -343,6 +355,7 @@ command_outcome command_run::state::not_run(command_end end, std::string reason)
 
 command_outcome command_run::state::withdrawn() {
   if (options.input) options.input->stop_input();
+  waiting.reset();
   result_file.reset();
   limits.reset();
   outcome.end = command_end::cancelled;

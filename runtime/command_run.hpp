@@ -72,8 +72,8 @@ struct command_options {
   std::optional<std::chrono::nanoseconds> timeout{};  // from the spawn
   std::chrono::nanoseconds grace{std::chrono::seconds{10}};
   std::function<void()> on_start{};  // called once, on the strand: the process is there
-  // Made for the strand. Until it is granted nothing begins that could be seen from outside, and what was made ready goes when
-  // it is withdrawn (`cancelled`, without a word in the log). Null: it may start at once.
+  // Made for the strand. Until it is granted nothing of the program begins, and what was made ready (the process that is to become
+  // it, where it can wait) goes when it is withdrawn (`cancelled`, without a word in the log). Null: it may start at once.
   std::shared_ptr<start_permit> permit{};
 };
 

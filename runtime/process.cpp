@@ -30,6 +30,7 @@
 
 #include "runtime/launch.hpp"
 #include "runtime/spawn.hpp"
+#include "runtime/start_permit.hpp"
 #include "runtime/text.hpp"
 
 namespace penstock::runtime {
@@ -141,26 +142,56 @@ spawn_plan plan_of(const process_start& how) {
 
 }  // namespace
 
-result<process> start_process(const process_start& how) {
-  auto program = find_program(how);
-  if (!program) return program.error();
-  const auto pairs = join_pairs(how.environment);
-  string_vector arguments(how.arguments), environment(pairs);
-  std::vector<spawn_limit> limits;
-  for (const auto& limit : how.limits) limits.push_back({limit.resource, limit.soft, limit.hard});
-  spawn_plan plan = plan_of(how);
-  plan.program = program->c_str();
-  plan.arguments = arguments.data();
-  plan.environment = environment.data();
-  plan.limits = limits.data();
-  plan.limit_count = limits.size();
+struct process_launch::state {
+  explicit state(const process_start& start) : how(start), pairs(join_pairs(how.environment)), arguments(how.arguments), environment(pairs) {
+    for (const auto& limit : how.limits) limits.push_back({limit.resource, limit.soft, limit.hard});
+  }
 
-  std::shared_lock starting(leaders().starting);
-  spawned made = spawn(plan);
-  if (made.failed_step != spawn_step::none) return explain(made, how, *program);
-  leaders().add(made.pid);
-  return process{made.pid, std::move(made.exit)};
+  const process_start how;
+  const std::vector<std::string> pairs;
+  string_vector arguments, environment;
+  std::vector<spawn_limit> limits;
+  result<std::string> program = error{};
+  spawn_plan plan{};
+  std::optional<child_start> child;  // none: `program` is the reason, or it was taken over
+};
+
+bool process_launch::may_wait(const process_start& how) { return children_can_wait && (!how.as || how.as->is_ours); }
+
+process_launch::process_launch(const process_start& how, const start_permit* permit) : state_(std::make_unique<state>(how)) {
+  state_->program = find_program(state_->how);
+  if (!state_->program) return;
+  spawn_plan& plan = state_->plan;
+  plan = plan_of(state_->how);
+  plan.program = state_->program->c_str();
+  plan.arguments = state_->arguments.data();
+  plan.environment = state_->environment.data();
+  plan.limits = state_->limits.data();
+  plan.limit_count = state_->limits.size();
+  if (permit) plan.leave = permit->word();
+
+  const std::shared_lock starting(leaders().starting);
+  state_->child.emplace(plan);
+  if (const pid_t pid = state_->child->pid()) leaders().add(pid);
 }
+
+process_launch::~process_launch() {
+  if (!state_->child) return;
+  const pid_t pid = state_->child->pid();
+  state_->child.reset();
+  leaders().remove(pid);
+}
+
+result<process> process_launch::finish() {
+  if (!state_->program) return state_->program.error();
+  spawned made = state_->child->finish();
+  state_->child.reset();
+  if (made.failed_step == spawn_step::none) return process{made.pid, std::move(made.exit)};
+  leaders().remove(made.pid);
+  return explain(made, state_->how, *state_->program);
+}
+
+result<process> start_process(const process_start& how) { return process_launch(how).finish(); }
 
 std::optional<process_end> reap(pid_t leader) {
   siginfo_t info{};

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,6 +24,8 @@
 #include "runtime/unique_fd.hpp"
 
 namespace penstock::runtime {
+
+class start_permit;
 
 struct pipe_ends {
   unique_fd read, write;  // both close-on-exec
@@ -64,6 +67,26 @@ struct process {
 // for the run's record and names what failed. Signals are as a fresh login would have them: none ignored or
 // blocked. Stands still until the program runs.
 result<process> start_process(const process_start& how);
+
+// The same in two steps: its process is made, and waits for leave to become the program.
+class process_launch {
+ public:
+  // Whether it can be: not as another user, who would see our memory meanwhile, nor on every machine.
+  static bool may_wait(const process_start& how);
+
+  // `how`, what it refers to and `permit` stay until this is gone. Null: it does not wait.
+  explicit process_launch(const process_start& how, const start_permit* permit = nullptr);
+  ~process_launch();  // ends a process that was not taken over; blocks until it is gone
+  process_launch(const process_launch&) = delete;
+  process_launch& operator=(const process_launch&) = delete;
+
+  // Once, after the permit was granted. As start_process().
+  result<process> finish();
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
 
 struct process_end {
   bool by_signal = false;

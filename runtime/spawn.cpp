@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <climits>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <sched.h>
@@ -13,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <vector>
 
 #ifdef __SANITIZE_THREAD__
 extern "C" int __clone(int (*run)(void*), void* stack, int flags, void* argument, ...);  // glibc's other name of clone()
@@ -24,9 +27,9 @@ namespace {
 
 // ---- in the child -------------------------------------------------------------------------------
 //
-// It has its own descriptors, signal dispositions and credentials, but our memory and the suspended thread's
-// errno. So: no sanitizer's bookkeeping, no allocation, and bare system calls (glibc's setresuid() would make
-// all threads of this program change theirs).
+// It has its own descriptors, signal dispositions and credentials, but our memory, and the errno of the thread that made
+// it, which goes on. So: no sanitizer's bookkeeping, no allocation, and bare system calls (glibc's setresuid() would make
+// all threads of this program change theirs, too).
 #ifdef __clang__
 #define PENSTOCK_IN_CHILD [[clang::no_sanitize("address", "undefined", "thread", "coverage")]]
 #else
@@ -36,14 +39,43 @@ namespace {
 struct child_work {
   const spawn_plan* plan;
   spawned* result;
+  pid_t parent;
 };
 
 constexpr int signals = 64;                    // of the kernel
 constexpr std::size_t signal_set_bytes = signals / 8;
 constexpr int ioprio_who_process = 1;
 
-PENSTOCK_IN_CHILD bool fail(spawned& result, spawn_step step) {
-  result.error_number = errno;
+// syscall(2) without errno: what the kernel answers, -1 to -4095 being an error's number.
+#if defined(__x86_64__)
+PENSTOCK_IN_CHILD long call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0) {
+  register long r10 asm("r10") = d;
+  register long r8 asm("r8") = e;
+  asm volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
+  return number;
+}
+#elif defined(__aarch64__)
+PENSTOCK_IN_CHILD long call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0) {
+  register long x8 asm("x8") = number;
+  register long x0 asm("x0") = a;
+  register long x1 asm("x1") = b;
+  register long x2 asm("x2") = c;
+  register long x3 asm("x3") = d;
+  register long x4 asm("x4") = e;
+  asm volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
+  return x0;
+}
+#else
+PENSTOCK_IN_CHILD long call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0) {
+  const long answer = ::syscall(number, a, b, c, d, e);
+  return answer < 0 ? -errno : answer;
+}
+#endif
+
+PENSTOCK_IN_CHILD long address(const void* of) { return reinterpret_cast<long>(of); }
+
+PENSTOCK_IN_CHILD bool fail(spawned& result, spawn_step step, long answer) {
+  result.error_number = static_cast<int>(-answer);
   result.failed_step = step;
   return false;
 }
@@ -53,42 +85,50 @@ PENSTOCK_IN_CHILD bool fail(spawned& result, spawn_step step) {
 PENSTOCK_IN_CHILD void reset_signals() {
   const std::uint64_t defaults[4] = {};  // struct sigaction as the kernel has it: SIG_DFL, nothing else
   for (int signal = 1; signal <= signals; ++signal)
-    ::syscall(SYS_rt_sigaction, signal, defaults, nullptr, signal_set_bytes);
+    call(SYS_rt_sigaction, signal, address(defaults), 0, signal_set_bytes);
+}
+
+PENSTOCK_IN_CHILD bool set_place(const spawn_plan& plan, spawned& result) {
+  if (const long answer = call(SYS_setpgid, 0, 0); answer < 0) return fail(result, spawn_step::process_group, answer);
+  if (plan.cgroup < 0) return true;
+  const long answer = call(SYS_write, plan.cgroup, address("0"), 1);  // cgroups(7): "0" is the writer
+  return answer >= 0 || fail(result, spawn_step::cgroup, answer);
 }
 
 PENSTOCK_IN_CHILD bool set_priorities(const spawn_plan& plan, spawned& result) {
   if (plan.nice != 0) {
-    const long inverted = ::syscall(SYS_getpriority, PRIO_PROCESS, 0);  // 20 - niceness: getpriority(2)
+    const long inverted = call(SYS_getpriority, PRIO_PROCESS, 0);  // 20 - niceness: getpriority(2)
     const long wanted = 20 - inverted + plan.nice;
-    if (inverted < 0 || ::syscall(SYS_setpriority, PRIO_PROCESS, 0, wanted < 19 ? wanted : 19) != 0)
-      return fail(result, spawn_step::priority);
+    const long answer = inverted < 0 ? inverted : call(SYS_setpriority, PRIO_PROCESS, 0, wanted < 19 ? wanted : 19);
+    if (answer < 0) return fail(result, spawn_step::priority, answer);
   }
-  if (plan.io_priority != 0 && ::syscall(SYS_ioprio_set, ioprio_who_process, 0, plan.io_priority) != 0)
-    return fail(result, spawn_step::io_priority);
-  return true;
+  if (plan.io_priority == 0) return true;
+  const long answer = call(SYS_ioprio_set, ioprio_who_process, 0, plan.io_priority);
+  return answer >= 0 || fail(result, spawn_step::io_priority, answer);
 }
 
 // Those that are among 0, 1 and 2 themselves get out of the way first.
 PENSTOCK_IN_CHILD bool set_descriptors(const spawn_plan& plan, spawned& result) {
-  int given[3] = {plan.in, plan.out, plan.err};
-  for (int& fd : given) {
-    if (fd <= STDERR_FILENO) fd = static_cast<int>(::syscall(SYS_fcntl, fd, F_DUPFD, STDERR_FILENO + 1));
-    if (fd < 0) return fail(result, spawn_step::descriptors);
+  long given[3] = {plan.in, plan.out, plan.err};
+  for (long& fd : given) {
+    if (fd <= STDERR_FILENO) fd = call(SYS_fcntl, fd, F_DUPFD, STDERR_FILENO + 1);
+    if (fd < 0) return fail(result, spawn_step::descriptors, fd);
   }
-  for (int i = 0; i < 3; ++i)
-    if (::syscall(SYS_dup3, given[i], i, 0) < 0) return fail(result, spawn_step::descriptors);
+  for (int i = 0; i < 3; ++i) {
+    if (const long answer = call(SYS_dup3, given[i], i, 0); answer < 0) return fail(result, spawn_step::descriptors, answer);
+  }
   // Libraries (Asio's sockets among them) open descriptors without close-on-exec.
-  if (::syscall(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0) != 0)
-    return fail(result, spawn_step::descriptors);
-  return true;
+  const long answer = call(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0);
+  return answer >= 0 || fail(result, spawn_step::descriptors, answer);
 }
 
 PENSTOCK_IN_CHILD bool set_limits(const spawn_plan& plan, spawned& result) {
   for (std::size_t i = 0; i < plan.limit_count; ++i) {
     const std::uint64_t pair[2] = {plan.limits[i].soft, plan.limits[i].hard};  // struct rlimit64
-    if (::syscall(SYS_prlimit64, 0, plan.limits[i].resource, pair, nullptr) == 0) continue;
+    const long answer = call(SYS_prlimit64, 0, plan.limits[i].resource, address(pair), 0);
+    if (answer >= 0) continue;
     result.failed_limit = i;
-    return fail(result, spawn_step::limit);
+    return fail(result, spawn_step::limit, answer);
   }
   return true;
 }
@@ -96,38 +136,48 @@ PENSTOCK_IN_CHILD bool set_limits(const spawn_plan& plan, spawned& result) {
 PENSTOCK_IN_CHILD bool become_user(const spawn_plan& plan, spawned& result) {
   if (!plan.changes_user) return true;
   // What our service manager gave us is not for other users. Refused by kernels that have no such set.
-  ::syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-  if (plan.groups && ::syscall(SYS_setgroups, plan.group_count, plan.groups) != 0)
-    return fail(result, spawn_step::groups);
-  if (::syscall(SYS_setresgid, plan.gid, plan.gid, plan.gid) != 0) return fail(result, spawn_step::gid);
-  if (::syscall(SYS_setresuid, plan.uid, plan.uid, plan.uid) != 0) return fail(result, spawn_step::uid);
-  return true;
+  call(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  if (plan.groups) {
+    const long answer = call(SYS_setgroups, static_cast<long>(plan.group_count), address(plan.groups));
+    if (answer < 0) return fail(result, spawn_step::groups, answer);
+  }
+  if (const long answer = call(SYS_setresgid, plan.gid, plan.gid, plan.gid); answer < 0)
+    return fail(result, spawn_step::gid, answer);
+  const long answer = call(SYS_setresuid, plan.uid, plan.uid, plan.uid);
+  return answer >= 0 || fail(result, spawn_step::uid, answer);
 }
 
-PENSTOCK_IN_CHILD bool set_place(const spawn_plan& plan, spawned& result) {
-  if (::syscall(SYS_setpgid, 0, 0) != 0) return fail(result, spawn_step::process_group);
-  if (plan.cgroup >= 0 && ::syscall(SYS_write, plan.cgroup, "0", 1) != 1)  // cgroups(7): "0" is the writer
-    return fail(result, spawn_step::cgroup);
-  return true;
+PENSTOCK_IN_CHILD bool enter_folder(const spawn_plan& plan, spawned& result) {
+  const long answer = call(SYS_chdir, address(plan.folder));
+  return answer >= 0 || fail(result, spawn_step::folder, answer);
+}
+
+// Until it may go on; false: it is to end. Not to outlive us meanwhile: nobody would let it go.
+PENSTOCK_IN_CHILD bool has_leave(const child_work& work) {
+  const std::uint32_t* leave = work.plan->leave;
+  if (!leave) return true;
+  call(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL);
+  if (call(SYS_getppid) != work.parent) return false;  // it has ended before it could have been told by the signal
+  std::uint32_t said = 0;
+  while ((said = __atomic_load_n(leave, __ATOMIC_ACQUIRE)) == 0) call(SYS_futex, address(leave), FUTEX_WAIT_PRIVATE, 0, 0);
+  call(SYS_prctl, PR_SET_PDEATHSIG, 0);
+  return said == 1;
 }
 
 PENSTOCK_IN_CHILD int child(void* argument) {
+  constexpr int not_executed = 127;
   const child_work& work = *static_cast<child_work*>(argument);
   const spawn_plan& plan = *work.plan;
   spawned& result = *work.result;
   reset_signals();
-  if (!set_place(plan, result) || !set_priorities(plan, result) || !set_descriptors(plan, result)) return 127;
-  if (plan.umask >= 0) ::syscall(SYS_umask, plan.umask);
-  if (!set_limits(plan, result) || !become_user(plan, result)) return 127;
-  if (::syscall(SYS_chdir, plan.folder) != 0) {
-    fail(result, spawn_step::folder);
-    return 127;
-  }
+  if (!set_place(plan, result) || !set_priorities(plan, result) || !set_descriptors(plan, result)) return not_executed;
+  if (plan.umask >= 0) call(SYS_umask, plan.umask);
+  if (!set_limits(plan, result) || !become_user(plan, result) || !enter_folder(plan, result)) return not_executed;
+  if (!has_leave(work)) return not_executed;
   const std::uint64_t none = 0;
-  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, signal_set_bytes);
-  ::syscall(SYS_execve, plan.program, plan.arguments, plan.environment);
-  fail(result, spawn_step::execute);
-  return 127;
+  call(SYS_rt_sigprocmask, SIG_SETMASK, address(&none), 0, signal_set_bytes);
+  fail(result, spawn_step::execute, call(SYS_execve, address(plan.program), address(plan.arguments), address(plan.environment)));
+  return not_executed;
 }
 
 #undef PENSTOCK_IN_CHILD
@@ -141,7 +191,7 @@ constexpr auto start_child = &::__clone;
 constexpr auto start_child = &::clone;
 #endif
 
-// What the child's few frames are on. One for each thread, which is suspended while its child uses it.
+// What the child's few frames are on.
 class child_stack {
  public:
   child_stack() {
@@ -159,6 +209,36 @@ class child_stack {
   static constexpr std::size_t bytes = 64 * 1024, guard = 4096;
   char* base_;
 };
+
+// A few that are used again.
+class child_stacks {
+ public:
+  std::unique_ptr<child_stack> take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!kept_.empty()) {
+        auto one = std::move(kept_.back());
+        kept_.pop_back();
+        return one;
+      }
+    }
+    return std::make_unique<child_stack>();
+  }
+  void give_back(std::unique_ptr<child_stack> one) {
+    const std::lock_guard lock(mutex_);
+    if (kept_.size() < most) kept_.push_back(std::move(one));
+  }
+
+ private:
+  static constexpr std::size_t most = 8;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<child_stack>> kept_;
+};
+
+child_stacks& stacks() {
+  static child_stacks all;
+  return all;
+}
 
 // Also the two that glibc keeps for itself, which is why this is a bare system call.
 class all_signals_blocked {
@@ -202,27 +282,62 @@ class other_user_inside {
   int dumpable_ = 0;
 };
 
+void wait_for_exit(pid_t of) {
+  siginfo_t ignored{};
+  while (::waitid(P_PID, static_cast<id_t>(of), &ignored, WEXITED) != 0 && errno == EINTR) {
+  }
+}
+
 }  // namespace
 
-spawned spawn(const spawn_plan& plan) {
-  thread_local const child_stack stack;
-  const other_user_inside guard(plan.changes_user);
+struct child_start::state {
+  explicit state(const spawn_plan& plan) : guard(plan.changes_user), stack(stacks().take()), work{&plan, &result, ::getpid()} {}
+
+  // Until the child needs our memory no more.
+  void wait() {
+    while (std::uint32_t inside = __atomic_load_n(&uses_memory, __ATOMIC_ACQUIRE))
+      ::syscall(SYS_futex, &uses_memory, FUTEX_WAIT, inside, nullptr);  // not private: so the kernel wakes
+  }
+
+  const other_user_inside guard;
+  std::unique_ptr<child_stack> stack;
   spawned result;
-  child_work work{&plan, &result};
+  child_work work;
+  std::uint32_t uses_memory = 1;  // the kernel makes it 0
+};
+
+child_start::child_start(const spawn_plan& plan) : state_(std::make_unique<state>(plan)) {
   int pidfd = -1;
-  {
-    const all_signals_blocked quiet;
-    result.pid = start_child(child, stack.top(), CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &work, &pidfd);
-    if (result.pid < 0) fail(result, spawn_step::clone);
+  const all_signals_blocked quiet;
+  spawned& made = state_->result;
+  made.pid = start_child(child, state_->stack->top(), CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD, &state_->work,
+                         &pidfd, nullptr, &state_->uses_memory);
+  if (made.pid < 0) {
+    fail(made, spawn_step::clone, -errno);
+    made.pid = 0;
+    state_->uses_memory = 0;
+  } else {
+    made.exit = unique_fd(pidfd);
   }
-  if (result.pid < 0) return result;
-  result.exit = unique_fd(pidfd);
-  if (result.failed_step != spawn_step::none) {
-    siginfo_t ignored{};
-    while (::waitid(P_PID, static_cast<id_t>(result.pid), &ignored, WEXITED) != 0 && errno == EINTR) {
-    }
+}
+
+child_start::~child_start() {
+  if (const pid_t left = pid()) {
+    ::kill(left, SIGKILL);
+    wait_for_exit(left);
   }
-  return result;
+  state_->wait();
+  stacks().give_back(std::move(state_->stack));
+}
+
+pid_t child_start::pid() const { return state_->result.pid; }
+
+spawned child_start::finish() {
+  state_->wait();
+  spawned done = std::move(state_->result);
+  state_->result.pid = 0;
+  if (done.pid != 0 && done.failed_step != spawn_step::none) wait_for_exit(done.pid);
+  return done;
 }
 
 }  // namespace penstock::runtime

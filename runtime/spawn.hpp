@@ -1,13 +1,18 @@
 // A new process out of this one: clone(2), what the child sets about itself, execve(2). No more.
 //
-// Called by start_process() only, from any thread, which stands still until the program runs (CLONE_VFORK)
-// and whose memory the child shares until then (CLONE_VM): nothing of this program is copied, however big it
-// is. What always holds: between the two the child makes system calls only, and no signal handler of ours
-// runs in it. A child that fails says where and why, and is gone when spawn() returns.
+// Made by process_launch only, on any thread; belongs to one caller. The child shares our memory until its program runs
+// (CLONE_VM): nothing of this program is copied, however big it is. What always holds: until then it makes bare system
+// calls only, on a stack of its own, and no signal handler of ours runs in it. What it reads of ours stays until it is
+// gone or has become its program; the kernel tells by clearing a word (CLONE_CHILD_CLEARTID). A child that fails says
+// where and why.
+//
+// It may be made ahead of the moment in which it is to start: then it waits, with all set but its program, until it is
+// let go or told to end. One that waits ends with the thread that made it (PR_SET_PDEATHSIG), so with this program, too.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <sys/types.h>
 
 #include "runtime/unique_fd.hpp"
@@ -37,7 +42,17 @@ struct spawn_plan {
   gid_t gid = 0;
   const gid_t* groups = nullptr;
   std::size_t group_count = 0;
+  // A futex of this process (futex(2), private) that the child waits for before its program: as long as it is 0. 1: it may
+  // go on; else it ends. Null: it does not wait. Not together with `changes_user`, nor where !children_can_wait.
+  const std::uint32_t* leave = nullptr;
 };
+
+// Without a thread to stand by, a child needs system calls that leave the errno of that thread alone: known for these.
+#if defined(__x86_64__) || defined(__aarch64__)
+inline constexpr bool children_can_wait = true;
+#else
+inline constexpr bool children_can_wait = false;
+#endif
 
 // In the order in which they are taken. (As the new user it enters the folder and executes the program; all
 // that needs privileges comes before.)
@@ -66,6 +81,21 @@ struct spawned {
   std::size_t failed_limit = 0;                // which of `limits`
 };
 
-spawned spawn(const spawn_plan& plan);
+class child_start {
+ public:
+  // Makes the child. `plan`, and all that it points to, stays until this is gone.
+  explicit child_start(const spawn_plan& plan);
+  ~child_start();  // kills a child that was not asked for, and waits until it is gone
+  child_start(const child_start&) = delete;
+  child_start& operator=(const child_start&) = delete;
+
+  pid_t pid() const;  // 0: there is none
+  // Once: blocks until the program runs or has failed; one that failed is gone then.
+  spawned finish();
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
 
 }  // namespace penstock::runtime

@@ -1,13 +1,19 @@
 // Leave to start, for work that makes itself ready before it may: "go once this is durable".
 //
 // Granted or withdrawn from any thread; whoever comes first decides, once. One coroutine waits for that, on the executor
-// that the permit was made for. Held by shared_ptr: whoever grants it may outlive the waiter.
+// that the permit was made for; beside it a child process may (spawn.hpp), which no thread of ours has to wake then. Held by
+// shared_ptr: whoever grants it may outlive the waiter.
 #pragma once
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <climits>
+#include <cstdint>
+#include <linux/futex.h>
 #include <memory>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <utility>
 
 #include "runtime/wakeup.hpp"
@@ -19,30 +25,37 @@ class start_permit {
   explicit start_permit(asio::any_io_executor waiter) : decided_(std::make_shared<wakeup>(std::move(waiter))) {}
 
   // Nothing happens when it is decided already.
-  void grant() { decide(decision::granted); }
+  void grant() { decide(granted); }
   // False: too late, it was granted.
-  bool withdraw() { return decide(decision::withdrawn) == decision::withdrawn; }
-  bool withdrawn() const { return decision_ == decision::withdrawn; }
+  bool withdraw() { return decide(refused) == refused; }
+  bool withdrawn() const { return decision() == refused; }
 
   // On the waiter's executor. True: granted.
   asio::awaitable<bool> wait() {
-    while (decision_ == decision::open) co_await decided_->wait();
-    co_return decision_ == decision::granted;
+    while (decision() == open) co_await decided_->wait();
+    co_return decision() == granted;
   }
 
+  // 0, once granted 1, once withdrawn 2; a private futex that is woken then.
+  const std::uint32_t* word() const { return &decision_; }
+
  private:
-  enum class decision { open, granted, withdrawn };
+  static constexpr std::uint32_t open = 0, granted = 1, refused = 2;
+  using atomic_word = std::atomic_ref<std::uint32_t>;
+
+  std::uint32_t decision() const { return atomic_word(decision_); }
 
   // What was decided, now or before.
-  decision decide(decision wanted) {
-    auto before = decision::open;
-    if (!decision_.compare_exchange_strong(before, wanted)) return before;
+  std::uint32_t decide(std::uint32_t wanted) {
+    std::uint32_t before = open;
+    if (!atomic_word(decision_).compare_exchange_strong(before, wanted)) return before;
+    ::syscall(SYS_futex, &decision_, FUTEX_WAKE_PRIVATE, INT_MAX);
     decided_->notify();
     return wanted;
   }
 
   const std::shared_ptr<wakeup> decided_;
-  std::atomic<decision> decision_{decision::open};
+  mutable std::uint32_t decision_ = open;
 };
 
 }  // namespace penstock::runtime
