@@ -171,7 +171,7 @@ asio::awaitable<response> get_topic(request& r, context& c) {
 asio::awaitable<response> post_events(request& r, context& c) {
   const auto topic = c.topics.find(r.parameter("topic"));
   if (!topic) co_return problem_response(no_topic(r, c, r.parameter("topic")));
-  const runtime::topic::place place(*topic, c.most_waiting);
+  const runtime::waiting_place place = topic->take_place(c.most_waiting);
   if (!place) {
     co_return problem_response(error{errc::overloaded, "topic " + config::in_quotes(topic->name()) + " has " + std::to_string(c.most_waiting) +
                                                            " requests waiting to be stored (max_waiting_requests)", {}, 1});

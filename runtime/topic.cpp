@@ -300,7 +300,7 @@ struct topic::state {
 
   std::atomic<std::int64_t> last_offset{unknown};  // committed
   std::atomic<std::size_t> pending{0};             // bytes in the queue
-  std::atomic<std::size_t> places{0};              // taken by requests
+  std::size_t places = 0;                          // taken by requests; control thread
   std::atomic<bool> used{false};                   // since the last retention
   std::shared_ptr<listeners> told = std::make_shared<listeners>();
 
@@ -616,9 +616,7 @@ void topic::require_reached(std::int64_t position) {
                            std::to_string(last) + ": it is an older copy, or was made anew");
 }
 
-topic::place::place(topic& of, std::size_t most) : of_(of), taken_(++of.state_->places <= most) {}
-
-topic::place::~place() { --of_.state_->places; }
+waiting_place topic::take_place(std::size_t most) { return waiting_place(state_->places, most); }
 
 void topic::go_on_after(std::int64_t offset) {
   if (last_offset() >= offset) return;

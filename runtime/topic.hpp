@@ -28,6 +28,7 @@
 #include "config/error.hpp"
 #include "runtime/commit_queue.hpp"
 #include "runtime/event.hpp"
+#include "runtime/waiting_place.hpp"
 
 namespace penstock::runtime {
 
@@ -89,19 +90,8 @@ class topic : public std::enable_shared_from_this<topic> {
   // Throws std::runtime_error when the topic ends before `position`, which a reader has reached: its file is an older copy, or
   // was made anew. Waiting would look healthy while everything up to there is skipped.
   void require_reached(std::int64_t position);
-  // A request's place among those that wait for their events to be stored; false: `most` have one. The topic must outlive it.
-  class place {
-   public:
-    place(topic& of, std::size_t most);
-    ~place();
-    place(const place&) = delete;
-    place& operator=(const place&) = delete;
-    explicit operator bool() const { return taken_; }
-
-   private:
-    topic& of_;
-    bool taken_;
-  };
+  // Of a request, until its events are stored. The topic must outlive it. Control thread.
+  waiting_place take_place(std::size_t most);
   // From now on events get offsets above `offset`; nothing changes when they do already. Stored with the first of them. Before
   // anybody reads or writes.
   void go_on_after(std::int64_t offset);
