@@ -160,6 +160,7 @@ asio::awaitable<void> application::start() {
   options.drain_timeout = settings_.drain_timeout;
   options.commits = commits_;
   options.max_active_runs = settings_.max_active_runs;
+  options.max_waiting_requests = static_cast<std::size_t>(settings_.max_waiting_requests);
   options.priority_ageing = settings_.priority_ageing;
   if (auto groups = runtime::cgroup_tree::of_this_process()) {
     options.cgroups = std::move(*groups);

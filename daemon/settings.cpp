@@ -77,8 +77,8 @@ field make_settings_fields() {
       {.name = "max_connections", .type = field_type::integer, .doc = "Open HTTP connections; more are answered 503.",
        .fallback = "1024", .minimum = 1, .maximum = 100000},
       {.name = "max_waiting_requests", .type = field_type::integer,
-       .doc = "Requests with events that may wait at once for a topic to store them; more are answered 429. Fewer: what is accepted is "
-              "early. More: less is refused, above all where the disk is slow.",
+       .doc = "Requests that may wait at once for a topic to store their events, or for the runs of a job to be stored; more are "
+              "answered 429. Fewer: what is accepted is early. More: less is refused, above all where the disk is slow.",
        .fallback = "1000", .minimum = 1, .maximum = 100000},
       {.name = "max_body_bytes", .type = field_type::size, .doc = "Largest body of an intake request.",
        .fallback = "16MiB", .minimum = 1024},

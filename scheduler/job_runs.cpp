@@ -8,6 +8,7 @@
 #include "runtime/inputs.hpp"
 #include "runtime/run_expression.hpp"
 #include "runtime/ulid.hpp"
+#include "runtime/waiting_place.hpp"
 #include "scheduler/background.hpp"
 #include "scheduler/run_context.hpp"
 #include "scheduler/store_timeline.hpp"
@@ -220,11 +221,16 @@ void job_runs::settle(const std::shared_ptr<live_run>& run, place where, bool re
 
 asio::awaitable<result<trigger_answer>> job_runs::make(run_record run, std::optional<idempotency> once) {
   const auto self = shared_from_this();
-  if (once) {  // before the queue's limit is looked at: asking again is no new run
+  if (once) {  // before the limits are looked at: asking again is no new run
     if (const auto known = around_.store.known_request(*once)) {
       if (!*known) co_return known->error();
       co_return trigger_answer{(*known)->id, true};
     }
+  }
+  const std::size_t most = around_.options.max_waiting_requests;
+  const runtime::waiting_place admitted(requests_, most);
+  if (!admitted) {
+    co_return error{errc::overloaded, "job " + name_ + " has " + std::to_string(most) + " requests waiting for their runs to be stored (max_waiting_requests)", {}, 1};
   }
   auto prepared = prepare(std::move(run));
   if (!prepared) co_return prepared.error();

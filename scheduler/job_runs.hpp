@@ -47,7 +47,8 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   // Admits a drafted run by the overlap rule. overloaded: the queue is full; invalid: its overlap key fails. A skipped one
   // is admitted too, as a run that has ended. A backfill's run always waits for its turn.
   result<prepared_run> prepare(run_record run);
-  // prepare, store, settle. invalid: the idempotency key came with another request before.
+  // A request's: prepare, store, settle. overloaded, too: max_waiting_requests wait for theirs to be stored; who comes again
+  // with a known idempotency key waits for nothing. invalid: the key came with another request before.
   asio::awaitable<result<trigger_answer>> make(run_record run, std::optional<idempotency> once);
   // Several in one transaction; one that is refused is stored as skipped. `move` goes with the last.
   asio::awaitable<void> make_all(std::vector<run_record> runs, std::optional<schedule_move> move);
@@ -121,6 +122,7 @@ class job_runs : public std::enable_shared_from_this<job_runs> {
   std::set<std::shared_ptr<live_run>> arriving_;       // made ready to start, and about to be stored
   std::map<std::string, key_load> loads_;                  // by overlap key
   std::int64_t running_ = 0, waiting_ = 0;             // sums of loads_
+  std::size_t requests_ = 0;                           // that wait for their run to be stored
   timestamp latest_taken_over_{};                      // when the newest run was made that is of an earlier life
   bool stopping_ = false;
 };

@@ -52,6 +52,7 @@ struct supervisor_options {
   std::string instance;                                         // its id
   std::chrono::nanoseconds drain_timeout{std::chrono::seconds{30}};  // stop(): for flows and runs together
   std::int64_t max_active_runs = 64;                            // of the whole daemon
+  std::size_t max_waiting_requests = 1000;                      // for the runs of one job to be stored; beyond: overloaded
   std::chrono::nanoseconds priority_ageing{std::chrono::minutes{10}};  // a run that waited so long goes before all others
   std::shared_ptr<runtime::cgroup_tree> cgroups{};              // null: there are none to use
   std::shared_ptr<runtime::commit_pause> commits{};             // of all stores, for backups; null: none can be made
@@ -269,7 +270,8 @@ class supervisor {
 
   // ---- runs ----
   // not_found: pipeline or job; invalid: parameters, or an idempotency key that came with another request; overloaded: the
-  // job's queue is full; conflict: paused; a run refused by `on_overlap: skip` is recorded as skipped and answered like any other.
+  // job's queue is full, or too many requests wait for its runs to be stored; conflict: paused; a run refused by `on_overlap: skip` is
+  // recorded as skipped and answered like any other.
   asio::awaitable<result<trigger_answer>> trigger(std::string pipeline, std::string job, trigger_request request);
   result<run_record> run(const std::string& id);
   std::vector<run_record> runs(const run_filter& filter);

@@ -15,6 +15,7 @@
 
 #include "api/api.hpp"
 #include "runtime/blocking_pool.hpp"
+#include "runtime/commit_pause.hpp"
 #include "runtime/flow_store.hpp"
 #include "runtime/topic.hpp"
 #include "runtime/subscribers.hpp"
@@ -55,7 +56,7 @@ jobs:
 // What penstockd puts together, without its signals and settings.
 class daemon_parts {
  public:
-  daemon_parts() {
+  explicit daemon_parts(std::size_t waiting_requests = 1000) : waiting_requests_(waiting_requests) {
     asio::co_spawn(control_, supervisor_.start(), asio::use_future);
     port_ = api_.listen("127.0.0.1", 0);
     thread_ = std::thread([this] { control_.run(); });
@@ -82,8 +83,11 @@ class daemon_parts {
   std::uint16_t port() const { return port_; }
   std::filesystem::path workdir() const { return folder_ / "work/shop"; }
   api::api& served() { return api_; }
+  // Nothing is stored in state.db as long as it lives.
+  runtime::commit_pause::hold hold_commits() { return runtime::commit_pause::hold(*commits_); }
 
  private:
+  const std::size_t waiting_requests_;  // for the runs of one job to be stored
   testing::temp_dir folder_;
   asio::io_context control_{1};
   asio::executor_work_guard<asio::io_context::executor_type> guard_{control_.get_executor()};
@@ -95,7 +99,8 @@ class daemon_parts {
   runtime::subscribers subscribers_;
   runtime::services services_{topics_, flow_store_, webhooks_, subscribers_, blocking_, {}};
   runtime::registry components_ = runtime::make_registry();
-  scheduler::store store_{folder_ / "state.db", store_thread_.get_executor()};
+  std::shared_ptr<runtime::commit_pause> commits_ = std::make_shared<runtime::commit_pause>();
+  scheduler::store store_{folder_ / "state.db", store_thread_.get_executor(), commits_};
   scheduler::supervisor supervisor_{{control_.get_executor(), flows_.get_executor(), batch_.get_executor()},
                                     store_,
                                     services_,
@@ -110,12 +115,13 @@ class daemon_parts {
     o.data = folder_.path();
     o.instance = store_.instance();
     o.drain_timeout = std::chrono::milliseconds(500);
+    o.max_waiting_requests = waiting_requests_;
     return o;
   }
 };
 
 struct rest : daemon_parts {
-  rest() { set_ready(); }
+  explicit rest(std::size_t waiting_requests = 1000) : daemon_parts(waiting_requests) { set_ready(); }
 
   reply call(const std::string& method, const std::string& path, const std::string& body = {},
              const std::string& headers = {}) {
@@ -132,6 +138,14 @@ struct rest : daemon_parts {
     INFO(path << " " << r.head << r.body);
     REQUIRE(r.status == 200);
     return json::parse(r.body);
+  }
+  // Runs of a job that are not over, with those that are about to be stored.
+  std::int64_t load_of(const std::string& name) {
+    const json pipeline = get("/v1/pipelines/shop");
+    for (const json& job : pipeline["jobs"]) {
+      if (job["name"] == name) return job["queued"].get<std::int64_t>() + job["running"].get<std::int64_t>();
+    }
+    return -1;
   }
   void put_shop() { REQUIRE(call("PUT", "/v1/pipelines/shop", shop).status == 201); }
 };
@@ -293,6 +307,55 @@ TEST_CASE("a wait ends when its client leaves or its run is cancelled", "[endpoi
   CHECK(json::parse(waiter.read_reply().body)["state"] == "cancelled");
   CHECK(f.call("POST", "/v1/pipelines/shop/jobs/gate/runs?wait=1ms").status == 202);
   CHECK(f.call("POST", "/v1/pipelines/shop/jobs/gate/runs?wait=1h").status == 400);
+}
+
+TEST_CASE("so many requests may wait for the runs of a job to be stored", "[endpoints]") {
+  rest f(2);
+  f.put_shop();
+  const std::string path = "/v1/pipelines/shop/jobs/hold/runs";
+  const std::string known = id_of(f.call("POST", path + "?wait=30s", {}, "Idempotency-Key: k1\r\n"));
+  while (f.load_of("hold") != 0) {
+  }
+  client first(f.port()), second(f.port()), other(f.port());
+  {
+    const runtime::commit_pause::hold still = f.hold_commits();
+    first.send(rest::text_of("POST", path));
+    second.send(rest::text_of("POST", path + "?wait=30s"));
+    while (f.load_of("hold") != 2) {
+    }
+    const reply refused = f.call("POST", path);
+    CHECK(refused.status == 429);
+    CHECK(refused.has("Retry-After: 1\r\n"));
+    CHECK(json::parse(refused.body)["detail"] ==
+          "job hold has 2 requests waiting for their runs to be stored (max_waiting_requests)");
+    CHECK(f.call("POST", "/v1/runs/" + known + "/retry").status == 429);
+    CHECK(f.load_of("hold") == 2);
+    CHECK(id_of(f.call("POST", path, {}, "Idempotency-Key: k1\r\n")) == known);
+    other.send(rest::text_of("POST", "/v1/pipelines/shop/jobs/two/runs"));
+    while (f.load_of("two") != 1) {
+    }
+  }
+  CHECK(first.read_reply().status == 202);
+  CHECK(second.read_reply().status == 200);
+  CHECK(other.read_reply().status == 202);
+  for (int i = 0; i < 3; ++i) CHECK(f.call("POST", path).status == 202);
+}
+
+TEST_CASE("whoever waits for a run's end is none of those that wait for it to be stored", "[endpoints]") {
+  rest f(1);
+  f.put_shop();
+  const std::string path = "/v1/pipelines/shop/jobs/gate/runs";
+  client changes(f.port()), waiter(f.port());
+  changes.send("GET /v1/changes?kind=run HTTP/1.1\r\nHost: x\r\n\r\n");
+  changes.read_until(": from ");
+  waiter.send(rest::text_of("POST", path + "?wait=5m"));
+  CHECK(changes.read_until("\"job\":\"gate\"").ends_with("\"gate\""));  // told once it is stored
+  const reply next = f.call("POST", path);
+  REQUIRE(next.status == 202);
+  const json runs = f.get("/v1/runs?job=gate");
+  CHECK(runs["items"].size() == 2);
+  for (const json& run : runs["items"]) CHECK(f.call("POST", "/v1/runs/" + run["id"].get<std::string>() + "/cancel").status == 202);
+  CHECK(json::parse(waiter.read_reply().body)["state"] == "cancelled");
 }
 
 TEST_CASE("events over REST", "[endpoints]") {

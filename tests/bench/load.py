@@ -13,7 +13,7 @@ from table import print_table, short
 
 BOUND = 20_000  # microseconds
 CONNECTIONS = 900
-WAITING = 250  # requests that may wait for a topic; with the default of 1000 all CONNECTIONS would
+WAITING = 250  # requests that may wait for a topic, or for a job's runs to be stored; with the default of 1000 all CONNECTIONS would
 WORK = ("name: bench\ntopics: {singles: {}}\njobs:\n  inside: {to: drop, on_overlap: allow}\n"
         "  program: {run: [/bin/true], on_overlap: allow}\n")
 KINDS = {"events": ("/v1/topics/singles/events", '{"n":1}'), "runs inside": ("/v1/pipelines/bench/jobs/inside/runs", "{}"),
@@ -107,6 +107,6 @@ def measure(context, say):
         print()
         found.append({"of": kind, "steps": [step.data(words) for words, step in steps]})
     print(f"latency from when a request was due; knee: p99 within {BOUND / 1000:.0f} ms, 99 % accepted; {CONNECTIONS} connections, "
-          f"of which {WAITING} may wait for a topic; "
+          f"of which {WAITING} may wait for a topic, or for a job's runs to be stored; "
           f"of {ROUNDS} tries of each step by turns the one with the median p99; the generator alone: {short(most)} requests/s to the bare server")
     return found
