@@ -1,13 +1,15 @@
-"""A program is made ready while the disk still stores its run, and must not run a moment before that is done: not when the
-daemon is killed or told to stop meanwhile, and never when the disk refuses."""
+"""A program is made ready while the disk still stores its run, up to a process that waits to become it, and must not run a
+moment before that is done: not when the daemon is killed or told to stop meanwhile, and never when the disk refuses."""
 import errno
+import os
+import pathlib
 import signal
 import threading
 
 import pytest
 
 from disk import Disk
-from penstock import wait_until
+from penstock import process_exists, wait_until
 
 SLOW_MS = 1500
 
@@ -57,16 +59,29 @@ def is_ready(daemon):
     return any((daemon.data / "tmp").glob("output-*"))
 
 
+def waiting_process(daemon):
+    """The child of the daemon that waits to become the program: in a group of its own already, and asleep."""
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent, group = stat.read_text().rsplit(")", 1)[1].split()[:3]
+        except OSError:
+            continue
+        if int(parent) == daemon.process.pid and group == stat.parent.name and state == "S":
+            return int(group)
+    return None
+
+
 def make_ready(daemon, job):
-    """A request whose run is being stored, by a disk that takes its time."""
+    """A request whose run is being stored, by a disk that takes its time, and the process that waits for it."""
     slow = daemon.disk.slow("state.db*", Disk.SYNC, SLOW_MS)
     request = Request(daemon, job)
-    wait_until(lambda: is_ready(daemon), "its program to be made ready")
-    return request, slow
+    waiting = wait_until(lambda: waiting_process(daemon), "a process to wait")
+    assert is_ready(daemon)
+    return request, slow, waiting
 
 
 def test_it_runs_once_its_run_is_stored(daemon, job):
-    request, slow = make_ready(daemon, job)
+    request, slow, waiting = make_ready(daemon, job)
     assert times_run(daemon) == 0, "it ran before its run was stored"
     daemon.disk.mend()
     wait_until(lambda: times_run(daemon), "it to run")
@@ -75,6 +90,20 @@ def test_it_runs_once_its_run_is_stored(daemon, job):
     assert request.status in (201, 202)
     wait_until(lambda: not is_ready(daemon), "nothing to be left of it")
     assert times_run(daemon) == 1
+    assert not process_exists(waiting)
+
+
+def test_somebody_kills_the_process_that_waits(daemon, job):
+    request, _, waiting = make_ready(daemon, job)
+    os.kill(waiting, signal.SIGKILL)
+    daemon.disk.mend()
+    request.join()
+    [run] = wait_until(lambda: daemon.get("/v1/runs").json["items"], "the run")
+    run = daemon.wait_for_run(run["id"])
+    assert run["state"] == "failed" and "SIGKILL" in run["reason"], run
+    assert times_run(daemon) == 0
+    assert daemon.stop() == 0
+    daemon.start()
 
 
 def test_the_disk_refuses(daemon, job):
@@ -84,6 +113,7 @@ def test_the_disk_refuses(daemon, job):
     if job == "asked":
         request.join()
         assert request.status == 503 and times_run(daemon) == 0
+        assert waiting_process(daemon) is None
         assert not (daemon.data / "logs").exists() or not any((daemon.data / "logs").iterdir())
     daemon.disk.mend()
     wait_until(lambda: daemon.get("/readyz").status == 200, "/readyz to be 200")
@@ -105,8 +135,9 @@ def test_one_that_cannot_start_holds_nobody_up_when_it_is_refused(daemon):
 
 
 def test_killed_while_it_is_stored(daemon, job):
-    make_ready(daemon, job)[0]
+    waiting = make_ready(daemon, job)[2]
     daemon.kill9()
+    wait_until(lambda: not process_exists(waiting), "the process that waited to be gone, without a next daemon")
     assert times_run(daemon) == 0, "it ran before its run was stored"
     daemon.disk.mend()
     daemon.start()
