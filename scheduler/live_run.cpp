@@ -423,7 +423,7 @@ void live_run::start_task(std::size_t index) {
 
 asio::awaitable<void> live_run::run_task(std::size_t index, std::shared_ptr<task_work> work) {
   const auto self = shared_from_this();
-  auto outcome = co_await work->run(work, input_of_tasks());
+  auto outcome = co_await work->run(input_of_tasks());
   while (ahead_ == work) co_await caught_up_->wait();  // its program was faster than whoever says that the run is stored
   if (work->permit() && work->permit()->withdrawn()) co_return;
   if (work->abandoned) {  // the attempt went on without it

@@ -1,6 +1,9 @@
 #include "scheduler/task_work.hpp"
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
@@ -86,23 +89,25 @@ void task_work::fill_in(const run_record& run) {
 void task_work::cancel() {
   cancelled_ = true;
   if (dataflow_) dataflow_->request_drain();
-  if (command_) command_->cancel();
+  asio::post(strand_, [self = shared_from_this()] {
+    if (self->command_) self->command_->cancel();
+  });
 }
 
-asio::awaitable<task_record> task_work::run(std::shared_ptr<task_work> self, task_input input) {
+asio::awaitable<task_record> task_work::run(task_input input) {
+  const auto self = shared_from_this();
   try {
     if (const auto* dataflow = std::get_if<config::dataflow>(&definition_.does)) {
       co_await run_dataflow(*dataflow, std::move(input));
     } else {
       if (!trouble_.empty()) throw std::runtime_error(trouble_);
-      co_await run_command(std::move(input));
+      co_await run_command(self, std::move(input));
     }
   } catch (const std::exception& e) {
     task_.state = run_state::failed;
     task_.reason = e.what();
   }
   task_.ended_at = wall_now();
-  (void)self;
   co_return task_;
 }
 
@@ -165,26 +170,10 @@ std::filesystem::path task_work::log_file() const {
   return around_.options.data / "logs" / run_.id / (task_.name + ".log");
 }
 
-asio::awaitable<void> task_work::run_command(task_input input) {
-  runtime::command_options options;
-  options.definition = command_line_;
-  options.pipeline = run_.pipeline;
-  options.consumer = consumer();
-  options.workdir = revision_->workdir;
-  options.log = log_file();
-  options.log_limit_bytes = around_.options.max_log_bytes;
-  options.input = input(strand_);
-  options.permit = permit_;
-  options.timeout = definition_.timeout;
-  options.grace = grace_;
-  options.environment = environment();
-  options.collects_output = true;
-  options.scratch = around_.options.scratch();
-  options.cgroups = around_.options.cgroups.get();
-  leaves_positions_ = options.definition.to.has_value();
-  command_ = std::make_shared<runtime::command_run>(strand_, around_.components, around_.offered, std::move(options));
-  if (cancelled_) command_->cancel();
-  const auto outcome = co_await command_->run();
+asio::awaitable<void> task_work::run_command(std::shared_ptr<task_work> self, task_input input) {
+  leaves_positions_ = command_line_.to.has_value();
+  auto source = input(strand_);
+  const auto outcome = co_await asio::co_spawn(strand_, execute(std::move(self), std::move(source)), asio::use_awaitable);
   if (outcome.end == runtime::command_end::exited) task_.exit_code = outcome.exit_code;
   task_.output = outcome.output;
   task_.reason = outcome.reason;
@@ -200,6 +189,31 @@ asio::awaitable<void> task_work::run_command(task_input input) {
   } else {
     task_.state = run_state::failed;
   }
+}
+
+// On the strand, which has it alive as long as it runs.
+asio::awaitable<runtime::command_outcome> task_work::execute(std::shared_ptr<task_work> self,
+                                                             std::unique_ptr<runtime::source> input) {
+  runtime::command_options options;
+  options.definition = command_line_;
+  options.pipeline = run_.pipeline;
+  options.consumer = consumer();
+  options.workdir = revision_->workdir;
+  options.log = log_file();
+  options.log_limit_bytes = around_.options.max_log_bytes;
+  options.input = std::move(input);
+  options.permit = permit_;
+  options.timeout = definition_.timeout;
+  options.grace = grace_;
+  options.environment = environment();
+  options.collects_output = true;
+  options.scratch = around_.options.scratch();
+  options.cgroups = around_.options.cgroups.get();
+  command_ = std::make_shared<runtime::command_run>(strand_, around_.components, around_.offered, std::move(options));
+  if (cancelled_) command_->cancel();
+  auto outcome = co_await command_->run();
+  (void)self;
+  co_return outcome;
 }
 
 }  // namespace penstock::scheduler
