@@ -38,15 +38,12 @@ struct easy_cleanup {
   void operator()(CURL* handle) const { curl().easy_cleanup(handle); }
 };
 
-// One request or connection: run() on a thread that may block, everything else on the check's executor. Held by both,
-// because the check may give up first.
+// One request or connection: run() on a thread that may block (to load libcurl, too), everything else on the check's
+// executor. Held by both, because the check may give up first.
 class network_try {
  public:
   network_try(std::string url, bool only_connect, std::shared_ptr<wakeup> ended)
-      : url_(std::move(url)), only_connect_(only_connect), ended_(std::move(ended)) {
-    multi_.reset(curl().multi_init());
-    if (!multi_) throw std::bad_alloc();
-  }
+      : url_(std::move(url)), only_connect_(only_connect), ended_(std::move(ended)) {}
 
   void run() noexcept {
     try {
@@ -62,8 +59,8 @@ class network_try {
   // From here on nobody is told, and run() returns as soon as it can.
   void give_up() {
     given_up_ = true;
-    curl().multi_wakeup(multi_.get());
     const std::lock_guard lock(mutex_);
+    if (multi_) curl().multi_wakeup(multi_.get());
     ended_.reset();
   }
 
@@ -75,6 +72,12 @@ class network_try {
 
  private:
   std::string perform() {
+    std::unique_ptr<CURLM, multi_cleanup> made(curl().multi_init());
+    if (!made) throw std::bad_alloc();
+    {
+      const std::lock_guard lock(mutex_);
+      multi_ = std::move(made);
+    }
     const std::unique_ptr<CURL, easy_cleanup> easy(curl().easy_init());
     if (!easy) throw std::bad_alloc();
     CURL* const h = easy.get();
@@ -132,7 +135,7 @@ class network_try {
 
   const std::string url_;
   const bool only_connect_;
-  std::unique_ptr<CURLM, multi_cleanup> multi_;
+  std::unique_ptr<CURLM, multi_cleanup> multi_;  // from perform() on; set under the mutex
   CURL* easy_ = nullptr;  // while perform() runs
   long status_ = 0;
   std::string outcome_;

@@ -126,7 +126,8 @@ class http_poll_source final : public source {
         due_(clock::now()) {}
 
   asio::awaitable<void> open(std::int64_t) override {
-    client_ = std::make_unique<http_client>();
+    auto make = [] { return std::make_unique<http_client>(); };  // the first one loads libcurl
+    client_ = co_await pool_.run(std::move(make));
     if (!settings_.conditional) co_return;
     for (const state_entry& entry : flows_.load(consumer_).steps) {
       if (entry.step != settings_.request.shown) continue;  // of another URL
