@@ -8,6 +8,7 @@
 
 #include "runtime/libcurl.hpp"
 #include "runtime/text.hpp"
+#include "runtime/web_url.hpp"
 
 namespace penstock::runtime {
 
@@ -123,19 +124,9 @@ http_answer http_client::send(const http_request& request) {
   return std::move(r.answer);
 }
 
-void require_http_url(const std::string& url, const std::string& shown) {
-  if (!url.starts_with("http://") && !url.starts_with("https://"))
-    throw std::runtime_error("url '" + shown + "' must begin with http:// or https://");
-  const std::unique_ptr<CURLU, void (*)(CURLU*)> parsed(curl().url(), curl().url_cleanup);
-  const CURLUcode code = curl().url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0);
-  if (code != CURLUE_OK) throw std::runtime_error("url '" + shown + "': " + curl().url_strerror(code));
-}
+void require_http_url(const std::string& url, const std::string& shown) { parse_web_url(url, "http", shown); }
 
-void require_http_url(const std::string& written) {
-  if (written.find("${") == written.npos) return require_http_url(written, written);
-  if (written.starts_with("${") || written.starts_with("http://") || written.starts_with("https://")) return;
-  throw std::runtime_error("url '" + written + "' must begin with http:// or https://");
-}
+void require_http_url(const std::string& written) { check_written_url(written, "http"); }
 
 std::string without_query(std::string_view written) {
   std::string shown(written.substr(0, written.find_first_of("?#")));

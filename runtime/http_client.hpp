@@ -76,7 +76,8 @@ class http_client {
   std::atomic<bool> cancelled_{false};
 };
 
-// Throws std::runtime_error when it is no URL, or does not begin with http:// or https://.
+// Throws std::runtime_error, "url 'SHOWN': why", when it is no URL of http or https that libcurl would take (web_url.hpp).
+// Checking loads no library.
 void require_http_url(const std::string& url, const std::string& shown);
 // The same of a URL as it is written: what its secret references stand for is not known.
 void require_http_url(const std::string& written);

@@ -1,5 +1,5 @@
-// libcurl, loaded by the first who speaks HTTP to others or checks a definition that will (shared_library.hpp): on whatever
-// thread that is, which waits some 5 ms for it once. Functions have their names without
+// libcurl, loaded by the first who speaks HTTP to others (shared_library.hpp): on a blocking thread, which waits for it once,
+// some 5 to 20 ms. Nobody else may: definitions are checked without it (web_url.hpp). Functions have their names without
 // `curl_`; what they do and return says https://curl.se/libcurl/c/.
 #pragma once
 
@@ -38,10 +38,6 @@ class libcurl {
   PENSTOCK_CURL(multi_info_read);
   PENSTOCK_CURL(slist_append);
   PENSTOCK_CURL(slist_free_all);
-  PENSTOCK_CURL(url);
-  PENSTOCK_CURL(url_cleanup);
-  PENSTOCK_CURL(url_set);
-  PENSTOCK_CURL(url_strerror);
   PENSTOCK_CURL(getdate);
 #undef PENSTOCK_CURL
 };

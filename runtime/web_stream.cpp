@@ -1,6 +1,5 @@
 #include "runtime/web_stream.hpp"
 
-#include <algorithm>
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
@@ -73,47 +72,6 @@ asio::ip::tcp::endpoint endpoint_of(const resolved_address& a) {
 }
 
 }  // namespace
-
-std::string web_url::host_header() const {
-  const std::string name = host.find(':') == host.npos ? host : "[" + host + "]";
-  return port == (tls ? "443" : "80") ? name : name + ":" + port;
-}
-
-web_url parse_web_url(std::string_view url, std::string_view scheme, const std::string& shown) {
-  const auto wrong = [&](const std::string& what) { return std::runtime_error("url '" + shown + "' " + what); };
-  const std::string plain = std::string(scheme) + "://", secure = std::string(scheme) + "s://";
-  web_url out;
-  out.tls = url.starts_with(secure);
-  if (!out.tls && !url.starts_with(plain)) throw wrong("must begin with " + plain + " or " + secure);
-  url.remove_prefix(out.tls ? secure.size() : plain.size());
-  url = url.substr(0, url.find('#'));
-  if (std::any_of(url.begin(), url.end(), [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == 0x7f; })) {
-    throw wrong("holds a blank or a control character");
-  }
-  const std::size_t path = std::min(url.find_first_of("/?"), url.size());
-  std::string_view place = url.substr(0, path);
-  out.target = url.substr(path);
-  if (!out.target.starts_with('/')) out.target.insert(0, 1, '/');
-  if (place.find('@') != place.npos) throw wrong("must not hold a user; give an Authorization header");
-  std::string_view port;
-  if (place.starts_with('[')) {
-    const std::size_t end = place.find(']');
-    if (end == place.npos) throw wrong("has a [ without its ]");
-    out.host = place.substr(1, end - 1);
-    port = place.substr(end + 1);
-    if (!port.empty() && !port.starts_with(':')) throw wrong("has something other than a port behind the ]");
-  } else {
-    const std::size_t colon = std::min(place.find(':'), place.size());
-    out.host = place.substr(0, colon);
-    port = place.substr(colon);
-  }
-  if (out.host.empty()) throw wrong("names no server");
-  if (port.starts_with(':')) port.remove_prefix(1);
-  out.port = port.empty() ? (out.tls ? "443" : "80") : std::string(port);
-  const bool digits = std::all_of(out.port.begin(), out.port.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (!digits || out.port.size() > 5 || std::stoi(out.port) < 1 || std::stoi(out.port) > 65535) throw wrong("has no proper port");
-  return out;
-}
 
 void web_stream::require_open(boost::system::error_code failure) const {
   if (closed_) throw std::runtime_error("closed");

@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,22 +24,11 @@
 
 #include "runtime/blocking_pool.hpp"
 #include "runtime/wakeup.hpp"
+#include "runtime/web_url.hpp"
 
 namespace penstock::runtime {
 
 namespace asio = boost::asio;
-
-struct web_url {
-  bool tls = false;
-  std::string host;    // without the brackets of an IPv6 address
-  std::string port;
-  std::string target;  // path and query
-
-  std::string host_header() const;
-};
-
-// `scheme` is "ws" or "http"; the same with an s is with TLS. Throws std::runtime_error, which shows the URL as `shown`.
-web_url parse_web_url(std::string_view url, std::string_view scheme, const std::string& shown);
 
 class web_stream {
  public:

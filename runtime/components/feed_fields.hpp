@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "runtime/component.hpp"
 #include "runtime/http_client.hpp"
 #include "runtime/live_feed.hpp"
+#include "runtime/web_url.hpp"
 
 namespace penstock::runtime::components {
 
@@ -48,13 +50,24 @@ inline config::field feed_size_field() {
           .minimum = 1};
 }
 
+// `scheme`: "ws" or "http". Throws std::runtime_error when the URL is none, or has a user, whom nobody would tell the server.
+inline web_url parse_feed_url(const std::string& url, std::string_view scheme, const std::string& shown) {
+  web_url parsed = parse_web_url(url, scheme, shown);
+  if (parsed.user) throw std::runtime_error("url '" + shown + "': must not hold a user; give an Authorization header");
+  return parsed;
+}
+
 // What can be said of the URL as it is written: what its secret references stand for is not known.
 inline void check_feed_url(const config::value& v, std::string_view scheme) {
   const std::string written = v.at("url").get<std::string>();
-  if (written.find("${") == written.npos) parse_web_url(written, scheme, written);
+  if (written.find("${") == written.npos) {
+    parse_feed_url(written, scheme, written);
+  } else {
+    check_written_url(written, scheme);
+  }
 }
 
-// `scheme`: "ws" or "http". Throws std::runtime_error when the URL is none.
+// As parse_feed_url().
 inline feed_settings read_feed_settings(const config::value& v, const component_context& context, const char* scheme,
                                         std::chrono::nanoseconds idle) {
   feed_settings s;
@@ -62,7 +75,7 @@ inline feed_settings read_feed_settings(const config::value& v, const component_
   s.name = context.consumer;
   s.label = context.label();
   s.shown = without_query(written);
-  s.url = parse_web_url(context.reveal(written), scheme, s.shown);
+  s.url = parse_feed_url(context.reveal(written), scheme, s.shown);
   s.first_pause = std::chrono::seconds{1};
   s.longest_pause = std::chrono::seconds{30};
   if (const auto range = v.find("reconnect"); range != v.end()) {

@@ -48,9 +48,13 @@ TEST_CASE("settings that can never work are refused at their component", "[check
   const std::vector<row> rows{
       {flow("topic: t", "", "http: 'ftp://a/b'"), "/flows/f/to/http", "must begin with http://"},
       {flow("topic: t", "", "http: 'http://'"), "/flows/f/to/http", "url 'http://'"},
-      {flow("topic: t", "", "http: 'http://a b/'"), "/flows/f/to/http", "url"},
+      {flow("topic: t", "", "http: 'http://a b/'"), "/flows/f/to/http", "url 'http://a b/': holds a blank"},
+      {flow("topic: t", "", "http: 'https://a:x/'"), "/flows/f/to/http", "url 'https://a:x/': the port is"},
       {flow("topic: t", "", "http: 'ftp://${env:NOBODY_SET_THIS}/'"), "/flows/f/to/http", "must begin with http://"},
       {flow("http_poll: 'ftp://a/b'", "", "drop: {}"), "/flows/f/from/http_poll", "must begin with http://"},
+      {flow("websocket: 'ws://u@a/'", "", "drop: {}"), "/flows/f/from/websocket", "url 'ws://u@a/': must not hold a user"},
+      {flow("websocket: 'http://${env:NOBODY_SET_THIS}/'", "", "drop: {}"), "/flows/f/from/websocket", "must begin with ws://"},
+      {flow("sse: 'https://a:x/'", "", "drop: {}"), "/flows/f/from/sse", "url 'https://a:x/': the port is"},
       {flow("topic: t", "", "sqlite: {file: a.db, table: t, mode: upsert}"), "/flows/f/to/sqlite", "needs key"},
       {flow("topic: t", "", "file: {path: a, columns: [b]}"), "/flows/f/to/file", "format: csv"},
       {flow("topic: t", "", "file: {path: a, rotate: {keep: 3}}"), "/flows/f/to/file", "size, every or both"},
@@ -110,6 +114,7 @@ TEST_CASE("what may work, or will when something is there, is accepted", "[check
   for (const std::string& text : std::vector<std::string>{
            flow("topic: t", "", "http: '${env:NOBODY_SET_THIS}/in'"),
            flow("http_poll: 'https://${secret:nobody_made_this}@a/'", "", "drop: {}"),
+           flow("http_poll: 'HTTPS://me:pw@[fe80::1%25eth0]:8443/?filter={a|b}'", "", "drop: {}"),
            with_step("{enrich: {from: {http: '${env:NOBODY_SET_THIS}'}, key: event.k, into: x}}"),
            with_step("{enrich: {from: {http: 'http://{key}.example/'}, key: event.k, into: x}}"),
            with_step("{enrich: {from: {sqlite: {file: no.db, query: 'SELECT a FROM nowhere WHERE b = ?'}}, key: event.k, into: x}}"),

@@ -373,21 +373,6 @@ TEST_CASE("an id is stored once its event is safe, also at a drain", "[feed][sse
   CHECK(b.flow.flows.find_state("test/flow/f/sse", server.url(), "last_id") == "b");
 }
 
-TEST_CASE("addresses of servers are taken apart as they should", "[feed]") {
-  const web_url plain = parse_web_url("ws://example.com", "ws", "U");
-  CHECK((!plain.tls && plain.host == "example.com" && plain.port == "80" && plain.target == "/"));
-  CHECK(plain.host_header() == "example.com");
-  const web_url full = parse_web_url("https://[::1]:8443/a/b?c=d#e", "http", "U");
-  CHECK((full.tls && full.host == "::1" && full.port == "8443" && full.target == "/a/b?c=d"));
-  CHECK(full.host_header() == "[::1]:8443");
-  CHECK(parse_web_url("wss://h?x", "ws", "U").target == "/?x");
-  for (const char* wrong : {"", "ws:/h", "http://h", "ws://", "ws:///p", "ws://h:0", "ws://h:65536", "ws://h:x", "ws://u@h",
-                            "ws://h/a b", "ws://[", "ws://[]", "ws://[::1", "ws://[::1]8080", "ws://[::1]x:1", "ws://h\r\nX: y"}) {
-    INFO(wrong);
-    CHECK_THROWS_WITH(parse_web_url(wrong, "ws", "U"), Contains("U"));
-  }
-}
-
 TEST_CASE("an event that is too long keeps its place, id and name", "[feed][sse]") {
   const std::string big(2000, 'x');
   scripted_server server({feed("id: 1\nevent: note\ndata: 1\n\nid: 2\nevent: other\ndata: " + big + "\n\n: " + big +
