@@ -83,8 +83,7 @@ std::shared_ptr<runtime::start_permit> live_run::make_ready() {
   caught_up_ = std::make_shared<runtime::wakeup>(around_.where.control);
   const auto task = begun(record_.tasks.front(), *record_.started_at);
   ahead_ = work_of(job_.tasks.front(), task, task_work::beginning::when_permitted);
-  // A moment later, so that the store is at work before: that is what all wait for.
-  asio::post(around_.where.control, [self = shared_from_this(), work = ahead_] { self->launch(0, work); });
+  launch(0, ahead_);
   return ahead_->permit();
 }
 
