@@ -18,6 +18,10 @@ namespace {
 
 // Pieces in one transaction at most: bounds how long the first of them waits for the last.
 constexpr std::size_t group_limit = 1000;
+// Pages in the log from which on it is folded into the file when nothing waits (as many as SQLite has; of the usual size, 4 MiB);
+// and from which on also before what waits.
+constexpr int fold_at = 1000;
+constexpr int fold_at_the_latest = 2 * fold_at;
 
 struct item {
   commit_queue::work piece;
@@ -33,7 +37,9 @@ struct session {
         commit(db, "COMMIT"),
         savepoint(db, "SAVEPOINT piece"),
         keep(db, "RELEASE piece"),
-        undo(db, "ROLLBACK TO piece") {}
+        undo(db, "ROLLBACK TO piece") {
+    db.fold_log_by_hand();
+  }
 
   sqlite::connection db;
   sqlite::statement begin, commit, savepoint, keep, undo;
@@ -86,6 +92,7 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
       const commit_pause::entry inside(pause.get());
       std::vector<item> group = take_group();
       finish(group, run_group(group));
+      fold_log();
     }
     go_on();
   }
@@ -163,6 +170,16 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
     const auto& hook = reason ? undone : committed;
     if (hook) hook();
     for (item& one : group) one.done(one.failure ? one.failure : reason);
+  }
+
+  // Behind the commit and not in it, where SQLite would do it (a page or a thousand to write, two syncs): nobody waits for it.
+  void fold_log() {
+    if (!current || current->db.log_pages() < fold_at) return;
+    if (current->db.log_pages() < fold_at_the_latest) {
+      const std::lock_guard lock(mutex);
+      if (!waiting.empty()) return;
+    }
+    current->db.fold_log();
   }
 
   // Its beginning and its end are told once each.

@@ -4,7 +4,7 @@
 // one transaction, each piece in its own savepoint: a piece that throws is undone alone. `done` is called
 // after COMMIT has returned (with synchronous=FULL that is after fdatasync), on the queue's thread; run()
 // resumes the caller's own executor instead. If COMMIT itself fails, every piece of the group gets that
-// failure and nothing of it is stored.
+// failure and nothing of it is stored. The log is folded into the file between groups, after their `done`.
 //
 // Owned by a store (topic, flow_store, scheduler::store). Uses no thread while idle. Destruction waits for
 // what was submitted: the owner calls close() first, after which submit() reports an error through `done`.

@@ -103,11 +103,13 @@ connection::connection(const std::filesystem::path& file, open_mode mode, int pa
   }
 }
 
-connection::connection(connection&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+connection::connection(connection&& other) noexcept
+    : handle_(std::exchange(other.handle_, nullptr)), log_pages_(std::move(other.log_pages_)) {}
 
 connection& connection::operator=(connection&& other) noexcept {
   connection taken(std::move(other));
   std::swap(handle_, taken.handle_);
+  std::swap(log_pages_, taken.log_pages_);
   return *this;
 }
 
@@ -116,6 +118,19 @@ connection& connection::operator=(connection&& other) noexcept {
 connection::~connection() { sqlite3_close_v2(handle_); }
 
 void connection::leave_log() { sqlite3_db_config(handle_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr); }
+
+void connection::fold_log_by_hand() {
+  log_pages_ = std::make_unique<int>(0);
+  const auto committed = [](void* pages, sqlite3*, const char*, int in_log) {
+    *static_cast<int*>(pages) = in_log;
+    return SQLITE_OK;
+  };
+  sqlite3_wal_hook(handle_, committed, log_pages_.get());  // in the place of SQLite's own, which folds
+}
+
+void connection::fold_log() noexcept {
+  sqlite3_wal_checkpoint_v2(handle_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+}
 
 void connection::execute(std::string_view sql) {
   const int code = sqlite3_exec(handle_, std::string(sql).c_str(), nullptr, nullptr, nullptr);

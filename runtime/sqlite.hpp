@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -42,6 +43,10 @@ class connection {
 
   // It leaves the log as it is when it is the last to go, instead of folding it into the file.
   void leave_log();
+  // From now on no commit folds the log into the file, which would keep it waiting: fold_log() does, when its caller thinks fit.
+  void fold_log_by_hand();
+  int log_pages() const { return log_pages_ ? *log_pages_ : 0; }  // after the last commit of this connection
+  void fold_log() noexcept;  // as far as readers allow; what fails (a full disk) stays for the next time
 
   explicit operator bool() const { return handle_ != nullptr; }
   sqlite3* handle() const { return handle_; }
@@ -53,6 +58,7 @@ class connection {
 
  private:
   sqlite3* handle_ = nullptr;
+  std::unique_ptr<int> log_pages_;  // SQLite has its address; null: commits fold the log
 };
 
 // One prepared statement. Use: s.bind(1, x).bind(2, y); while (s.step()) s.integer(0); reset happens by

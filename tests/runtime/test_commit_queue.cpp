@@ -1,4 +1,6 @@
 #include <atomic>
+#include <filesystem>
+#include <functional>
 #include <future>
 #include <latch>
 #include <string>
@@ -324,6 +326,50 @@ TEST_CASE("resting never loses a piece", "[commit_queue]") {
   }
   b.queue.close();
   CHECK(b.stored() == 300);
+}
+
+// A piece of so many pages, and what the file has grown to.
+constexpr std::int64_t page = 4096;
+void write_pages(sqlite::connection& db, std::int64_t pages) {
+  db.execute("CREATE TABLE IF NOT EXISTS large (a BLOB)");
+  sqlite::statement(db, "INSERT INTO large VALUES (zeroblob(?1))").bind(1, pages * page).run();
+}
+
+TEST_CASE("the log is folded behind the commit that filled it, not in it", "[commit_queue]") {
+  bench b;
+  const auto file_pages = [&b] { return static_cast<std::int64_t>(std::filesystem::file_size(b.dir / "q.db")) / page; };
+  std::promise<std::int64_t> when_told;
+  b.queue.submit([](auto& db) { write_pages(db, 1100); }, [&](const auto&) { when_told.set_value(file_pages()); });
+  CHECK(when_told.get_future().get() < 100);
+  std::promise<std::int64_t> afterwards;
+  b.queue.submit([](auto&) {}, [&](const auto&) { afterwards.set_value(file_pages()); });
+  CHECK(afterwards.get_future().get() > 1100);
+}
+
+TEST_CASE("the log is folded when nothing waits, or when it has become too long", "[commit_queue]") {
+  bench b;
+  const auto file_pages = [&b] { return static_cast<std::int64_t>(std::filesystem::file_size(b.dir / "q.db")) / page; };
+  constexpr int last = 6;
+  std::vector<std::int64_t> seen;
+  std::promise<void> over;
+  std::function<void(int)> submit = [&](int number) {
+    b.queue.submit(
+        [&submit, number](auto& db) {
+          if (number < last) submit(number + 1);  // so that there is always one that waits
+          write_pages(db, 600);
+        },
+        [&, number](const auto&) {
+          seen.push_back(file_pages());
+          if (number == last) over.set_value();
+        });
+  };
+  submit(1);
+  over.get_future().get();
+  REQUIRE(seen.size() == last);
+  CHECK(seen[3] < 100);  // 2400 pages are in the log, and it is to be folded next
+  CHECK(seen[4] > 2400);
+  b.queue.close();
+  CHECK(file_pages() > 3600);
 }
 
 TEST_CASE("run resumes the caller on its own executor with the value", "[commit_queue]") {
