@@ -313,13 +313,13 @@ asio::awaitable<void> command_run::state::open_ends() {
 
 // What went wrong, or nothing.
 std::string command_run::state::start() {
-  for (const auto& note : limits->notes()) log.note(note);
   if (!waiting) waiting = std::make_unique<process_launch>(how_to_start());
   auto started = waiting->finish();
   waiting.reset();
   for (unique_fd* end : {&child_in, &child_out, &child_err}) *end = unique_fd();
   if (!started) return started.error().detail;
   leader = std::move(*started);
+  for (const auto& note : limits->notes()) log.note(note);
   if (options.timeout) deadline = later(clock::now(), *options.timeout);
 
   boost::system::error_code failure;

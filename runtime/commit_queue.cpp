@@ -18,8 +18,8 @@ namespace {
 
 // Pieces in one transaction at most: bounds how long the first of them waits for the last.
 constexpr std::size_t group_limit = 1000;
-// Pages in the log from which on it is folded into the file when nothing waits (as many as SQLite has; of the usual size, 4 MiB);
-// and from which on also before what waits.
+// Pages that the log has grown by from which on it is folded into the file when nothing waits (as many as SQLite has; of the
+// usual size, 4 MiB); and from which on also before what waits.
 constexpr int fold_at = 1000;
 constexpr int fold_at_the_latest = 2 * fold_at;
 
@@ -82,18 +82,23 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   std::optional<std::string> trouble{};  // guarded by mutex
 
   std::unique_ptr<session> current;  // used on the executor only, and by close() after the last work
+  int folded_at = 0;                 // pages in the log when it was last folded; executor
+  std::string fold_failure{};        // empty: that worked; executor
 
   void start() {
     asio::post(executor, [self = shared_from_this()] { self->work_once(); });
   }
 
   void work_once() {
+    bool stored = false;
     {
       const commit_pause::entry inside(pause.get());
       std::vector<item> group = take_group();
-      finish(group, run_group(group));
-      fold_log();
+      const std::exception_ptr reason = run_group(group);
+      stored = reason == nullptr;
+      finish(group, reason);
     }
+    if (stored) fold_log();
     go_on();
   }
 
@@ -172,14 +177,27 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
     for (item& one : group) one.done(one.failure ? one.failure : reason);
   }
 
-  // Behind the commit and not in it, where SQLite would do it (a page or a thousand to write, two syncs): nobody waits for it.
+  // Behind the commit and not in it, where SQLite would do it (a page or a thousand to write, two syncs): what has just been
+  // stored does not wait for it. The log starts over only at a moment without readers, so it is what it has grown by that
+  // counts: else there would be a fold behind every commit while readers take turns.
   void fold_log() {
-    if (!current || current->db.log_pages() < fold_at) return;
-    if (current->db.log_pages() < fold_at_the_latest) {
+    const int pages = current->db.log_pages();
+    if (pages < folded_at) folded_at = 0;
+    if (pages - folded_at < fold_at) return;
+    if (pages - folded_at < fold_at_the_latest) {
       const std::lock_guard lock(mutex);
       if (!waiting.empty()) return;
     }
-    current->db.fold_log();
+    folded_at = pages;
+    std::string failure;
+    try {
+      current->db.fold_log();
+    } catch (const sqlite::failure& e) {
+      failure = e.what();
+    }
+    if (!failure.empty() && fold_failure.empty()) spdlog::error("what is stored stays in the log, which grows: {}", failure);
+    if (failure.empty() && !fold_failure.empty()) spdlog::info("the log is folded into its file again; the trouble was: {}", fold_failure);
+    fold_failure = std::move(failure);
   }
 
   // Its beginning and its end are told once each.

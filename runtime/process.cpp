@@ -156,7 +156,9 @@ struct process_launch::state {
   std::optional<child_start> child;  // none: `program` is the reason, or it was taken over
 };
 
-bool process_launch::may_wait(const process_start& how) { return children_can_wait && (!how.as || how.as->is_ours); }
+bool process_launch::may_wait(const process_start& how) {
+  return children_can_wait && (!how.as || how.as->is_ours) && how.cgroup < 0;
+}
 
 process_launch::process_launch(const process_start& how, const start_permit* permit) : state_(std::make_unique<state>(how)) {
   state_->program = find_program(state_->how);
@@ -179,6 +181,7 @@ process_launch::~process_launch() {
   if (!state_->child) return;
   const pid_t pid = state_->child->pid();
   state_->child.reset();
+  if (pid != 0) reap_killed_group(pid);
   leaders().remove(pid);
 }
 

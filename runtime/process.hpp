@@ -71,7 +71,8 @@ result<process> start_process(const process_start& how);
 // The same in two steps: its process is made, and waits for leave to become the program.
 class process_launch {
  public:
-  // Whether it can be: not as another user, who would see our memory meanwhile, nor on every machine.
+  // Whether it can be: not as another user, who would see our memory meanwhile; not in a control group, for which the kernel
+  // could have to kill it, and then kills all who share its memory; nor on every machine.
   static bool may_wait(const process_start& how);
 
   // `how`, what it refers to and `permit` stay until this is gone. Null: it does not wait.

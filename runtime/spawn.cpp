@@ -152,6 +152,19 @@ PENSTOCK_IN_CHILD bool enter_folder(const spawn_plan& plan, spawned& result) {
   return answer >= 0 || fail(result, spawn_step::folder, answer);
 }
 
+// What was sent to it while it waited was meant for us, whose name it has: it is forgotten, as signals(7) has it for one that is
+// ignored. (The kernel would also end us with a child that shares our memory and dumps its core; before Linux 5.16.)
+PENSTOCK_IN_CHILD void forget_signals() {
+  std::uint64_t pending = 0;
+  if (call(SYS_rt_sigpending, address(&pending), signal_set_bytes) < 0 || pending == 0) return;
+  const std::uint64_t ignore[4] = {reinterpret_cast<std::uint64_t>(SIG_IGN)}, defaults[4] = {};
+  for (int signal = 1; signal <= signals; ++signal) {
+    if ((pending >> (signal - 1) & 1) == 0) continue;
+    call(SYS_rt_sigaction, signal, address(ignore), 0, signal_set_bytes);
+    call(SYS_rt_sigaction, signal, address(defaults), 0, signal_set_bytes);
+  }
+}
+
 // Until it may go on; false: it is to end. Not to outlive us meanwhile: nobody would let it go.
 PENSTOCK_IN_CHILD bool has_leave(const child_work& work) {
   const std::uint32_t* leave = work.plan->leave;
@@ -161,6 +174,7 @@ PENSTOCK_IN_CHILD bool has_leave(const child_work& work) {
   std::uint32_t said = 0;
   while ((said = __atomic_load_n(leave, __ATOMIC_ACQUIRE)) == 0) call(SYS_futex, address(leave), FUTEX_WAIT_PRIVATE, 0, 0);
   call(SYS_prctl, PR_SET_PDEATHSIG, 0);
+  forget_signals();
   return said == 1;
 }
 
@@ -213,6 +227,8 @@ class child_stack {
 // A few that are used again.
 class child_stacks {
  public:
+  child_stacks() { kept_.reserve(most); }
+
   std::unique_ptr<child_stack> take() {
     {
       const std::lock_guard lock(mutex_);
@@ -293,10 +309,15 @@ void wait_for_exit(pid_t of) {
 struct child_start::state {
   explicit state(const spawn_plan& plan) : guard(plan.changes_user), stack(stacks().take()), work{&plan, &result, ::getpid()} {}
 
-  // Until the child needs our memory no more.
+  // Until the child needs our memory no more. One that somebody stops goes on: nobody else has a say before it is the program.
   void wait() {
-    while (std::uint32_t inside = __atomic_load_n(&uses_memory, __ATOMIC_ACQUIRE))
-      ::syscall(SYS_futex, &uses_memory, FUTEX_WAIT, inside, nullptr);  // not private: so the kernel wakes
+    while (const std::uint32_t inside = __atomic_load_n(&uses_memory, __ATOMIC_ACQUIRE)) {
+      siginfo_t stopped{};
+      const auto id = static_cast<id_t>(result.pid);
+      if (::waitid(P_PID, id, &stopped, WSTOPPED | WNOHANG | WNOWAIT) == 0 && stopped.si_pid != 0) ::kill(result.pid, SIGCONT);
+      const timespec a_while{.tv_sec = 0, .tv_nsec = 100'000'000};
+      ::syscall(SYS_futex, &uses_memory, FUTEX_WAIT, inside, &a_while);  // not private: so the kernel wakes
+    }
   }
 
   const other_user_inside guard;
@@ -310,8 +331,9 @@ child_start::child_start(const spawn_plan& plan) : state_(std::make_unique<state
   int pidfd = -1;
   const all_signals_blocked quiet;
   spawned& made = state_->result;
-  made.pid = start_child(child, state_->stack->top(), CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD, &state_->work,
-                         &pidfd, nullptr, &state_->uses_memory);
+  const int stands_by = plan.leave ? 0 : CLONE_VFORK;
+  made.pid = start_child(child, state_->stack->top(), CLONE_VM | stands_by | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD,
+                         &state_->work, &pidfd, nullptr, &state_->uses_memory);
   if (made.pid < 0) {
     fail(made, spawn_step::clone, -errno);
     made.pid = 0;
@@ -323,10 +345,12 @@ child_start::child_start(const spawn_plan& plan) : state_(std::make_unique<state
 
 child_start::~child_start() {
   if (const pid_t left = pid()) {
-    ::kill(left, SIGKILL);
+    ::kill(-left, SIGKILL);
+    ::kill(left, SIGKILL);  // it may not have come to its group
     wait_for_exit(left);
+  } else {
+    state_->wait();
   }
-  state_->wait();
   stacks().give_back(std::move(state_->stack));
 }
 

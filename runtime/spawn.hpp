@@ -6,8 +6,10 @@
 // gone or has become its program; the kernel tells by clearing a word (CLONE_CHILD_CLEARTID). A child that fails says
 // where and why.
 //
-// It may be made ahead of the moment in which it is to start: then it waits, with all set but its program, until it is
-// let go or told to end. One that waits ends with the thread that made it (PR_SET_PDEATHSIG), so with this program, too.
+// The thread that makes it stands still until then (CLONE_VFORK; the kernel also spares us when it must kill such a child
+// for its memory). But a child may be made ahead of the moment in which it is to start: it waits, with all set but its
+// program, until it is let go or told to end, and meanwhile that thread goes on. One that waits ends with the thread
+// that made it (PR_SET_PDEATHSIG), so with this program, too.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +45,7 @@ struct spawn_plan {
   const gid_t* groups = nullptr;
   std::size_t group_count = 0;
   // A futex of this process (futex(2), private) that the child waits for before its program: as long as it is 0. 1: it may
-  // go on; else it ends. Null: it does not wait. Not together with `changes_user`, nor where !children_can_wait.
+  // go on; else it ends. Null: it does not wait. Not together with `changes_user` or `cgroup`, nor where !children_can_wait.
   const std::uint32_t* leave = nullptr;
 };
 
@@ -85,7 +87,7 @@ class child_start {
  public:
   // Makes the child. `plan`, and all that it points to, stays until this is gone.
   explicit child_start(const spawn_plan& plan);
-  ~child_start();  // kills a child that was not asked for, and waits until it is gone
+  ~child_start();  // kills a child that was not asked for, with its group, and waits until it is gone
   child_start(const child_start&) = delete;
   child_start& operator=(const child_start&) = delete;
 

@@ -128,8 +128,10 @@ void connection::fold_log_by_hand() {
   sqlite3_wal_hook(handle_, committed, log_pages_.get());  // in the place of SQLite's own, which folds
 }
 
-void connection::fold_log() noexcept {
-  sqlite3_wal_checkpoint_v2(handle_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+void connection::fold_log() {
+  const int code = sqlite3_wal_checkpoint_v2(handle_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  const int primary = code & 0xff;
+  if (code != SQLITE_OK && primary != SQLITE_BUSY && primary != SQLITE_LOCKED) fail(handle_, code, "folding the log");
 }
 
 void connection::execute(std::string_view sql) {

@@ -46,7 +46,7 @@ class connection {
   // From now on no commit folds the log into the file, which would keep it waiting: fold_log() does, when its caller thinks fit.
   void fold_log_by_hand();
   int log_pages() const { return log_pages_ ? *log_pages_ : 0; }  // after the last commit of this connection
-  void fold_log() noexcept;  // as far as readers allow; what fails (a full disk) stays for the next time
+  void fold_log();  // as far as readers allow; throws failure (a full disk): what is left stays for the next time
 
   explicit operator bool() const { return handle_ != nullptr; }
   sqlite3* handle() const { return handle_; }

@@ -104,7 +104,8 @@ asio::awaitable<std::vector<asio::ip::tcp::endpoint>> web_stream::find(const web
   const auto asked = std::make_shared<lookup>();
   asked->asker = woken_;
   const asking here{asked};
-  const socket_address name{.host = server.host, .port = server.port, .text = "the server"};
+  const std::string with_zone = server.zone.empty() ? server.host : server.host + '%' + server.zone;  // getaddrinfo(3)
+  const socket_address name{.host = with_zone, .port = server.port, .text = "the server"};
   pool_.submit([asked, name] { look_up(*asked, name); });
   bool in_time = true;
   while (in_time && !closed_ && !asked->is_done()) in_time = co_await woken_->wait_until(latest);

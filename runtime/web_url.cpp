@@ -30,16 +30,19 @@ std::size_t size_of_scheme(std::string_view url, std::string_view scheme, const 
   throw url_failure(shown, "must begin with " + plain + " or " + secure);
 }
 
-// What stands between the brackets: "::1", "fe80::1%25eth0", or with a bare %, which libcurl takes too.
-bool is_ipv6_address(std::string_view text) {
-  const std::size_t percent = text.find('%');
-  if (percent != text.npos) {
-    std::string_view zone = text.substr(percent + 1);
-    if (zone.starts_with("25") && zone.size() > 2) zone.remove_prefix(2);
-    if (zone.empty() || zone.size() >= IF_NAMESIZE) return false;
-  }
+// "fe80::1%25eth0", or with a bare %, which libcurl takes too: its zone moves to `zone`. False: it has an impossible one.
+bool cut_zone(std::string& address, std::string& zone) {
+  const std::size_t percent = address.find('%');
+  if (percent == address.npos) return true;
+  zone = address.substr(percent + 1);
+  address.resize(percent);
+  if (zone.starts_with("25") && zone.size() > 2) zone.erase(0, 2);
+  return !zone.empty() && zone.size() < IF_NAMESIZE;
+}
+
+bool is_ipv6_address(const std::string& text) {
   in6_addr address{};
-  return ::inet_pton(AF_INET6, std::string(text.substr(0, percent)).c_str(), &address) == 1;
+  return ::inet_pton(AF_INET6, text.c_str(), &address) == 1;
 }
 
 bool is_host_name(std::string_view name) {
@@ -55,9 +58,8 @@ bool is_host_name(std::string_view name) {
   }
 }
 
-// Nothing: it is a host. In brackets: an IPv6 address.
-std::string why_no_host(std::string_view host, bool in_brackets) {
-  if (in_brackets) return is_ipv6_address(host) ? "" : "what stands in [] is no IPv6 address";
+// Nothing: it is a host.
+std::string why_no_host(std::string_view host) {
   if (host.empty()) return "names no host";
   if (is_host_name(host)) return {};
   if (host.find('@') != host.npos) return "the host holds an @; in a user or password it is written %40";
@@ -110,7 +112,11 @@ web_url parse_web_url(std::string_view url, std::string_view scheme, const std::
   if (number == 0) throw wrong("the port is no number from 1 to 65535 (an IPv6 address stands in [])");
   out.port = std::to_string(number);
   out.host = in_brackets ? place.substr(1, bracket - 1) : place.substr(0, host_end);
-  if (const std::string why = why_no_host(out.host, in_brackets); !why.empty()) throw wrong(why);
+  if (in_brackets) {
+    if (!cut_zone(out.host, out.zone) || !is_ipv6_address(out.host)) throw wrong("what stands in [] is no IPv6 address");
+  } else if (const std::string why = why_no_host(out.host); !why.empty()) {
+    throw wrong(why);
+  }
   return out;
 }
 

@@ -19,7 +19,8 @@ namespace penstock::runtime {
 struct web_url {
   bool tls = false;
   bool user = false;   // a user, perhaps with a password, stands before the host
-  std::string host;    // without the brackets of an IPv6 address
+  std::string host;    // without the brackets of an IPv6 address, and its zone
+  std::string zone;    // "eth0": of an IPv6 address that several networks may have; mostly empty
   std::string port;    // "80"
   std::string target;  // path and query
 

@@ -188,9 +188,13 @@ std::shared_ptr<live_run> job_runs::make_live(run_record record, std::shared_ptr
 
 // It has its room. While the disk is at work its program gets ready, which then starts the moment it may.
 void job_runs::make_ready(const std::shared_ptr<live_run>& run, new_run& stored_as) {
-  auto permit = stopping_ ? nullptr : run->make_ready();
-  if (!permit) return;
+  if (stopping_) return;
   arriving_.insert(run);
+  auto permit = run->make_ready();
+  if (!permit) {
+    arriving_.erase(run);
+    return;
+  }
   stored_as.durable = [permit = std::move(permit)] { permit->grant(); };
 }
 
@@ -230,7 +234,9 @@ asio::awaitable<result<trigger_answer>> job_runs::make(run_record run, std::opti
   const std::size_t most = around_.options.max_waiting_requests;
   const runtime::waiting_place admitted(requests_, most);
   if (!admitted) {
-    co_return error{errc::overloaded, "job " + name_ + " has " + std::to_string(most) + " requests waiting for their runs to be stored (max_waiting_requests)", {}, 1};
+    co_return error{errc::overloaded,
+                    "job " + name_ + " has " + std::to_string(most) +
+                        " requests waiting for their runs to be stored (max_waiting_requests)", {}, 1};
   }
   auto prepared = prepare(std::move(run));
   if (!prepared) co_return prepared.error();

@@ -1,8 +1,9 @@
 // One task of a run, or one instance of a task that fans out, while it runs: a program or a bounded dataflow.
 //
 // Made on the control thread, which owns it and calls cancel(); the work itself is on a strand of the batch pool, and so is all
-// that can be put together there: the control thread's time is everybody's. run() returns the task's outcome and never throws. One that hangs in a sink cannot be killed, only left behind (abandoned);
-// its coroutine keeps it alive until it returns after all.
+// that can be put together there: the control thread's time is everybody's. run() returns the task's outcome and never
+// throws. One that hangs in a sink cannot be killed, only left behind (abandoned); its coroutine keeps it alive until it
+// returns after all.
 #pragma once
 
 #include <atomic>

@@ -141,6 +141,30 @@ TEST_CASE("command: what keeps it from starting is told only once it may start",
   CHECK(std::filesystem::exists(w.dir / "logs") == granted);
 }
 
+// Method: the strand is kept busy between the two, so that the run hears of both at once.
+TEST_CASE("command: cancelled right after it was let go, it is ended as one that runs", "[command_run]") {
+  world w;
+  const auto on = w.strand();
+  const auto permit = std::make_shared<start_permit>(on);
+  auto options = w.sh("trap 'echo told; exit 0' TERM; touch started; while :; do sleep 0.01; done");
+  options.permit = permit;
+  options.collects_output = true;
+  options.scratch = w.dir / "scratch";
+  const auto run = w.make(std::move(options), on);
+  auto ended = w.start(*run);
+  while (!std::filesystem::exists(w.dir / "scratch") || std::filesystem::is_empty(w.dir / "scratch")) std::this_thread::yield();
+  std::promise<void> go_on;
+  asio::post(on, [waits = go_on.get_future().share()] { waits.wait(); });
+  permit->grant();
+  run->cancel();
+  while (!std::filesystem::exists(w.dir / "work" / "started")) std::this_thread::yield();
+  go_on.set_value();
+  const auto outcome = ended.get();
+  CHECK(outcome.end == command_end::cancelled);
+  CHECK_FALSE(outcome.forced);
+  CHECK(contains(w.log(), " o told\n"));
+}
+
 TEST_CASE("command: what cannot be started says why", "[command_run]") {
   world w;
   std::filesystem::create_directories(w.dir / "work" / "folder");

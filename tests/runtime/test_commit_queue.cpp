@@ -372,6 +372,35 @@ TEST_CASE("the log is folded when nothing waits, or when it has become too long"
   CHECK(file_pages() > 3600);
 }
 
+// Method: readers take turns, each beginning before the one before it ends, so that the log never starts over. What was not
+// folded because of the first could be folded from then on, behind any commit.
+TEST_CASE("a log that readers keep from starting over is not folded behind every commit", "[commit_queue]") {
+  bench b;
+  const auto store = [&b](std::int64_t pages) {
+    for (const std::int64_t size : {pages, std::int64_t{0}}) {  // once the second is stored, what was behind the first is over
+      std::promise<void> stored;
+      b.queue.submit([size](auto& db) { size > 0 ? write_pages(db, size) : void(); }, [&](const auto&) { stored.set_value(); });
+      stored.get_future().get();
+    }
+  };
+  const auto file_pages = [&b] { return static_cast<std::int64_t>(std::filesystem::file_size(b.dir / "q.db")) / page; };
+  const auto read = [&b] {
+    auto reader = std::make_unique<sqlite::connection>(b.dir / "q.db", sqlite::open_mode::read_only);
+    reader->execute("BEGIN; SELECT count(*) FROM t");
+    return reader;
+  };
+  store(1);
+  auto reader = read();
+  store(1100);
+  for (int i = 0; i < 5; ++i) {
+    reader = read();  // and the one before ends
+    store(1);
+    CHECK(file_pages() < 100);
+  }
+  store(1100);
+  CHECK(file_pages() > 1100);
+}
+
 TEST_CASE("run resumes the caller on its own executor with the value", "[commit_queue]") {
   bench b;
   asio::thread_pool callers(1);

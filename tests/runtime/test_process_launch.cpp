@@ -8,6 +8,7 @@
 #include <future>
 #include <map>
 #include <string>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <thread>
 #include <vector>
@@ -167,6 +168,99 @@ TEST_CASE("process launch: a process that is killed while it waits has ended by 
   REQUIRE(end);
   CHECK(end->by_signal);
   CHECK(end->number == SIGKILL);
+}
+
+// Method: the signals that a machine's tools send to all that look like penstockd, as a child that waits does.
+TEST_CASE("process launch: what was sent to it while it waited is not the program's", "[process_launch]") {
+  const int signal = GENERATE(SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGTERM, SIGUSR1);
+  const program nothing({"true"});
+  permits permit;
+  process_launch launch(nothing.start(), &permit.one);
+  ::kill(await_waiting(), signal);
+  permit.one.grant();
+  auto started = launch.finish();
+  REQUIRE(started.has_value());
+  const auto end = reap(started->pid);
+  REQUIRE(end);
+  CHECK_FALSE(end->by_signal);
+  CHECK(end->number == 0);
+}
+
+TEST_CASE("process launch: one that somebody stops while it waits goes on when it is let go", "[process_launch]") {
+  const program nothing({"true"});
+  permits permit;
+  process_launch launch(nothing.start(), &permit.one);
+  const pid_t waiting = await_waiting();
+  ::kill(waiting, SIGSTOP);
+  while (place_of(waiting).state != 'T') std::this_thread::yield();
+  permit.one.grant();
+  auto started = launch.finish();
+  REQUIRE(started.has_value());
+  CHECK(reap(started->pid)->number == 0);
+}
+
+TEST_CASE("process launch: one that is stopped and not let go is gone all the same", "[process_launch]") {
+  const program nothing({"true"});
+  permits permit;
+  {
+    process_launch launch(nothing.start(), &permit.one);
+    const pid_t waiting = await_waiting();
+    ::kill(waiting, SIGSTOP);
+    while (place_of(waiting).state != 'T') std::this_thread::yield();
+  }
+  CHECK(no_children());
+}
+
+TEST_CASE("process launch: a program does not end with the thread that made its process", "[process_launch]") {
+  const temp_dir folder;
+  const program waits({"sh", "-c", "until [ -e go ]; do :; done; exit 3"}, folder.path());
+  permits permit;
+  pid_t pid = 0;
+  std::thread maker([&] {
+    process_launch launch(waits.start(), &permit.one);
+    await_waiting();
+    permit.one.grant();
+    auto started = launch.finish();
+    if (started) pid = started->pid;
+  });
+  maker.join();
+  std::ofstream(folder.path() / "go");
+  const auto end = reap(pid);
+  REQUIRE(end);
+  CHECK_FALSE(end->by_signal);
+  CHECK(end->number == 3);
+}
+
+TEST_CASE("process launch: without descriptors there is no process, and that is told when it is let go", "[process_launch]") {
+  const program nothing({"/bin/true"});
+  permits permit;
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  null_device();
+  std::string why;
+  {
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    process_launch launch(nothing.start(), &permit.one);
+    ::setrlimit(RLIMIT_NOFILE, &before);
+    permit.one.grant();
+    const auto started = launch.finish();
+    if (!started) why = started.error().detail;
+  }
+  CHECK(why == "cannot start /bin/true: Too many open files");
+  CHECK(no_children());
+}
+
+TEST_CASE("process launch: who may wait", "[process_launch]") {
+  const program nothing({"true"});
+  process_start how = nothing.start();
+  CHECK(process_launch::may_wait(how));
+  const identity somebody{.uid = 1, .gid = 1, .is_ours = false};
+  how.as = &somebody;
+  CHECK_FALSE(process_launch::may_wait(how));
+  process_start limited = nothing.start();
+  limited.cgroup = null_device();  // the kernel may have to kill a member of a group, and with it who shares its memory
+  CHECK_FALSE(process_launch::may_wait(limited));
 }
 
 // Whoever made it is gone, so nobody would ever let it go: as when the daemon is killed.

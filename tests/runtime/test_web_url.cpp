@@ -50,6 +50,11 @@ TEST_CASE("URLs are taken apart as they should", "[url]") {
   CHECK((full.tls && full.host == "::1" && full.port == "8443" && full.target == "/a/b?c=d"));
   CHECK(full.host_header() == "[::1]:8443");
   CHECK(parse_web_url("WSS://h?x", "ws", "U").target == "/?x");
+  for (const char* written : {"ws://[fe80::1%25eth0]:81", "ws://[fe80::1%eth0]:81"}) {
+    const web_url near = parse_web_url(written, "ws", "U");
+    CHECK((near.host == "fe80::1" && near.zone == "eth0"));
+    CHECK(near.host_header() == "[fe80::1]:81");  // RFC 6874, section 3: the zone is nobody else's business
+  }
   CHECK(parse_web_url("WSS://h?x", "ws", "U").tls);
   CHECK(parse_web_url("https://h:0443/", "http", "U").host_header() == "h");
   CHECK_THROWS_WITH(parse_web_url("http://h", "ws", "U"), "url 'U': must begin with ws:// or wss://");
@@ -74,8 +79,8 @@ TEST_CASE("URLs that people write are accepted", "[url][http]") {
            {"http://127.1/", "127.1", "80", "/"},
            {"http://[::1]/", "::1", "80", "/"},
            {"http://[::ffff:1.2.3.4]:/", "::ffff:1.2.3.4", "80", "/"},
-           {"http://[fe80::1%25eth0]:81/", "fe80::1%25eth0", "81", "/"},
-           {"http://[fe80::1%eth0]/", "fe80::1%eth0", "80", "/"},
+           {"http://[fe80::1%25eth0]:81/", "fe80::1", "81", "/"},
+           {"http://[fe80::1%eth0]/", "fe80::1", "80", "/"},
            {"http://u@a/", "a", "80", "/", true},
            {"http://u:p:q@a:81/@b", "a", "81", "/@b", true},
            {"http://:p@a/", "a", "80", "/", true},
