@@ -21,7 +21,7 @@ constexpr std::size_t group_limit = 1000;
 // Pages that the log has grown by from which on it is folded into the file when nothing waits (as many as SQLite has; of the
 // usual size, 4 MiB); and from which on also before what waits.
 constexpr int fold_at = 1000;
-constexpr int fold_at_the_latest = 2 * fold_at;
+constexpr int fold_at_the_latest = 1500;
 
 struct item {
   commit_queue::work piece;

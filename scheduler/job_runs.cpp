@@ -154,7 +154,8 @@ result<prepared_run> job_runs::prepare(run_record run) {
   const error full{errc::overloaded, "job " + name_ + " has " + std::to_string(waiting_) + " runs waiting, its queue_limit", {}, 1};
   if (how == admission::refuse) return full;
   if (how == admission::skip) {
-    prepared_run refused{{.run = skipped(std::move(run), "another run of this job was active (on_overlap: skip)")}, [](bool) {}};
+    prepared_run refused{.made = {.run = skipped(std::move(run), "another run of this job was active (on_overlap: skip)")},
+                         .settle = [](bool) {}};
     return refused;
   }
   const bool replaces = how == admission::replace;
@@ -169,7 +170,7 @@ result<prepared_run> job_runs::prepare(run_record run) {
     run.waiting_reason = replaces ? "the run that it replaces is still ending" : "its turn has not come yet";
   }
   count(run.overlap_key, enters ? 1 : 0, enters ? 0 : 1);
-  prepared_run prepared{{.run = run}, {}};
+  prepared_run prepared{{.run = run}, {}, around_.arriving.enter(run.id)};
   const auto live = make_live(std::move(run), revision_);
   if (enters) make_ready(live, prepared.made);
   prepared.settle = [self = shared_from_this(), live, where = enters ? place::room : place::queue, replaces](bool stored) {
@@ -465,6 +466,7 @@ asio::awaitable<std::vector<std::shared_ptr<live_run>>> job_runs::start_claimed(
   const auto self = shared_from_this();
   const auto revision = revision_;
   std::vector<std::shared_ptr<live_run>> live;
+  std::vector<arrivals::guard> on_their_way;
   std::vector<new_run> rows;
   for (auto& one : claims) {
     auto& run = one.made.run;
@@ -473,6 +475,7 @@ asio::awaitable<std::vector<std::shared_ptr<live_run>>> job_runs::start_claimed(
     run.started_at = run.created_at;
     run.deadline_at = deadline_of(definition(), run.created_at, due_time(run));
     count(run.overlap_key, 1, 0);
+    on_their_way.push_back(around_.arriving.enter(run.id));
     live.push_back(make_live(run, revision));
     make_ready(live.back(), one.made);
     rows.push_back(std::move(one.made));

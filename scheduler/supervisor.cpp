@@ -308,23 +308,17 @@ std::vector<run_record> supervisor::runs(const run_filter& filter) {
 std::vector<timeline_entry> supervisor::timeline(const std::string& run) { return impl_->around.store.timeline(run); }
 
 asio::awaitable<result<run_record>> supervisor::wait_for_end(std::string id, std::chrono::nanoseconds limit) {
-  // A run that another request has just made is stored a moment before it is begun.
-  constexpr int most_turns = 100;
-  for (int turn = 0; turn < most_turns; ++turn) {
-    const auto live = impl_->around.unfinished.find(id);
-    if (live != impl_->around.unfinished.end()) {
-      const auto run = live->second;
-      co_await run->wait_for_end(steady::now() + std::chrono::duration_cast<steady::duration>(limit));
-      co_return impl_->shown(run->record());
-    }
-    const auto stored = impl_->around.store.run(id);
-    if (!stored || is_final(stored->state)) break;
-    co_await asio::post(impl_->around.where.control, asio::use_awaitable);
-  }
-  co_return run(id);
+  const auto deadline = steady::now() + std::chrono::duration_cast<steady::duration>(limit);
+  co_await impl_->around.arriving.over(id);
+  const auto live = impl_->around.unfinished.find(id);
+  if (live == impl_->around.unfinished.end()) co_return run(id);
+  const auto waited_for = live->second;
+  co_await waited_for->wait_for_end(deadline);
+  co_return impl_->shown(waited_for->record());
 }
 
 asio::awaitable<result<void>> supervisor::cancel(std::string id) {
+  co_await impl_->around.arriving.over(id);
   const auto live = impl_->around.unfinished.find(id);
   if (live == impl_->around.unfinished.end()) {
     const auto stored = run(id);

@@ -13,6 +13,7 @@
 #include "runtime/registry.hpp"
 #include "runtime/ulid.hpp"
 #include "runtime/wakeup.hpp"
+#include "scheduler/arrivals.hpp"
 #include "scheduler/audit_desk.hpp"
 #include "scheduler/change_log.hpp"
 #include "scheduler/dispatcher.hpp"
@@ -30,6 +31,7 @@ class live_run;
 struct prepared_run {
   new_run made;
   std::function<void(bool stored)> settle;
+  arrivals::guard on_its_way{};
 };
 
 struct surroundings {
@@ -41,6 +43,7 @@ struct surroundings {
   dispatcher room;
   std::shared_ptr<runtime::wakeup> alerts_wait;  // notified when an alert was stored
   std::map<std::string, std::shared_ptr<live_run>> unfinished{};  // every run that is not final, by id
+  arrivals arriving{where.control};                               // those that are about to be among them
   late_starts starts{where.control, store};
   change_log changes{runtime::make_ulid()};
   audit_desk audit{where.control, store, options.keep_audit};

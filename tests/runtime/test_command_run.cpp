@@ -153,8 +153,12 @@ TEST_CASE("command: cancelled right after it was let go, it is ended as one that
   const auto run = w.make(std::move(options), on);
   auto ended = w.start(*run);
   while (!std::filesystem::exists(w.dir / "scratch") || std::filesystem::is_empty(w.dir / "scratch")) std::this_thread::yield();
-  std::promise<void> go_on;
-  asio::post(on, [waits = go_on.get_future().share()] { waits.wait(); });
+  std::promise<void> busy, go_on;
+  asio::post(on, [&busy, waits = go_on.get_future().share()] {
+    busy.set_value();
+    waits.wait();
+  });
+  busy.get_future().get();
   permit->grant();
   run->cancel();
   while (!std::filesystem::exists(w.dir / "work" / "started")) std::this_thread::yield();
