@@ -41,8 +41,9 @@ grace: 1s
 
 
 def test_a_task_that_obeys_term_ends_by_itself(start_daemon):
+    # Ready is who has become tail's process: a shell's child that is not yet another program takes a SIGTERM for its parent's.
     daemon = start_daemon({"shop": job("""
-run: [sh, -c, "trap 'echo cleaned up; kill $!; exit 0' TERM; tail -f /dev/null & echo ready; wait"]
+run: [sh, -c, "trap 'echo cleaned up; kill $!; exit 0' TERM; sh -c 'echo ready; exec tail -f /dev/null' & wait"]
 grace: 20s
 """)})
     run_id = daemon.trigger("shop", "work").json["id"]
