@@ -122,6 +122,7 @@ result<std::string> read_secret_file(const reference& r, const std::filesystem::
   if (!file) return missing(r, "the file cannot be read");
   std::string value = content.str();
   if (value.ends_with('\n')) value.pop_back();
+  if (value.ends_with('\r') && value.size() < content.str().size()) value.pop_back();  // a line end of Windows
   return value;
 }
 

@@ -33,6 +33,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/folder_watch.hpp"
 #include "runtime/http_client.hpp"
+#include "runtime/request_headers.hpp"
 #include "runtime/json.hpp"
 #include "runtime/json_field.hpp"
 #include "runtime/lua.hpp"
@@ -491,12 +492,12 @@ class http_lookup final : public lookup {
         executor_(context.executor),
         attempts_(v.at("attempts").get<int>()),
         cache_(std::chrono::nanoseconds{v.at("cache").get<std::int64_t>()}, v.at("max_cache").get<std::size_t>()) {
-    request_.shown = v.at("url").get<std::string>();
-    const std::string url = context.reveal(request_.shown);
+    const auto written = v.at("url").get<std::string>();
+    request_.shown = without_query(written);
+    const std::string url = context.reveal(written);
     std::tie(before_key_, after_key_) = around_key(url, request_.shown);
     require_http_url(before_key_ + "key" + after_key_, request_.shown);
-    for (const auto& [name, text] : v.value("headers", std::map<std::string, std::string>{}))
-      request_.headers.push_back(name + ": " + context.reveal(text));
+    request_.headers = read_header_lines(v, context);
     request_.timeout = std::chrono::ceil<std::chrono::milliseconds>(
         std::chrono::nanoseconds{v.at("timeout").get<std::int64_t>()});
     request_.most_bytes = v.at("max_answer").get<std::size_t>();
@@ -613,6 +614,7 @@ void check(const config::value& v) {
   const config::value& from = v.at("from");
   if (from.contains("sqlite")) check_syntax(from.at("sqlite").at("query").get<std::string>());
   if (!from.contains("http")) return;
+  check_request_headers(from.at("http"));
   const auto url = from.at("http").at("url").get<std::string>();
   if (url.find("${") != url.npos) return require_http_url(url);  // the key may have its place in a secret
   const auto [before, after] = around_key(url, url);

@@ -14,6 +14,7 @@
 #include "runtime/component.hpp"
 #include "runtime/http_client.hpp"
 #include "runtime/live_feed.hpp"
+#include "runtime/request_headers.hpp"
 #include "runtime/web_url.hpp"
 
 namespace penstock::runtime::components {
@@ -57,14 +58,15 @@ inline web_url parse_feed_url(const std::string& url, std::string_view scheme, c
   return parsed;
 }
 
-// What can be said of the URL as it is written: what its secret references stand for is not known.
-inline void check_feed_url(const config::value& v, std::string_view scheme) {
+// What can be said of URL and headers as they are written: what secret references stand for is not known.
+inline void check_feed(const config::value& v, std::string_view scheme) {
   const std::string written = v.at("url").get<std::string>();
   if (written.find("${") == written.npos) {
     parse_feed_url(written, scheme, written);
   } else {
     check_written_url(written, scheme);
   }
+  check_request_headers(v);
 }
 
 // As parse_feed_url().
@@ -85,15 +87,6 @@ inline feed_settings read_feed_settings(const config::value& v, const component_
   s.idle = std::chrono::nanoseconds{v.value("idle", std::int64_t{idle.count()})};
   s.most_bytes = v.value("max_message", std::size_t{1} << 20);
   return s;
-}
-
-inline std::vector<std::pair<std::string, std::string>> read_feed_headers(const config::value& v,
-                                                                          const component_context& context) {
-  std::vector<std::pair<std::string, std::string>> headers;
-  for (const auto& [name, text] : v.value("headers", std::map<std::string, std::string>{})) {
-    headers.emplace_back(name, context.reveal(text));
-  }
-  return headers;
 }
 
 }  // namespace penstock::runtime::components

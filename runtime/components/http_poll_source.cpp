@@ -22,6 +22,7 @@
 #include "runtime/blocking_pool.hpp"
 #include "runtime/components/all.hpp"
 #include "runtime/http_client.hpp"
+#include "runtime/request_headers.hpp"
 #include "runtime/json.hpp"
 #include "runtime/wakeup.hpp"
 
@@ -85,20 +86,24 @@ config::component_spec spec() {
 }
 
 struct settings {
+  std::string written{};  // the URL
   http_request request{};
   std::chrono::nanoseconds every{};
   bool conditional = true;
 };
 
-void check(const config::value& v) { require_http_url(v.at("url").get<std::string>()); }
+void check(const config::value& v) {
+  require_http_url(v.at("url").get<std::string>());
+  check_request_headers(v);
+}
 
 settings parse(const config::value& v, const component_context& context) {
   settings s;
-  s.request.shown = v.at("url").get<std::string>();
-  s.request.url = context.reveal(s.request.shown);
+  s.written = v.at("url").get<std::string>();
+  s.request.shown = without_query(s.written);
+  s.request.url = context.reveal(s.written);
   require_http_url(s.request.url, s.request.shown);
-  for (const auto& [name, text] : v.value("headers", std::map<std::string, std::string>{}))
-    s.request.headers.push_back(name + ": " + context.reveal(text));
+  s.request.headers = read_header_lines(v, context);
   s.request.timeout = std::chrono::ceil<std::chrono::milliseconds>(
       std::chrono::nanoseconds{v.value("timeout", std::int64_t{30'000'000'000})});
   s.request.most_bytes = v.value("max_answer", std::size_t{16} << 20);
@@ -130,7 +135,7 @@ class http_poll_source final : public source {
     client_ = co_await pool_.run(std::move(make));
     if (!settings_.conditional) co_return;
     for (const state_entry& entry : flows_.load(consumer_).steps) {
-      if (entry.step != settings_.request.shown) continue;  // of another URL
+      if (entry.step != settings_.written) continue;  // of another URL
       if (entry.key == "etag") safe_.etag = entry.value;
       if (entry.key == "last_modified") safe_.last_modified = entry.value;
     }
@@ -221,8 +226,8 @@ class http_poll_source final : public source {
   commit to_save() const {
     commit next;
     next.consumer = consumer_;
-    next.steps.push_back({settings_.request.shown, "etag", safe_.etag});
-    next.steps.push_back({settings_.request.shown, "last_modified", safe_.last_modified});
+    next.steps.push_back({settings_.written, "etag", safe_.etag});
+    next.steps.push_back({settings_.written, "last_modified", safe_.last_modified});
     return next;
   }
 

@@ -25,6 +25,7 @@
 #include "runtime/components/all.hpp"
 #include "runtime/components/payload_check.hpp"
 #include "runtime/http_client.hpp"
+#include "runtime/request_headers.hpp"
 
 namespace penstock::runtime::components::http_sink {
 
@@ -109,7 +110,10 @@ struct settings {
   std::chrono::nanoseconds retry_for{};
 };
 
-void check(const config::value& v) { require_http_url(v.at("url").get<std::string>()); }
+void check(const config::value& v) {
+  require_http_url(v.at("url").get<std::string>());
+  check_request_headers(v);
+}
 
 settings parse(const config::value& v, const component_context& context) {
   settings s;
@@ -120,9 +124,7 @@ settings parse(const config::value& v, const component_context& context) {
   for (const std::string_view method : {"POST", "PUT", "PATCH"}) {
     if (method == v.value("method", "POST")) s.request.method = method;
   }
-  for (const auto& [name, text] : v.value("headers", std::map<std::string, std::string>{})) {
-    s.headers.push_back(name + ": " + context.reveal(text));
-  }
+  s.headers = read_header_lines(v, context);
   if (const auto batch = v.find("batch"); batch != v.end()) {
     const std::string format = batch->value("format", "array");
     s.mode = format == "array" ? batching::array : format == "ndjson" ? batching::ndjson : batching::single;

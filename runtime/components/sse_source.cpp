@@ -166,7 +166,7 @@ class sse_source final : public source {
  public:
   sse_source(const config::value& v, const component_context& context)
       : settings_(read_feed_settings(v, context, "http", usual_idle)),
-        headers_(read_feed_headers(v, context)),
+        headers_(read_request_headers(v, context)),
         names_(v.value("events", std::vector<std::string>{})),
         text_(v.value("format", "json") == "text"),
         flows_(context.services.flows),
@@ -224,7 +224,7 @@ class sse_source final : public source {
 }  // namespace
 
 void add(registry& r) {
-  const auto check = [](const config::value& v) { check_feed_url(v, "http"); };
+  const auto check = [](const config::value& v) { check_feed(v, "http"); };
   r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<sse_source>(v, context);
         }));

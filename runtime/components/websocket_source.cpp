@@ -87,7 +87,7 @@ void reveal_all(config::value& v, const component_context& context) {
 }
 
 settings parse(const config::value& v, const component_context& context) {
-  settings s{read_feed_settings(v, context, "ws", usual_idle), read_feed_headers(v, context), {}, false};
+  settings s{read_feed_settings(v, context, "ws", usual_idle), read_request_headers(v, context), {}, false};
   s.text = v.value("format", "json") == "text";
   for (config::value one : v.value("send", config::value::array())) {
     reveal_all(one, context);
@@ -241,7 +241,7 @@ class websocket_source final : public source {
 }  // namespace
 
 void add(registry& r) {
-  const auto check = [](const config::value& v) { check_feed_url(v, "ws"); };
+  const auto check = [](const config::value& v) { check_feed(v, "ws"); };
   r.add(checked_by(spec(), check), registry::make_source([](const config::value& v, const component_context& context) {
           return std::make_unique<websocket_source>(parse(v, context), context);
         }));

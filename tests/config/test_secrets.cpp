@@ -62,6 +62,8 @@ TEST_CASE("values come from environment, files and the secrets folders", "[confi
   write(dir / "credentials/a", "from credentials");
   write(dir / "credentials/b", "${env:PENSTOCK_TEST_SECRET}");
   write(dir / "secrets/empty", "");
+  write(dir / "secrets/of_windows", "a\r\nb\r\n");
+  write(dir / "secrets/ends_in_cr", "a\r");
   const secret_sources sources{dir / "secrets", dir / "credentials"};
 
   CHECK(resolve_secrets("x ${env:PENSTOCK_TEST_SECRET}-${env:PENSTOCK_TEST_SECRET} y", sources).value() ==
@@ -70,6 +72,8 @@ TEST_CASE("values come from environment, files and the secrets folders", "[confi
   CHECK(resolve_secrets("${secret:a}", sources).value() == "from secrets");
   CHECK(resolve_secrets("${secret:b}", sources).value() == "${env:PENSTOCK_TEST_SECRET}");
   CHECK(resolve_secrets("${secret:empty}", sources).value().empty());
+  CHECK(resolve_secrets("${secret:of_windows}", sources).value() == "a\r\nb");
+  CHECK(resolve_secrets("${secret:ends_in_cr}", sources).value() == "a\r");
 
   const auto detail = [&](const std::string& text) {
     const auto out = resolve_secrets(text, sources);

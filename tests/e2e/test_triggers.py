@@ -171,6 +171,13 @@ def test_rest_trigger_with_events_and_params(start_daemon):
     assert [event["data"] for event in daemon.events("echoes")] == [{"n": 1}, {"n": 2}]
 
 
+def test_rest_trigger_without_any_of_what_it_may_have(start_daemon):
+    daemon = start_daemon({"shop": ECHO})
+    for body in ('{"params": {}, "events": []}', '{"events": [ ]}', "{}"):
+        answer = daemon.post("/v1/pipelines/shop/jobs/echo/runs", body.encode(), {"Content-Type": "application/json"})
+        assert answer.status == 202 and answer.json["input"]["kind"] == "none", answer
+
+
 def test_rest_trigger_waits_for_the_end(start_daemon):
     daemon = start_daemon({"shop": ECHO})
     answer = daemon.trigger("shop", "echo", wait="20s")

@@ -165,6 +165,9 @@ TEST_CASE("a poll that needs a person fails, one under way can be stopped", "[po
     b.open("http_poll: {url: '" + server.url() + "', max_answer: 19B}");
     CHECK_THROWS_WITH(b.read(1), Contains(server.url()));
   }
+  scripted_server missing({"404 Where"});
+  b.open("http_poll: '" + missing.url() + "?token=s3cret'");
+  CHECK_THROWS_WITH(b.read(1), Contains("answered 404") && !Contains("s3cret"));
   scripted_server silent({"silence"});
   b.open("http_poll: {url: '" + silent.url() + "'}");
   auto read = asio::co_spawn(b.strand, b.from->read(1), asio::use_future);

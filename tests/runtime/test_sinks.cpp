@@ -450,6 +450,22 @@ std::string body_of(const std::string& request) { return request.substr(request.
 
 }  // namespace
 
+TEST_CASE("a secret does not end a header before its time, nor show itself", "[sinks][http]") {
+  flow_bench b;
+  scripted_server server({});
+  const auto with = [&server](const std::string& header) { return "{http: {url: '" + server.url() + "', headers: {" + header + "}}}"; };
+  for (const char* broken : {"s3cret\r\nX-Injected: 1", "s3cret\n", "s3cret\r", "s3cret\x7f"}) {
+    ::setenv("ALERTS_TOKEN", broken, 1);
+    CHECK_THROWS_WITH(open_sink(b, with("X-Key: '${env:ALERTS_TOKEN}'")), Contains("header 'X-Key'") && !Contains("s3cret"));
+  }
+  ::setenv("ALERTS_TOKEN", "a\tb \xc3\xbc", 1);
+  open_sink s(b, with("X-Key: '${env:ALERTS_TOKEN}', X-Empty: ''"));
+  CHECK(s.write({"1"}).refused.empty());
+  s.close();
+  REQUIRE(server.requests().size() == 1);
+  CHECK_THAT(server.requests()[0], Contains("X-Key: a\tb \xc3\xbc\r\n") && Contains("X-Empty:\r\n"));
+}
+
 TEST_CASE("each event is a request with its own key", "[sinks][http]") {
   flow_bench b;
   ::setenv("ALERTS_TOKEN", "top secret", 1);
