@@ -1,7 +1,7 @@
 // Runs on their way into the store: the store may show one a moment before the control plane has taken it in. Whoever has seen
 // it there and wants something of it waits here until it has.
 //
-// Control thread; owned by the surroundings, which outlive every guard.
+// Control thread; owned by the surroundings. A guard may outlive them, in a coroutine that is left when the daemon ends.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -19,6 +19,8 @@ namespace penstock::scheduler {
 namespace asio = boost::asio;
 
 class arrivals {
+  using waiting_by_run = std::map<std::string, std::vector<std::shared_ptr<runtime::wakeup>>>;
+
  public:
   explicit arrivals(asio::any_io_executor control) : control_(std::move(control)) {}
 
@@ -26,46 +28,44 @@ class arrivals {
   class guard {
    public:
     guard() = default;
-    guard(guard&& other) noexcept : all_(std::exchange(other.all_, nullptr)), run_(std::move(other.run_)) {}
+    guard(guard&& other) noexcept : all_(std::move(other.all_)), run_(std::move(other.run_)) {}
     guard& operator=(guard&& other) noexcept {
       std::swap(all_, other.all_);
       std::swap(run_, other.run_);
       return *this;
     }
     ~guard() {
-      if (all_) all_->leave(run_);
+      const auto all = all_.lock();
+      if (!all) return;
+      const auto found = all->find(run_);
+      for (const auto& one : found->second) one->notify();
+      all->erase(found);
     }
 
    private:
     friend class arrivals;
-    guard(arrivals& all, std::string run) : all_(&all), run_(std::move(run)) {}
+    guard(std::weak_ptr<waiting_by_run> all, std::string run) : all_(std::move(all)), run_(std::move(run)) {}
 
-    arrivals* all_ = nullptr;
+    std::weak_ptr<waiting_by_run> all_{};
     std::string run_{};
   };
   guard enter(const std::string& run) {
-    waiting_[run];
-    return {*this, run};
+    waiting_->try_emplace(run);
+    return {waiting_, run};
   }
 
   // Returns when the run is not on its way, or no longer.
   asio::awaitable<void> over(std::string run) {
-    const auto found = waiting_.find(run);
-    if (found == waiting_.end()) co_return;
+    const auto found = waiting_->find(run);
+    if (found == waiting_->end()) co_return;
     const auto left = std::make_shared<runtime::wakeup>(control_);
     found->second.push_back(left);
     co_await left->wait();
   }
 
  private:
-  void leave(const std::string& run) {
-    const auto found = waiting_.find(run);
-    for (const auto& one : found->second) one->notify();
-    waiting_.erase(found);
-  }
-
   const asio::any_io_executor control_;
-  std::map<std::string, std::vector<std::shared_ptr<runtime::wakeup>>> waiting_;  // by run
+  const std::shared_ptr<waiting_by_run> waiting_ = std::make_shared<waiting_by_run>();
 };
 
 }  // namespace penstock::scheduler

@@ -40,4 +40,13 @@ TEST_CASE("arrivals: whoever asks for a run on its way waits until it is there",
   CHECK(there == 5);
 }
 
+TEST_CASE("arrivals: a guard may be left behind", "[arrivals]") {
+  asio::io_context control;
+  arrivals::guard left;
+  {
+    arrivals arriving(control.get_executor());
+    left = arriving.enter("r1");
+  }
+}
+
 }  // namespace penstock::scheduler
