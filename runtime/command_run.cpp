@@ -319,7 +319,6 @@ std::string command_run::state::start() {
   for (unique_fd* end : {&child_in, &child_out, &child_err}) *end = unique_fd();
   if (!started) return started.error().detail;
   leader = std::move(*started);
-  for (const auto& note : limits->notes()) log.note(note);
   if (options.timeout) deadline = later(clock::now(), *options.timeout);
 
   boost::system::error_code failure;
@@ -334,6 +333,7 @@ std::string command_run::state::start() {
 
 void command_run::state::start_pumps() {
   watch(leader_exit, leader_ended);
+  for (const auto& note : limits->notes()) log.note(note);
   if (options.input) {
     feeding = true;
     add_pump(feed(), &command_outcome::input_failure);
