@@ -33,10 +33,16 @@ scheduler::trace_context trace_of(const request& r) {
   return scheduler::read_trace_context(r.header_value("traceparent"), r.header_value("tracestate"));
 }
 
-// The same text in quotes (a structured field, as the draft of the header has it) is the same key.
+// The same text in quotes (a structured field, as the draft of the header has it) is the same key. An empty one is a mistake of
+// whoever believes to be safe (a script's variable that is not set); of two it is not known which is meant. Empty: there is none.
 result<std::string> read_key(const request& r) {
-  std::string_view key = r.header_value("idempotency-key");
+  const auto is_key = [](const header& h) { return same_letters(h.name, "idempotency-key"); };
+  const auto first = std::find_if(r.headers.begin(), r.headers.end(), is_key);
+  if (first == r.headers.end()) return std::string();
+  if (std::any_of(std::next(first), r.headers.end(), is_key)) return error{errc::malformed, "there is more than one Idempotency-Key"};
+  std::string_view key = first->value;
   if (key.size() > 2 && key.front() == '"' && key.back() == '"') key = key.substr(1, key.size() - 2);
+  if (key.empty() || key == "\"\"") return error{errc::malformed, "Idempotency-Key is empty"};
   if (key.size() > longest_key) return error{errc::malformed, "Idempotency-Key has more than 255 characters"};
   return std::string(key);
 }

@@ -105,6 +105,13 @@ void add_flows(metrics_text& out, const std::vector<scheduler::pipeline_view>& p
       out.sample({{"pipeline", p.record.name}, {"flow", f.name}, {"state", token(f.state)}}, std::int64_t{1});
     }
   }
+  out.begin("penstock_flow_troubled", "gauge", "1 while a flow that runs cannot reach what it reads or writes.");
+  for (const auto& p : pipelines) {
+    for (const auto& f : p.flows) {
+      const bool troubled = f.state == scheduler::flow_state::running && !f.reason.empty();
+      out.sample({{"pipeline", p.record.name}, {"flow", f.name}}, std::int64_t{troubled});
+    }
+  }
 }
 
 void add_jobs(metrics_text& out, const std::vector<scheduler::pipeline_view>& pipelines) {

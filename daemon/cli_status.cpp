@@ -26,8 +26,9 @@ document troubles_of(const document& all) {
     for (const document& flow : member_of(pipeline, "flows")) {
       const std::string state = word(flow, "state"), reason = word(flow, "reason");
       const bool by_hand = state == "stopped" && reason == "-" && member_of(pipeline, "paused") != true;
-      if (state != "failed" && state != "backing_off" && !by_hand) continue;
-      troubles.push_back("flow " + word(pipeline, "name") + "/" + word(flow, "name") + " is " + state +
+      const bool kept_from = state == "running" && reason != "-";
+      if (state != "failed" && state != "backing_off" && !by_hand && !kept_from) continue;
+      troubles.push_back("flow " + word(pipeline, "name") + "/" + word(flow, "name") + (kept_from ? " does not get on" : " is " + state) +
                          (by_hand ? " since " + to_the_second(word(flow, "since")) + ", until it is started" : ": " + reason));
     }
     for (const document& job : member_of(pipeline, "jobs")) {

@@ -27,6 +27,7 @@
 #include "config/secrets.hpp"
 #include "runtime/event.hpp"
 #include "runtime/flow_store.hpp"
+#include "runtime/trouble_note.hpp"
 
 namespace penstock::runtime {
 
@@ -67,6 +68,8 @@ struct component_context {
   std::function<program_surroundings()> programs{};
   // The wall clock for what steps make of time. In a test of a pipeline it stands still.
   std::function<timestamp()> now = wall_now;
+  // Where a source or sink that tries again by itself says why nothing moves meanwhile. Never null.
+  std::shared_ptr<trouble_note> trouble = std::make_shared<trouble_note>();
 
   // A setting's text with secrets filled in; throws std::runtime_error naming the reference that has no
   // value.

@@ -72,6 +72,7 @@ struct dataflow_run::state {
         tick_due(std::make_shared<wakeup>(strand)),
         let_go(options.held ? std::make_shared<wakeup>(strand) : nullptr) {
     if (!options.counters) options.counters = std::make_shared<dataflow_counters>();
+    context.trouble = {options.counters, &options.counters->source_trouble};
     auto& of_steps = options.counters->steps;
     while (of_steps.size() < definition.steps.size()) {
       of_steps.push_back(std::make_unique<step_counters>(definition.steps[of_steps.size()].name));
@@ -197,6 +198,8 @@ asio::awaitable<dataflow_outcome> dataflow_run::state::execute(std::shared_ptr<s
   }
   self->at_work = false;
   self->over = true;
+  self->options.counters->sink_trouble.clear();
+  self->options.counters->source_trouble.clear();
   self->tick_due->notify();
   while (self->ticker_lives) co_await self->ticker_ended->wait();
   const gate::pass last = co_await self->work.enter();  // a replay may still be at a sink

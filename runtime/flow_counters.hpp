@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/trouble_note.hpp"
+
 namespace penstock::runtime {
 
 // What became of events: of one batch, in all or in one step.
@@ -57,6 +59,7 @@ struct step_counters : event_counters {
 struct dataflow_counters : event_counters {
   std::atomic<std::int64_t> last_event_us{0};  // wall time of the last batch, microseconds since the epoch; 0: never
   std::atomic<std::int64_t> redelivered{0};    // attempts at a sink after a failed one (`delivery`)
+  trouble_note source_trouble{}, sink_trouble{};  // why nothing comes in, or leaves, while the flow runs
   // One for each step of the definition, in its order. Set before the first run, constant from then on.
   std::vector<std::unique_ptr<step_counters>> steps;
 };

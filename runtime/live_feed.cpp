@@ -117,9 +117,9 @@ asio::awaitable<void> live_feed::run(std::shared_ptr<live_feed> self) {
   while (!self->stopped_ && self->refused_.empty()) {
     const std::string why = co_await self->attend_one();
     if (self->stopped_ || !self->refused_.empty()) break;
-    if (!std::exchange(self->told_, true)) {
-      spdlog::warn("{}: {}: {}; connects again until it is back", self->settings_.label, self->settings_.shown, why);
-    }
+    const std::string trouble = fmt::format("{}: {}; connects again until it is back", self->settings_.shown, why);
+    self->settings_.trouble->set(trouble);
+    if (!std::exchange(self->told_, true)) spdlog::warn("{}: {}", self->settings_.label, trouble);
     co_await self->pause();
   }
   self->arrived_->notify();

@@ -20,6 +20,7 @@
 
 #include "config/time.hpp"
 #include "runtime/event.hpp"
+#include "runtime/trouble_note.hpp"
 #include "runtime/wakeup.hpp"
 #include "runtime/web_stream.hpp"
 
@@ -33,6 +34,7 @@ struct feed_settings {
   std::chrono::nanoseconds first_pause{}, longest_pause{};  // before connecting again
   std::chrono::nanoseconds idle{};                          // silence after which a connection is taken for dead
   std::size_t most_bytes = 0;                               // of one message
+  std::shared_ptr<trouble_note> trouble{};                  // says why there is no connection; never null
 };
 
 class live_feed : public std::enable_shared_from_this<live_feed> {
@@ -66,6 +68,7 @@ class live_feed : public std::enable_shared_from_this<live_feed> {
   virtual asio::awaitable<std::string> attend(std::shared_ptr<web_stream> connection) = 0;
 
   // For attend():
+  void established() { settings_.trouble->clear(); }  // the server has agreed: what comes now are messages
   asio::awaitable<bool> room();  // waits while the buffer is full; false: stopped
   void came(message m);
   std::string too_long() const;  // the fault of a message beyond most_bytes

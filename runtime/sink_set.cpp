@@ -90,6 +90,7 @@ sink_set::sink_set(const config::dataflow& definition, const registry& component
 component_context sink_set::context_of(const one_sink& one) const {
   component_context its = context_;
   its.consumer = one.producer;
+  its.trouble = {counters_, &counters_->sink_trouble};
   return its;
 }
 
@@ -134,6 +135,7 @@ asio::awaitable<void> sink_set::write_one(one_sink& to, batch left, passage& p, 
   const auto events = std::make_shared<const batch>(std::move(left));
   at_ = "to " + to.use.component;
   delivery done = co_await deliver(to, events);
+  counters_->sink_trouble.clear();
   write_result& written = done.written;
   for (std::size_t i = 0; i < written.refused.size(); ++i) {
     refused_event& one = written.refused[i];
@@ -193,8 +195,10 @@ asio::awaitable<sink_set::delivery> sink_set::deliver(one_sink& to, std::shared_
       continue;
     }
     counters_->redelivered.fetch_add(1, std::memory_order_relaxed);
-    spdlog::warn("{}: {} did not take {} events, attempt {} of {}: {}", context_of(to).label(), at_, left.events->size(), of_this_kind,
-                 policy_.attempts, failure);
+    const std::string trouble =
+        fmt::format("{} did not take {} events, attempt {} of {}: {}", at_, left.events->size(), of_this_kind, policy_.attempts, failure);
+    spdlog::warn("{}: {}", context_of(to).label(), trouble);
+    counters_->sink_trouble.set(trouble);
     const auto until = steady::now() + std::chrono::duration_cast<steady::duration>(pause_before(policy_, of_this_kind + 1));
     bool waits = !hurry_;
     while (waits) {

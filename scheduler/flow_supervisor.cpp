@@ -329,11 +329,19 @@ asio::awaitable<void> flow_supervisor::await_readiness(std::shared_ptr<runtime::
   running->cancel();
 }
 
+// Why it does not get on, though it is neither stopped nor failed. Empty: it does.
+std::string flow_supervisor::trouble() const {
+  if (ready_ && !ready_->failure().empty()) return "not ready yet: " + ready_->failure();
+  if (std::string why = counters_->sink_trouble.text(); !why.empty()) return why;
+  return counters_->source_trouble.text();
+}
+
 flow_view flow_supervisor::view() const {
   flow_view v;
   v.name = definition_.name;
   v.state = state_;
-  v.reason = ready_ && !ready_->failure().empty() ? "not ready yet: " + ready_->failure() : reason_;
+  v.reason = trouble();
+  if (v.reason.empty()) v.reason = reason_;
   v.since = since_;
   v.next_start = next_start_;
   v.restarts = restarts_;

@@ -83,6 +83,7 @@ class flow_supervisor : public std::enable_shared_from_this<flow_supervisor> {
   runtime::command_options command_options(const config::command& definition) const;
   asio::awaitable<void> await_readiness(std::shared_ptr<runtime::command_run> running,
                                         std::shared_ptr<runtime::readiness_check> check);
+  std::string trouble() const;
   void become(flow_state next, std::string reason = {});
   std::function<void()> running_when_called();
 

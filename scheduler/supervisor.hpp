@@ -134,7 +134,7 @@ struct step_view {
 struct flow_view {
   std::string name;
   flow_state state{};
-  std::string reason;               // why it backs off, failed or stopped
+  std::string reason;               // why it backs off, failed or stopped; while it runs: why it does not get on
   std::optional<timestamp> since{};  // in this state since
   std::optional<timestamp> next_start{};  // backing_off
   int restarts = 0;

@@ -76,6 +76,7 @@ inline feed_settings read_feed_settings(const config::value& v, const component_
   const std::string written = v.at("url").get<std::string>();
   s.name = context.consumer;
   s.label = context.label();
+  s.trouble = context.trouble;
   s.shown = without_query(written);
   s.url = parse_feed_url(context.reveal(written), scheme, s.shown);
   s.first_pause = std::chrono::seconds{1};

@@ -127,6 +127,7 @@ class http_poll_source final : public source {
         name_(context.consumer),
         label_(context.label()),
         consumer_(context.consumer + "/poll"),
+        trouble_(context.trouble),
         woken_(std::make_shared<wakeup>(context.executor)),
         due_(clock::now()) {}
 
@@ -186,6 +187,7 @@ class http_poll_source final : public source {
       return std::nullopt;
     }
     failures_ = 0;
+    trouble_->clear();
     due_ = began + settings_.every * ((clock::now() - began) / settings_.every + 1);
     if (answer.status == 304 || answer.body.find_first_not_of(" \t\r\n") == std::string::npos) return std::nullopt;
     batch events = events_of(answer);
@@ -211,7 +213,9 @@ class http_poll_source final : public source {
 
   void back_off(const std::string& why, std::chrono::nanoseconds asked_for) {
     if (stopped_) return;
-    if (failures_ == 0) spdlog::warn("{}: {}; asks again until it is better", label_, why);
+    const std::string trouble = why + "; asks again until it is better";
+    if (failures_ == 0) spdlog::warn("{}: {}", label_, trouble);
+    trouble_->set(trouble);
     const auto pause = std::min<std::chrono::nanoseconds>(settings_.every, first_pause * (1LL << std::min(failures_, 20)));
     ++failures_;
     due_ = clock::now() + std::max(pause, asked_for);
@@ -235,6 +239,7 @@ class http_poll_source final : public source {
   blocking_pool& pool_;
   flow_store& flows_;
   const std::string name_, label_, consumer_;  // in events (after a slash), in the log, in the store
+  const std::shared_ptr<trouble_note> trouble_;
   const std::shared_ptr<wakeup> woken_;
   std::unique_ptr<http_client> client_;
   clock::time_point due_;          // of the next request

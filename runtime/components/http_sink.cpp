@@ -175,7 +175,7 @@ struct delivery_end {
 class http_sink final : public sink {
  public:
   http_sink(settings s, const component_context& context)
-      : settings_(std::move(s)), pool_(context.services.blocking), executor_(context.executor) {}
+      : settings_(std::move(s)), pool_(context.services.blocking), executor_(context.executor), trouble_(context.trouble) {}
 
   asio::awaitable<void> open(const std::string&) override { co_return; }
 
@@ -231,6 +231,7 @@ class http_sink final : public sink {
       const clock::time_point next = clock::now() + std::max(pause, asked_for(tried));
       const bool redirected = tried.answer && tried.answer->status < 400;  // that will not change
       if (redirected || next > deadline) co_return delivery_end(delivery_end::kind::given_up, reason);
+      trouble_->set(reason + "; sends again until it is taken");
       asio::steady_timer timer(executor_, next);
       co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
       pause = std::min<std::chrono::nanoseconds>(2 * pause, longest_pause);
@@ -278,6 +279,7 @@ class http_sink final : public sink {
   const settings settings_;
   blocking_pool& pool_;
   const asio::any_io_executor executor_;
+  const std::shared_ptr<trouble_note> trouble_;
   std::unique_ptr<http_client> client_;  // made at the first write: an idle sink costs nothing
 };
 

@@ -96,6 +96,7 @@ class sse_feed final : public live_feed {
     http::response_parser<http::buffer_body> answer;
     answer.body_limit(boost::none);
     co_await ask(*connection, unread, answer);
+    established();
     sse_parser parser(settings_.most_bytes, last_id_);
     std::vector<char> piece(piece_bytes);
     std::vector<sse_message> messages;

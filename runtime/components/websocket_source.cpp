@@ -153,6 +153,7 @@ class websocket_feed final : public live_feed {
   asio::awaitable<std::string> attend(std::shared_ptr<web_stream> connection) override {
     const auto open = std::make_shared<open_socket>(std::move(connection), settings_.idle);
     co_await greet(open->socket);
+    established();
     const watched until_here{open};
     open->watch();
     std::string why;

@@ -2,6 +2,8 @@
 import json
 import threading
 
+import pytest
+
 JOBS = """name: shop
 jobs:
   work: {run: [sh, -c, "cat > /dev/null"], params: {n: {type: integer, default: 0}}}
@@ -73,3 +75,17 @@ def test_a_kill_between_two_tries(start_daemon):
     again = daemon.request("POST", "/v1/pipelines/shop/jobs/work/runs?wait=20s", body, key)
     assert (again.status, again.json["id"], again.json["state"]) == (200, first.json["id"], "succeeded"), again
     assert len(daemon.runs("shop", "work")) == 1
+
+
+@pytest.mark.parametrize("keys, detail", [([""], "is empty"), (['""'], "is empty"), (["a", "b"], "more than one"), (["a", "a"], "more than one")])
+def test_a_key_that_would_not_do_what_its_sender_believes(start_daemon, keys, detail):
+    daemon = start_daemon({"shop": JOBS})
+    connection = daemon.connect()
+    connection.putrequest("POST", "/v1/pipelines/shop/jobs/work/runs")
+    for key in keys:
+        connection.putheader("Idempotency-Key", key)
+    connection.putheader("Content-Length", "0")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 400 and detail in json.load(answer)["detail"]
+    assert not daemon.runs("shop", "work")
