@@ -2,6 +2,7 @@
 // there is more, so that queues which share a pool take turns.
 #include "runtime/commit_queue.hpp"
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -18,10 +19,12 @@ namespace {
 
 // Pieces in one transaction at most: bounds how long the first of them waits for the last.
 constexpr std::size_t group_limit = 1000;
-// Pages that the log has grown by from which on it is folded into the file when nothing waits (as many as SQLite has; of the
-// usual size, 4 MiB); and from which on also before what waits.
+// Pages in the log from which on it is folded into the file when nothing waits (as many as SQLite has; of the usual size, 4 MiB).
 constexpr int fold_at = 1000;
-constexpr int fold_at_the_latest = 1500;
+// With so many more it is folded also before what waits.
+constexpr int fold_patience = 500;
+// One that did not start over after it was folded is folded again after so many pages, then twice as many, up to fold_at.
+constexpr int first_fold_pause = 100;
 
 struct item {
   commit_queue::work piece;
@@ -82,7 +85,9 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   std::optional<std::string> trouble{};  // guarded by mutex
 
   std::unique_ptr<session> current;  // used on the executor only, and by close() after the last work
-  int folded_at = 0;                 // pages in the log when it was last folded; executor
+  int fold_next = fold_at;           // at so many pages in the log; executor
+  int fold_pause = first_fold_pause; // pages from then until the next time, should it go on; executor
+  int log_starts = 0;                // what the two are about; executor
   std::string fold_failure{};        // empty: that worked; executor
 
   void start() {
@@ -131,7 +136,7 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   // One transaction. Returns what kept the group as a whole from being stored, or nothing.
   std::exception_ptr run_group(std::vector<item>& group) {
     try {
-      if (!current) current = std::make_unique<session>(open());
+      if (!current) begin_session();
       current->begin.run();
       if (group.size() == 1) {
         group.front().piece(current->db);
@@ -145,6 +150,13 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
       roll_back();
       return reason;
     }
+  }
+
+  void begin_session() {
+    current = std::make_unique<session>(open());
+    log_starts = 0;
+    fold_next = fold_at;
+    fold_pause = first_fold_pause;
   }
 
   void run_in_savepoint(item& one) {
@@ -178,20 +190,24 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   }
 
   // Behind the commit and not in it, where SQLite would do it (a page or a thousand to write, two syncs): what has just been
-  // stored does not wait for it. The log starts over only at a moment without readers, so it is what it has grown by that
-  // counts: else there would be a fold behind every commit while readers take turns.
+  // stored does not wait for it. The log starts over only once all of it is folded, at a moment without readers. While readers
+  // take turns it goes on, and is folded again after more and more growth: else there would be a fold behind every commit.
   void fold_log() {
-    const int pages = current->db.log_pages();
-    if (pages < folded_at) folded_at = 0;
-    if (pages - folded_at < fold_at) return;
-    if (pages - folded_at < fold_at_the_latest) {
+    const auto [pages, starts] = current->db.log();
+    if (std::exchange(log_starts, starts) != starts) {
+      fold_next = fold_at;
+      fold_pause = first_fold_pause;
+    }
+    if (pages < fold_next) return;
+    if (pages < fold_next + fold_patience) {
       const std::lock_guard lock(mutex);
       if (!waiting.empty()) return;
     }
-    folded_at = pages;
     std::string failure;
     try {
-      current->db.fold_log();
+      if (!current->db.fold_log()) return;
+      fold_next = pages + fold_pause;
+      fold_pause = std::min(2 * fold_pause, fold_at);
     } catch (const sqlite::failure& e) {
       failure = e.what();
     }

@@ -55,8 +55,10 @@ std::vector<std::pair<std::string, std::string>> read_request_headers(const conf
 
 std::vector<std::string> read_header_lines(const config::value& settings, const component_context& context) {
   std::vector<std::string> lines;
-  for (const auto& [name, value] : read_request_headers(settings, context))
-    lines.push_back(value.empty() ? name + ";" : name + ": " + value);
+  for (const auto& [name, value] : read_request_headers(settings, context)) {
+    const bool blank = value.find_first_not_of(" \t") == value.npos;  // else libcurl would leave it out
+    lines.push_back(blank ? name + ";" : name + ": " + value);
+  }
   return lines;
 }
 

@@ -152,7 +152,7 @@ PENSTOCK_IN_CHILD bool enter_folder(const spawn_plan& plan, spawned& result) {
   return answer >= 0 || fail(result, spawn_step::folder, answer);
 }
 
-// What was sent to it while it waited was meant for us, whose name it has: it is forgotten, as signals(7) has it for one that is
+// What was sent to it until now was meant for us, whose name, and first whose group, it has (Ctrl-Z): it is forgotten, as signals(7) has it for one that is
 // ignored. (The kernel would also end us with a child that shares our memory and dumps its core; before Linux 5.16.)
 PENSTOCK_IN_CHILD void forget_signals() {
   std::uint64_t pending = 0;
@@ -174,7 +174,6 @@ PENSTOCK_IN_CHILD bool has_leave(const child_work& work) {
   std::uint32_t said = 0;
   while ((said = __atomic_load_n(leave, __ATOMIC_ACQUIRE)) == 0) call(SYS_futex, address(leave), FUTEX_WAIT_PRIVATE, 0, 0);
   call(SYS_prctl, PR_SET_PDEATHSIG, 0);
-  forget_signals();
   return said == 1;
 }
 
@@ -188,6 +187,7 @@ PENSTOCK_IN_CHILD int child(void* argument) {
   if (plan.umask >= 0) call(SYS_umask, plan.umask);
   if (!set_limits(plan, result) || !become_user(plan, result) || !enter_folder(plan, result)) return not_executed;
   if (!has_leave(work)) return not_executed;
+  forget_signals();
   const std::uint64_t none = 0;
   call(SYS_rt_sigprocmask, SIG_SETMASK, address(&none), 0, signal_set_bytes);
   fail(result, spawn_step::execute, call(SYS_execve, address(plan.program), address(plan.arguments), address(plan.environment)));

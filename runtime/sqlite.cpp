@@ -104,12 +104,12 @@ connection::connection(const std::filesystem::path& file, open_mode mode, int pa
 }
 
 connection::connection(connection&& other) noexcept
-    : handle_(std::exchange(other.handle_, nullptr)), log_pages_(std::move(other.log_pages_)) {}
+    : handle_(std::exchange(other.handle_, nullptr)), log_(std::move(other.log_)) {}
 
 connection& connection::operator=(connection&& other) noexcept {
   connection taken(std::move(other));
   std::swap(handle_, taken.handle_);
-  std::swap(log_pages_, taken.log_pages_);
+  std::swap(log_, taken.log_);
   return *this;
 }
 
@@ -120,18 +120,24 @@ connection::~connection() { sqlite3_close_v2(handle_); }
 void connection::leave_log() { sqlite3_db_config(handle_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr); }
 
 void connection::fold_log_by_hand() {
-  log_pages_ = std::make_unique<int>(0);
-  const auto committed = [](void* pages, sqlite3*, const char*, int in_log) {
-    *static_cast<int*>(pages) = in_log;
+  log_ = std::make_unique<log_state>();
+  const auto committed = [](void* state, sqlite3* db, const char*, int in_log) {
+    log_state& log = *static_cast<log_state*>(state);
+    int written = 0, unused = 0;  // pages, since the commit before
+    sqlite3_db_status(db, SQLITE_DBSTATUS_CACHE_WRITE, &written, &unused, 1);
+    log.pages = in_log;
+    if (in_log <= written) ++log.starts;  // it holds nothing else
     return SQLITE_OK;
   };
-  sqlite3_wal_hook(handle_, committed, log_pages_.get());  // in the place of SQLite's own, which folds
+  sqlite3_wal_hook(handle_, committed, log_.get());  // in the place of SQLite's own, which folds
 }
 
-void connection::fold_log() {
+bool connection::fold_log() {
   const int code = sqlite3_wal_checkpoint_v2(handle_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
   const int primary = code & 0xff;
-  if (code != SQLITE_OK && primary != SQLITE_BUSY && primary != SQLITE_LOCKED) fail(handle_, code, "folding the log");
+  if (primary == SQLITE_BUSY || primary == SQLITE_LOCKED) return false;
+  if (code != SQLITE_OK) fail(handle_, code, "folding the log");
+  return true;
 }
 
 void connection::execute(std::string_view sql) {

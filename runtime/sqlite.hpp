@@ -45,8 +45,13 @@ class connection {
   void leave_log();
   // From now on no commit folds the log into the file, which would keep it waiting: fold_log() does, when its caller thinks fit.
   void fold_log_by_hand();
-  int log_pages() const { return log_pages_ ? *log_pages_ : 0; }  // after the last commit of this connection
-  void fold_log();  // as far as readers allow; throws failure (a full disk): what is left stays for the next time
+  struct log_state {
+    int pages = 0;   // in the log after the last commit of this connection
+    int starts = 0;  // how often a commit of it was the first in the log
+  };
+  log_state log() const { return log_ ? *log_ : log_state(); }
+  // As far as readers allow. False: somebody else is at it. Throws failure (a full disk): what is left stays for the next time.
+  bool fold_log();
 
   explicit operator bool() const { return handle_ != nullptr; }
   sqlite3* handle() const { return handle_; }
@@ -58,7 +63,7 @@ class connection {
 
  private:
   sqlite3* handle_ = nullptr;
-  std::unique_ptr<int> log_pages_;  // SQLite has its address; null: commits fold the log
+  std::unique_ptr<log_state> log_;  // SQLite has its address; null: commits fold the log
 };
 
 // One prepared statement. Use: s.bind(1, x).bind(2, y); while (s.step()) s.integer(0); reset happens by

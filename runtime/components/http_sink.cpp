@@ -26,6 +26,7 @@
 #include "runtime/components/payload_check.hpp"
 #include "runtime/http_client.hpp"
 #include "runtime/request_headers.hpp"
+#include "runtime/text.hpp"
 
 namespace penstock::runtime::components::http_sink {
 
@@ -254,6 +255,12 @@ class http_sink final : public sink {
         if (array) body.back() = index == which.back() ? ']' : ',';  // in the place of the line end
       }
     }
+    // What the settings say counts: two lines of one name are refused by some, and which one counts is anybody's guess.
+    const auto name_of = [](const std::string& line) { return lower_case(line.substr(0, line.find_first_of(":;"))); };
+    std::erase_if(request.headers, [&](const std::string& own) {
+      return std::any_of(settings_.headers.begin(), settings_.headers.end(),
+                         [&](const std::string& set) { return name_of(set) == name_of(own); });
+    });
     request.headers.insert(request.headers.end(), settings_.headers.begin(), settings_.headers.end());
     return body;
   }

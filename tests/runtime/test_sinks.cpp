@@ -466,6 +466,21 @@ TEST_CASE("a secret does not end a header before its time, nor show itself", "[s
   CHECK_THAT(server.requests()[0], Contains("X-Key: a\tb \xc3\xbc\r\n") && Contains("X-Empty:\r\n"));
 }
 
+TEST_CASE("a header of the settings takes the place of the sink's own", "[sinks][http]") {
+  flow_bench b;
+  ::setenv("BLANK", " \t", 1);
+  scripted_server server({});
+  open_sink s(b, "{http: {url: '" + server.url() +
+                     "', headers: {content-type: application/vnd.x+json, IDEMPOTENCY-KEY: mine, X-Blank: '${env:BLANK}'}}}");
+  CHECK(s.write({"{\"n\":1}"}).refused.empty());
+  s.close();
+  ::unsetenv("BLANK");
+  const std::string got = server.requests().at(0);
+  CHECK_THAT(got, Contains("content-type: application/vnd.x+json\r\n") && !Contains("Content-Type"));
+  CHECK_THAT(got, Contains("IDEMPOTENCY-KEY: mine\r\n") && !Contains("Idempotency-Key"));
+  CHECK_THAT(got, Contains("X-Blank:\r\n"));
+}
+
 TEST_CASE("each event is a request with its own key", "[sinks][http]") {
   flow_bench b;
   ::setenv("ALERTS_TOKEN", "top secret", 1);
