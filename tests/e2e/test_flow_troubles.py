@@ -14,6 +14,8 @@ from penstock import penstock, wait_until
 class SilentFeed(http.server.BaseHTTPRequestHandler):
     """Agrees to every kind of feed, and says nothing on it until the test is over."""
 
+    protocol_version = "HTTP/1.1"  # else it could not agree to a WebSocket
+
     def do_GET(self):
         if "Sec-WebSocket-Key" in self.headers:
             accepted = hashlib.sha1(self.headers["Sec-WebSocket-Key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
