@@ -41,8 +41,8 @@ result<std::string> read_key(const request& r) {
   if (first == r.headers.end()) return std::string();
   if (std::any_of(std::next(first), r.headers.end(), is_key)) return error{errc::malformed, "there is more than one Idempotency-Key"};
   std::string_view key = first->value;
-  if (key.size() > 2 && key.front() == '"' && key.back() == '"') key = key.substr(1, key.size() - 2);
-  if (key.empty() || key == "\"\"") return error{errc::malformed, "Idempotency-Key is empty"};
+  if (key.size() >= 2 && key.front() == '"' && key.back() == '"') key = key.substr(1, key.size() - 2);
+  if (key.empty()) return error{errc::malformed, "Idempotency-Key is empty"};
   if (key.size() > longest_key) return error{errc::malformed, "Idempotency-Key has more than 255 characters"};
   return std::string(key);
 }

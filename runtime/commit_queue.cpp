@@ -33,6 +33,13 @@ struct item {
 };
 
 // The open connection with the statements that frame a group.
+// When the log is folded next, as long as it does not start over.
+struct fold_plan {
+  int log_starts = 0;            // it is about this log: see log_state
+  int next = fold_at;            // at so many pages in it
+  int pause = first_fold_pause;  // pages from then until the next time
+};
+
 struct session {
   explicit session(sqlite::connection opened)
       : db(std::move(opened)),
@@ -46,6 +53,7 @@ struct session {
 
   sqlite::connection db;
   sqlite::statement begin, commit, savepoint, keep, undo;
+  fold_plan fold;
 };
 
 std::string text_of(const std::exception_ptr& failure) {
@@ -85,9 +93,6 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   std::optional<std::string> trouble{};  // guarded by mutex
 
   std::unique_ptr<session> current;  // used on the executor only, and by close() after the last work
-  int fold_next = fold_at;           // at so many pages in the log; executor
-  int fold_pause = first_fold_pause; // pages from then until the next time, should it go on; executor
-  int log_starts = 0;                // what the two are about; executor
   std::string fold_failure{};        // empty: that worked; executor
 
   void start() {
@@ -136,7 +141,7 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   // One transaction. Returns what kept the group as a whole from being stored, or nothing.
   std::exception_ptr run_group(std::vector<item>& group) {
     try {
-      if (!current) begin_session();
+      if (!current) current = std::make_unique<session>(open());
       current->begin.run();
       if (group.size() == 1) {
         group.front().piece(current->db);
@@ -150,13 +155,6 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
       roll_back();
       return reason;
     }
-  }
-
-  void begin_session() {
-    current = std::make_unique<session>(open());
-    log_starts = 0;
-    fold_next = fold_at;
-    fold_pause = first_fold_pause;
   }
 
   void run_in_savepoint(item& one) {
@@ -194,20 +192,18 @@ struct commit_queue::state : std::enable_shared_from_this<commit_queue::state> {
   // take turns it goes on, and is folded again after more and more growth: else there would be a fold behind every commit.
   void fold_log() {
     const auto [pages, starts] = current->db.log();
-    if (std::exchange(log_starts, starts) != starts) {
-      fold_next = fold_at;
-      fold_pause = first_fold_pause;
-    }
-    if (pages < fold_next) return;
-    if (pages < fold_next + fold_patience) {
+    fold_plan& plan = current->fold;
+    if (plan.log_starts != starts) plan = {.log_starts = starts};
+    if (pages < plan.next) return;
+    if (pages < plan.next + fold_patience) {
       const std::lock_guard lock(mutex);
       if (!waiting.empty()) return;
     }
     std::string failure;
     try {
       if (!current->db.fold_log()) return;
-      fold_next = pages + fold_pause;
-      fold_pause = std::min(2 * fold_pause, fold_at);
+      plan.next = pages + plan.pause;
+      plan.pause = std::min(2 * plan.pause, fold_at);
     } catch (const sqlite::failure& e) {
       failure = e.what();
     }

@@ -198,8 +198,6 @@ asio::awaitable<dataflow_outcome> dataflow_run::state::execute(std::shared_ptr<s
   }
   self->at_work = false;
   self->over = true;
-  self->options.counters->sink_trouble.clear();
-  self->options.counters->source_trouble.clear();
   self->tick_due->notify();
   while (self->ticker_lives) co_await self->ticker_ended->wait();
   const gate::pass last = co_await self->work.enter();  // a replay may still be at a sink
@@ -212,6 +210,8 @@ asio::awaitable<dataflow_outcome> dataflow_run::state::execute(std::shared_ptr<s
   self->from.reset();
   self->steps.reset();
   self->sinks.reset();
+  self->options.counters->source_trouble.clear();
+  self->options.counters->sink_trouble.clear();
   co_return outcome;
 }
 

@@ -152,8 +152,8 @@ PENSTOCK_IN_CHILD bool enter_folder(const spawn_plan& plan, spawned& result) {
   return answer >= 0 || fail(result, spawn_step::folder, answer);
 }
 
-// What was sent to it until now was meant for us, whose name, and first whose group, it has (Ctrl-Z): it is forgotten, as signals(7) has it for one that is
-// ignored. (The kernel would also end us with a child that shares our memory and dumps its core; before Linux 5.16.)
+// What was sent to it until now was meant for us, whose name, and first whose group, it has (Ctrl-Z): it is forgotten, as
+// signals(7) has it for one that is ignored. (The kernel would also end us with a child that shares our memory and dumps its core; before Linux 5.16.)
 PENSTOCK_IN_CHILD void forget_signals() {
   std::uint64_t pending = 0;
   if (call(SYS_rt_sigpending, address(&pending), signal_set_bytes) < 0 || pending == 0) return;

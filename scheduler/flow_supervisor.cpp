@@ -329,9 +329,10 @@ asio::awaitable<void> flow_supervisor::await_readiness(std::shared_ptr<runtime::
   running->cancel();
 }
 
-// Why it does not get on, though it is neither stopped nor failed. Empty: it does.
+// Why it does not get on, though it has neither ended nor failed. Empty: it does.
 std::string flow_supervisor::trouble() const {
   if (ready_ && !ready_->failure().empty()) return "not ready yet: " + ready_->failure();
+  if (state_ != flow_state::running && state_ != flow_state::draining) return {};  // what it leaves behind says nothing any more
   if (std::string why = counters_->sink_trouble.text(); !why.empty()) return why;
   return counters_->source_trouble.text();
 }

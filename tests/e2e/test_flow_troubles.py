@@ -138,3 +138,14 @@ def test_a_flow_that_is_stopped_in_its_trouble_has_it_no_longer(start_daemon, go
     wait_until(lambda: daemon.flow("p", "f")["state"] == "stopped", "the flow to stop")
     assert daemon.flow("p", "f")["reason"] is None
     assert gauge(daemon) == 0
+
+
+def test_a_flow_that_fails_in_its_trouble_says_why_it_failed(start_daemon, gone):
+    daemon = start_daemon({"p": "name: p\ntopics: {orders: {}}\nflows:\n  f:\n    from: {topic: orders}\n"
+                                "    to: {http: {url: 'http://%s/', retry_for: 400ms}}\n    delivery: {attempts: 1}\n" % gone.address})
+    daemon.publish("orders", [{"n": 1}])
+    wait_until(lambda: daemon.flow("p", "f")["state"] == "backing_off", "the flow to give up")
+    assert gone.address in daemon.flow("p", "f")["reason"] and "sends again" not in daemon.flow("p", "f")["reason"]
+    gone.come()
+    wait_until(lambda: daemon.flow("p", "f")["emitted"] == 1, "the event to be sent")
+    assert daemon.flow("p", "f")["reason"] is None and gauge(daemon) == 0
